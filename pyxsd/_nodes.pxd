@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The requests on nodes, as functions of a tree, a path and an actor: which
+# checks, in which order, and what changes.  Knows nothing of connections.
+
+from libc.stddef cimport size_t
+from pyxsd._path cimport Path
+from pyxsd._perms cimport Actor
+from pyxsd._store cimport Tree
+from pyxsd._wire cimport Buffer, Slice
+
+cdef struct NodeLimits:
+    Py_ssize_t entries       # quota-maxentity
+    Py_ssize_t value         # quota-maxsize, bytes
+    bint active              # quota-activate
+    void *by_owner           # a dict of owner: entries that go before; or NULL
+
+# What a request changed, also where it failed in the end.
+cdef struct Effect:
+    bint fires               # it counts as a change, of `path`
+    bint wrote               # something was written below `parts` components
+    size_t parts
+
+cdef int node_read(Tree tree, const Path *path, const Actor *who, Buffer *out) except -1
+cdef int node_directory(Tree tree, const Path *path, const Actor *who, Buffer *out,
+                        size_t limit) except -1
+cdef int node_get_perms(Tree tree, const Path *path, const Actor *who, Buffer *out) except -1
+cdef int node_write(Tree tree, const Path *path, const Actor *who, const NodeLimits *limits,
+                    Slice value, Effect *effect) except -1
+cdef int node_mkdir(Tree tree, const Path *path, const Actor *who, const NodeLimits *limits,
+                    Effect *effect) except -1
+cdef int node_rm(Tree tree, const Path *path, const Actor *who, Effect *effect) except -1
+cdef int node_set_perms(Tree tree, const Path *path, const Actor *who, Slice text,
+                        Effect *effect) except -1

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Path syntax (floor 0)."""
+
+from libc.string cimport memcmp, memcpy
+
+# 1 where a byte may stand in a component: a-z A-Z 0-9 - _ @
+cdef const char *_legal = (
+    b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+    b"\0\0\0\0\0\0\0\0\0\0\0\0\0\1\0\0\1\1\1\1\1\1\1\1\1\1\0\0\0\0\0\0"
+    b"\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\0\0\0\0\1"
+    b"\0\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\0\0\0\0\0"
+    b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+    b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+    b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+    b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+)
+
+
+cdef size_t _counted(const char *p, size_t n) noexcept nogil:
+    """The bytes that the length limit looks at.
+
+    Of "/local/domain/<number>/rest" only the rest: a path stays legal when a
+    guest migrates to a domid with more digits.
+    """
+    cdef size_t i = 14
+    if n <= 14 or memcmp(p, b"/local/domain/", 14) != 0:
+        return n
+    if p[i] == c"-" or p[i] == c"+":
+        i += 1
+    if i == n or p[i] < c"0" or p[i] > c"9":
+        return n
+    while i < n and c"0" <= p[i] <= c"9":
+        i += 1
+    if i == n or p[i] != c"/":
+        return n
+    return n - i - 1
+
+
+cdef bint path_split(Path *out, const char *p, size_t n) noexcept nogil:
+    cdef size_t i, begin = 1, k = 0
+    if n == 0 or n > PATH_TEXT_MAX or p[0] != c"/":
+        return False
+    if out.text != p:
+        memcpy(out.text, p, n)
+    out.len = n
+    out.special = False
+    out.relative = False
+    if n == 1:
+        out.parts = 0
+        return True
+    for i in range(1, n + 1):
+        if i == n or p[i] == c"/":
+            if i == begin or k == PATH_PARTS_MAX:
+                return False
+            out.start[k] = <uint16_t>begin
+            out.size[k] = <uint16_t>(i - begin)
+            k += 1
+            begin = i + 1
+        elif not _legal[<unsigned char>p[i]]:
+            return False
+    out.parts = k
+    return True
+
+
+cdef bint path_parse(Path *out, const char *p, size_t n,
+                     const char *base, size_t base_len, Py_ssize_t limit) noexcept nogil:
+    if n == 0 or n + base_len + 1 > PATH_TEXT_MAX:
+        return False
+    if p[0] == c"@":
+        if limit >= 0 and n > <size_t>limit:
+            return False
+        out.text[0] = c"/"
+        memcpy(out.text + 1, p, n)
+        out.len = n + 1
+        out.parts = 1
+        out.start[0] = 1
+        out.size[0] = <uint16_t>n
+        out.special = True
+        out.relative = False
+        return True
+    if p[0] == c"/":
+        if limit >= 0 and _counted(p, n) > <size_t>limit:
+            return False
+        return path_split(out, p, n)
+    memcpy(out.text, base, base_len)
+    memcpy(out.text + base_len, p, n)
+    if limit >= 0 and _counted(out.text, base_len + n) > <size_t>limit:
+        return False
+    if not path_split(out, out.text, base_len + n):
+        return False
+    out.relative = True
+    return True
+
+
+cdef void path_up(Path *path) noexcept nogil:
+    path.parts -= 1
+    path.len = path_prefix(path, path.parts)
+
+
+cdef size_t path_prefix(const Path *path, size_t parts) noexcept nogil:
+    if parts == 0:
+        return 1
+    return path.start[parts - 1] + path.size[parts - 1]
+
+
+cdef void path_copy(Path *to, const Path *src) noexcept nogil:
+    to.len = src.len
+    to.parts = src.parts
+    to.special = src.special
+    to.relative = src.relative
+    memcpy(to.text, src.text, src.len)
+    memcpy(to.start, src.start, src.parts * sizeof(uint16_t))
+    memcpy(to.size, src.size, src.parts * sizeof(uint16_t))

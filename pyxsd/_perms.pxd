@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Permissions of nodes: parsing, text form, who may do what.  A permission list
+# is immutable and shared by all nodes that have it.
+
+from libc.stdint cimport int64_t, uint32_t
+from libc.stddef cimport size_t
+from pyxsd._wire cimport Buffer
+
+cdef enum:
+    PERM_NONE = 0
+    PERM_READ = 1
+    PERM_WRITE = 2
+
+cdef struct PermEntry:
+    int64_t domid
+    int access               # PERM_READ | PERM_WRITE
+
+# The first entry names the owner and the access of everybody not listed.
+cdef struct Perms:
+    uint32_t refs
+    uint32_t count           # entries, at least 1
+    PermEntry entry[1]
+
+# On whose behalf a request is served.
+cdef struct Actor:
+    int64_t domid
+    int64_t target           # the domain it also acts for (SET_TARGET); -1 for none
+    bint privileged          # domid or target is 0
+    bint unchecked           # perms-activate = false: node checks are off
+
+# Reads "n5\0r0\0..."; what follows the last NUL is dropped.  NULL where it is
+# malformed or empty (and with MemoryError set where memory ran out).
+cdef Perms *perms_parse(const char *p, size_t n) except? NULL
+cdef Perms *perms_simple(int64_t owner, int access) except NULL
+# The list without the entries of a domain; the owner stays.  A new reference.
+cdef Perms *perms_without(Perms *perms, int64_t domid) except NULL
+cdef bint perms_mention(const Perms *perms, int64_t domid) noexcept nogil
+# The text form, entries ended by sep ("n5\0r0\0") or only parted by it.
+cdef int perms_text(const Perms *perms, Buffer *out, char sep, bint ended) except -1
+
+cdef inline Perms *perms_ref(Perms *perms) noexcept nogil:
+    perms.refs += 1
+    return perms
+
+cdef void perms_unref(Perms *perms) noexcept nogil
+
+cdef inline int64_t perms_owner(const Perms *perms) noexcept nogil:
+    return perms.entry[0].domid
+
+cdef bint perms_equal(const Perms *a, const Perms *b) noexcept nogil
+# May this actor do what `want` says (PERM_READ or PERM_WRITE)?
+cdef bint perms_allow(const Perms *perms, const Actor *who, int want) noexcept nogil
+cdef bint perms_is_owner(const Perms *perms, const Actor *who) noexcept nogil
+cdef int64_t perms_live() noexcept

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Permission lists of nodes (floor 0)."""
+
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free, malloc
+from libc.string cimport memchr, memcmp
+from pyxsd._wire cimport buffer_put, strict_int
+
+cdef const char *_letters = b"nrwb"      # by access
+
+cdef int64_t _live = 0                   # lists alive, for leak tests
+
+
+cdef int64_t perms_live() noexcept:
+    return _live
+
+
+cdef Perms *_new(size_t count) except NULL:
+    global _live
+    cdef Perms *perms = <Perms *>malloc(sizeof(Perms) + (count - 1) * sizeof(PermEntry))
+    if perms == NULL:
+        raise MemoryError()
+    perms.refs = 1
+    perms.count = <uint32_t>count
+    _live += 1
+    return perms
+
+
+cdef void perms_unref(Perms *perms) noexcept nogil:
+    global _live
+    perms.refs -= 1
+    if perms.refs == 0:
+        _live -= 1
+        free(perms)
+
+
+cdef int _access(char letter) noexcept:
+    cdef const char *at = <const char *>memchr(_letters, letter, 4)
+    return -1 if at == NULL else <int>(at - _letters)
+
+
+cdef Perms *perms_parse(const char *p, size_t n) except? NULL:
+    cdef size_t count = 0, i = 0
+    cdef const char *end
+    cdef Perms *perms
+    for i in range(n):
+        if p[i] == 0:
+            count += 1
+    if count == 0:
+        return NULL
+    perms = _new(count)
+    for i in range(count):
+        end = <const char *>memchr(p, 0, n)
+        perms.entry[i].access = _access(p[0])
+        if perms.entry[i].access < 0 or not strict_int(p + 1, end - p - 1, &perms.entry[i].domid):
+            perms_unref(perms)
+            return NULL
+        n -= end - p + 1
+        p = end + 1
+    return perms
+
+
+cdef Perms *perms_simple(int64_t owner, int access) except NULL:
+    cdef Perms *perms = _new(1)
+    perms.entry[0].domid = owner
+    perms.entry[0].access = access
+    return perms
+
+
+cdef bint perms_mention(const Perms *perms, int64_t domid) noexcept nogil:
+    cdef uint32_t i
+    for i in range(perms.count):
+        if perms.entry[i].domid == domid:
+            return True
+    return False
+
+
+cdef Perms *perms_without(Perms *perms, int64_t domid) except NULL:
+    cdef uint32_t i, kept = 1
+    cdef Perms *copy
+    for i in range(1, perms.count):
+        if perms.entry[i].domid != domid:
+            kept += 1
+    if kept == perms.count:
+        return perms_ref(perms)
+    copy = _new(kept)
+    copy.entry[0] = perms.entry[0]
+    kept = 1
+    for i in range(1, perms.count):
+        if perms.entry[i].domid != domid:
+            copy.entry[kept] = perms.entry[i]
+            kept += 1
+    return copy
+
+
+cdef bint perms_equal(const Perms *a, const Perms *b) noexcept nogil:
+    cdef uint32_t i
+    if a == b:
+        return True
+    if a.count != b.count:
+        return False
+    for i in range(a.count):
+        if a.entry[i].domid != b.entry[i].domid or a.entry[i].access != b.entry[i].access:
+            return False
+    return True
+
+
+cdef int perms_text(const Perms *perms, Buffer *out, char sep, bint ended) except -1:
+    cdef char text[32]
+    cdef uint32_t i
+    cdef int n
+    cdef int64_t domid
+    for i in range(perms.count):
+        domid = perms.entry[i].domid
+        text[0] = _letters[perms.entry[i].access]
+        if domid < 0:
+            # oxenstored prints its 63-bit numbers as unsigned ones.
+            n = snprintf(text + 1, 31, b"%llu",
+                         <unsigned long long>domid & <unsigned long long>0x7fffffffffffffff)
+        else:
+            n = snprintf(text + 1, 31, b"%lld", <long long>domid)
+        text[n + 1] = sep
+        buffer_put(out, text, n + (2 if ended or i + 1 < perms.count else 1))
+    return 0
+
+
+cdef inline bint _grants(const Perms *perms, int64_t domid, int want) noexcept nogil:
+    """The first entry of the domain behind the owner's counts, else the default."""
+    cdef uint32_t i
+    for i in range(1, perms.count):
+        if perms.entry[i].domid == domid:
+            return perms.entry[i].access & want != 0
+    return perms.entry[0].access & want != 0
+
+
+cdef bint perms_is_owner(const Perms *perms, const Actor *who) noexcept nogil:
+    return who.privileged or who.unchecked or who.domid == perms.entry[0].domid \
+        or (who.target >= 0 and who.target == perms.entry[0].domid)
+
+
+cdef bint perms_allow(const Perms *perms, const Actor *who, int want) noexcept nogil:
+    if perms_is_owner(perms, who):
+        return True
+    if _grants(perms, who.domid, want):
+        return True
+    return who.target >= 0 and _grants(perms, who.target, want)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A transaction: its snapshot, what it asked and changed, and its commit by
+# taking over or by merging.  Replaying it is the server's work, who can serve
+# requests.
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stddef cimport size_t
+from pyxsd._path cimport Path
+from pyxsd._store cimport Node, Tree
+
+cdef enum:
+    COMMIT_DONE = 0          # committed: nothing had changed since the start
+    COMMIT_MERGED = 1        # committed by grafting what was written
+    COMMIT_CONFLICT = 2      # neither is possible
+
+cdef class Transaction:
+    cdef readonly uint32_t id
+    cdef readonly Tree base          # the store at the start
+    cdef readonly Tree tree          # the same with the transaction's writes
+    cdef readonly uint64_t start     # changes committed before the start
+    cdef readonly uint64_t epoch     # of the store; another one now: replay
+    cdef readonly double since       # when it began, seconds
+    cdef readonly list requests      # (type, payload, status, reply) in order
+    cdef readonly list changes       # (type, path) in order: what to fire
+    cdef readonly uint32_t count     # requests, the recorded ones and the rest
+    cdef readonly bint replayable    # only requests that can be replayed
+    cdef readonly bint quota_reached
+    cdef bytes read_low              # deepest common ancestor of all reads; None
+    cdef bytes write_low             # and of all writes
+
+    cdef int note_read(self, const Path *path) except -1
+    # parts: how much of the path was written to
+    cdef int note_write(self, const Path *path, size_t parts) except -1
+    cdef int commit(self, Tree current, uint64_t epoch, bint merge) except -1
+
+# Reads back a path kept as bytes ("@name" for a special one).
+cdef int path_restore(Path *out, bytes text) except -1
+cdef bytes path_keep(const Path *path)

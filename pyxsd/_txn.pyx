@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Transactions (floor 1)."""
+
+cimport cython
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp
+from pyxsd._path cimport path_parse, path_prefix, path_up
+from pyxsd._perms cimport perms_equal
+from pyxsd._store cimport node_at, node_child
+
+cdef long long _live = 0
+
+
+def live_counts():
+    """Objects alive in the process by kind, for leak tests."""
+    return {"transactions": _live}
+
+
+cdef bytes path_keep(const Path *path):
+    if path.special:
+        return path.text[1:path.len]
+    return path.text[:path.len]
+
+
+cdef int path_restore(Path *out, bytes text) except -1:
+    if not path_parse(out, text, len(text), NULL, 0, -1):
+        raise ValueError(f"not a path: {text!r}")
+    return 0
+
+
+cdef bytes _common(bytes low, const Path *path, size_t parts):
+    """The deepest common ancestor of a kept path (None: none yet) and of the
+    first parts components of another."""
+    cdef const char *text
+    cdef size_t n, i, k
+    if low is None:
+        if path.special and parts:
+            return path_keep(path)
+        return path.text[:path_prefix(path, parts)]
+    text = low
+    n = len(low)
+    if text[0] == c"@":
+        if path.special and parts and n == path.size[0] and memcmp(text, path.text + 1, n) == 0:
+            return low
+        return b"/"
+    if n == 1 or path.special or parts == 0:
+        return b"/"
+    # How many whole components does the kept text share?
+    for k in range(parts):
+        i = path.start[k] + path.size[k]
+        if i > n or memcmp(text, path.text, i) != 0 or (i < n and text[i] != c"/"):
+            parts = k
+            break
+    i = path_prefix(path, parts)
+    return low if i == n else low[:i]
+
+
+@cython.final
+@cython.no_gc
+cdef class Transaction:
+    """One open transaction of a connection."""
+
+    def __cinit__(self, uint32_t id, Tree current not None, uint64_t start,
+                  uint64_t epoch, double now):
+        global _live
+        self.id = id
+        self.base = current.snapshot()
+        self.tree = current.snapshot()
+        self.start = start
+        self.epoch = epoch
+        self.since = now
+        self.requests = []
+        self.changes = []
+        self.replayable = True
+        _live += 1
+
+    def __dealloc__(self):
+        global _live
+        _live -= 1
+
+    cdef int note_read(self, const Path *path) except -1:
+        self.read_low = _common(self.read_low, path, path.parts)
+        return 0
+
+    cdef int note_write(self, const Path *path, size_t parts) except -1:
+        self.write_low = _common(self.write_low, path, parts)
+        return 0
+
+    cdef int commit(self, Tree current, uint64_t epoch, bint merge) except -1:
+        """Commits to the current tree where that needs no replay."""
+        cdef Path *path
+        cdef bint clean
+        if epoch == self.epoch and current.root == self.base.root:
+            current.adopt(self.tree)
+            return COMMIT_DONE
+        if not merge or epoch != self.epoch:
+            return COMMIT_CONFLICT
+        path = <Path *>malloc(sizeof(Path))
+        if path == NULL:
+            raise MemoryError()
+        try:
+            clean = _untouched(self.base.root, current.root, self.read_low, path) \
+                and _untouched(self.base.root, current.root, self.write_low, path)
+            if not clean:
+                return COMMIT_CONFLICT
+            if self.write_low is not None:
+                path_restore(path, self.write_low)
+                current.graft(path, node_at(self.tree.root, path, path.parts))
+                current.count_difference(self.base, self.tree)
+        finally:
+            free(path)
+        return COMMIT_MERGED
+
+
+cdef int _untouched(Node *old, Node *new, bytes low, Path *path) except -1:
+    """Is the node at `low` the same in both trees, with the same permissions
+    on the way?  Where it is in neither, does its parent exist now?"""
+    cdef size_t i
+    cdef bint same = True
+    cdef Node *parent
+    if low is None:
+        return True
+    path_restore(path, low)
+    if node_at(old, path, path.parts) == NULL and node_at(new, path, path.parts) == NULL:
+        path_up(path)
+        return node_at(new, path, path.parts) != NULL
+    for i in range(path.parts):
+        same = same and perms_equal(old.perms, new.perms)
+        old = node_child(old, path.text + path.start[i], path.size[i])
+        new = node_child(new, path.text + path.start[i], path.size[i])
+        if old == NULL or new == NULL:
+            return False
+    return same and old == new

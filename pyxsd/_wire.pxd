@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The wire: message types, statuses, packet framing, byte buffers, and the
+# Transport that bytes come from and go to.  Knows nothing above it.
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stddef cimport size_t
+
+cdef enum:
+    HEADER_SIZE = 16         # four native-endian uint32: type, req_id, tx_id, len
+    PAYLOAD_MAX = 4096       # bytes behind the header
+    PACKET_MAX = 4112
+
+# Message types, with the names of the protocol document.
+cdef enum:
+    XS_CONTROL = 0
+    XS_DIRECTORY = 1
+    XS_READ = 2
+    XS_GET_PERMS = 3
+    XS_WATCH = 4
+    XS_UNWATCH = 5
+    XS_TRANSACTION_START = 6
+    XS_TRANSACTION_END = 7
+    XS_INTRODUCE = 8
+    XS_RELEASE = 9
+    XS_GET_DOMAIN_PATH = 10
+    XS_WRITE = 11
+    XS_MKDIR = 12
+    XS_RM = 13
+    XS_SET_PERMS = 14
+    XS_WATCH_EVENT = 15
+    XS_ERROR = 16
+    XS_IS_DOMAIN_INTRODUCED = 17
+    XS_RESUME = 18
+    XS_SET_TARGET = 19
+    XS_RESET_WATCHES = 21
+    XS_DIRECTORY_PART = 22
+    XS_GET_FEATURE = 23
+    XS_SET_FEATURE = 24
+    XS_GET_QUOTA = 25
+    XS_SET_QUOTA = 26
+    XS_TYPES = 27            # one past the last
+
+# What a request came to.  Expected outcomes are statuses; an exception is a bug.
+cdef enum:
+    ST_OK = 0
+    ST_EINVAL = 1
+    ST_ENOENT = 2
+    ST_EACCES = 3
+    ST_EEXIST = 4
+    ST_EAGAIN = 5
+    ST_EBUSY = 6
+    ST_E2BIG = 7
+    ST_EQUOTA = 8
+    ST_ENOSYS = 9
+    ST_EIO = 10
+    ST_ENOSPC = 11
+    ST_COUNT = 12
+
+cdef struct Header:
+    uint32_t type
+    uint32_t req_id
+    uint32_t tx_id
+    uint32_t len
+
+# A borrowed run of bytes; valid while the request is served.
+cdef struct Slice:
+    const char *p
+    size_t n
+
+# Owned bytes: the content is data[head:tail], cap is what is allocated.
+cdef struct Buffer:
+    char *data
+    size_t head
+    size_t tail
+    size_t cap
+
+cdef char *buffer_reserve(Buffer *b, size_t n) except NULL
+cdef int buffer_put(Buffer *b, const void *src, size_t n) except -1
+cdef void buffer_consume(Buffer *b, size_t n) noexcept
+cdef void buffer_free(Buffer *b) noexcept
+
+cdef inline size_t buffer_len(const Buffer *b) noexcept nogil:
+    return b.tail - b.head
+
+cdef const char *status_name(int status) noexcept
+cdef int status_of_name(const char *name, size_t n) noexcept
+
+cdef bint strict_int(const char *p, size_t n, int64_t *out) noexcept
+cdef int64_t lenient_int(const char *p, size_t n) noexcept
+
+# What Transport.read and write return beside a count of bytes.
+cdef enum:
+    IO_NONE = 0              # nothing to read, or no room to write, for now
+    IO_CLOSED = -1           # the other side is gone
+    IO_BAD = -2              # the other side broke the rules of the transport
+    IO_RESET = -3            # the other side asks for a fresh start (rings)
+
+# Why a stream is broken, with the numbers of the ring page's error field.
+cdef enum:
+    FAIL_INDICES = 2
+    FAIL_LENGTH = 3          # a packet claims more than PAYLOAD_MAX
+
+
+cdef class Transport:
+    # Bytes in: at most cap of them to dst; a count, or IO_*.
+    cdef Py_ssize_t read(self, char *dst, size_t cap) noexcept
+    # Bytes out: how many of the n were taken; a count, or IO_*.
+    cdef Py_ssize_t write(self, const char *src, size_t n) noexcept
+    # The stream is broken: FAIL_*.
+    cdef void fail(self, int reason) noexcept
+    # Does the other side of a broken stream ask for a fresh start?
+    cdef bint asks_restart(self) noexcept
+    # After IO_RESET: all that was under way is dropped, start afresh.
+    cdef void restart(self) noexcept
+
+
+cdef class MemoryTransport(Transport):
+    cdef Buffer inp          # fed, not read yet
+    cdef Buffer out          # written, not taken yet
+    cdef public bint eof     # reading past what was fed says IO_CLOSED
+    cdef public Py_ssize_t room   # bytes that writing still takes; -1: no limit
+    cdef public int failed   # the last reason given to fail(), 0 for none

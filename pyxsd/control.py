@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""CONTROL: what an administrator asks the running daemon (floor 3).
+
+oxenstored's commands and those of C xenstored, in one table.  An answer is the
+whole payload; anything unknown or failing is answered "OK" as oxenstored does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Protocol
+
+from pyxsd._core import RequestError
+
+OK = b"OK\0"
+UNLIMITED = "unlimited"
+
+
+class ControlHost(Protocol):
+    """What commands need beyond the server."""
+
+    def mfn(self, domid: int) -> int:
+        """The mfn a domain was introduced with; KeyError where it is not."""
+
+    def access_log(self, on: bool | None) -> bool:
+        """Switches the access log on or off (None: neither); whether it is on."""
+
+    def log_file(self, path: str) -> None:
+        """Lets the daemon log go to another file; OSError."""
+
+    def memory(self) -> str:
+        """A report on the memory in use, lines of text."""
+
+    def live_update(self, arguments: list[str]) -> bytes:
+        """The answer to live-update with these arguments."""
+
+
+def number(text: bytes) -> int:
+    """A plain decimal number; ValueError."""
+    digits = text[1:] if text[:1] == b"-" else text
+    if not digits.isdigit():
+        raise ValueError(text)
+    return int(text)
+
+
+class Control:
+    """The commands of one server."""
+
+    def __init__(self, server: Any, host: Any) -> None:
+        self.server = server
+        self.host = host
+
+    def run(self, connection: Any, payload: bytes) -> bytes:
+        """The answer to a CONTROL request."""
+        name, *arguments = payload.split(b"\0")
+        if arguments and arguments[-1] == b"":
+            arguments.pop()
+        command = COMMANDS.get(name)
+        if command is None:
+            return OK
+        try:
+            return command(self, connection, arguments)
+        except (ValueError, LookupError, OSError, RequestError):
+            return OK
+
+    # -- oxenstored's ---------------------------------------------------------
+
+    def print(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """print <message>: into the access log."""
+        self.server.log.note(b"=======>", b"debug", arguments[0])
+        return OK
+
+    def quota(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """quota [<domid> | set <name> <value> | max [-r]]"""
+        if not arguments:
+            lines = [f"{name:<18}: {self.server_quota(name)}" for name in QUOTAS]
+            return ("\n".join(lines) + "\n").encode() + b"\0"
+        if arguments[0] == b"set":
+            name, value = arguments[1].decode(), number(arguments[2])
+            if name not in QUOTAS or value < 0:
+                return OK
+            setattr(self.server, QUOTAS[name], value)
+            return OK
+        if arguments[0] == b"max":
+            entries = self.server.tree.all_entries()
+            watches = max((c.watch_count for c in self.server.domains.values()), default=0)
+            most = max((n for domid, n in entries.items() if domid), default=0)
+            return f"nodes             : {most}\nwatches           : {watches}\n\0".encode()
+        domid = number(arguments[0])
+        count = self.server.tree.entries(domid)
+        if count == 0:
+            return b"dom%d quota: not set\0" % domid
+        return b"dom%d quota: %d/%d\0" % (domid, count, self.server.owner_limit(domid))
+
+    def server_quota(self, name: str) -> str:
+        """The value of one quota of all domains."""
+        return str(getattr(self.server, QUOTAS[name]))
+
+    def watches(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """watches: a line for each."""
+        lines = []
+        for other in sorted(self.server.connections.values(), key=lambda c: (c.socket, c.id)):
+            for path, token, depth in other.watch_list():
+                shown = b"None" if depth is None else b"Some %d" % depth
+                lines.append(b"watch %s: %s %s %s\n" % (other.label, path, token, shown))
+        return b"".join(lines) + b"\0"
+
+    def compact(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """compact: gives free memory back."""
+        self.host.trim()
+        return b"Compacted"
+
+    def trim(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """trim: the same."""
+        self.host.trim()
+        return b"trimmed"
+
+    def domain(self, arguments: list[bytes]) -> Any:
+        """The connection of the domain named by the first argument."""
+        return self.server.domains[number(arguments[0])]
+
+    def txn(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """txn <domid>: a line for each open transaction."""
+        lines = [
+            f"paths: {len(txn.changes)}, operations: {txn.count}, "
+            f"quota_reached: {'true' if txn.quota_reached else 'false'}\n"
+            for txn in self.domain(arguments).transactions.values()
+        ]
+        return "".join(lines).encode()
+
+    def xenbus(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """xenbus <domid>: the state of its queues."""
+        other = self.domain(arguments)
+        replies, events = other.queued
+        partial = other.partial_input
+        needed = max(0, 16 - len(partial)) if len(partial) < 16 else \
+            max(0, 16 + int.from_bytes(partial[12:16], "little") - len(partial))
+        output = len(other.pending_output)
+        return (
+            f"xenbus: XenBus state: partial_in: {needed} needed, partial_out: {output} bytes, "
+            f"pkt_out: {replies + events} packets, BoundedQueue capacity: "
+            f"{self.server.max_outstanding + self.server.max_events}, used: "
+            f"{{\twatch_event: {events}\tcommand_reply: {replies}}}; overflow queue length: "
+            f"{other.overflowing}, can_input: {'false' if other.blocked else 'true'}, "
+            f"has_more_input: {'true' if partial else 'false'}, "
+        ).encode()
+
+    def mfn(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """mfn <domid>: as given to INTRODUCE."""
+        return b"%d\0" % self.host.mfn(number(arguments[0]))
+
+    def live_update(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """live-update ...: see the host."""
+        return bytes(self.host.live_update([a.decode("utf-8", "surrogateescape")
+                                            for a in arguments]))
+
+    # -- C xenstored's --------------------------------------------------------
+
+    def check(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """check: counts the tree anew and compares."""
+        entries: dict[int, int] = {}
+        nodes = 0
+        for names, perms, _ in self.server.tree.walk():
+            if names:
+                nodes += 1
+                entries[perms[0][0]] = entries.get(perms[0][0], 0) + 1
+        if nodes != self.server.tree.size or entries != self.server.tree.all_entries():
+            self.host.log("error", "control", "check: entry counts differ from the tree")
+        return OK
+
+    def log(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """log [on|off]: the access log."""
+        if not arguments:
+            return b"Log is on\n\0" if self.host.access_log(None) else b"Log is off\n\0"
+        if arguments[0] in (b"on", b"off"):
+            self.host.access_log(arguments[0] == b"on")
+        return OK
+
+    def logfile(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """logfile <file>: where the daemon log goes from now on."""
+        self.host.log_file(arguments[0].decode("utf-8", "surrogateescape"))
+        return OK
+
+    def memreport(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """memreport [<file>]: memory in use, into a file or the daemon log."""
+        report = self.host.memory()
+        if arguments:
+            with open(arguments[0], "w", encoding="utf-8") as out:
+                out.write(report)
+        else:
+            self.host.log("warn", "memreport", report)
+        return OK
+
+    def help(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """help: the commands."""
+        return b"".join(name + b"\n" for name in sorted(COMMANDS)) + b"\0"
+
+
+#: Quota names of C xenstored, and the server's attribute behind each.
+QUOTAS = {
+    "nodes": "quota_maxentity",
+    "watches": "max_watches",
+    "transactions": "max_transactions",
+    "outstanding": "max_outstanding",
+    "transaction-nodes": "max_requests",
+    "node-size": "quota_maxsize",
+    "path-max": "path_max",
+}
+
+#: One row per command.
+COMMANDS: dict[bytes, Callable[[Control, Any, list[bytes]], bytes]] = {
+    b"print": Control.print,
+    b"quota": Control.quota,
+    b"watches": Control.watches,
+    b"compact": Control.compact,
+    b"trim": Control.trim,
+    b"txn": Control.txn,
+    b"xenbus": Control.xenbus,
+    b"mfn": Control.mfn,
+    b"live-update": Control.live_update,
+    b"check": Control.check,
+    b"log": Control.log,
+    b"logfile": Control.logfile,
+    b"memreport": Control.memreport,
+    b"help": Control.help,
+}
