@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Domain states of the glue, by libxenmanage or libxenctrl: contract in xsd_glue.h.
+ * The only file that knows of libraries whose names or records change with Xen's version.
+ */
+#define _GNU_SOURCE
+#include "glue_internal.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    DOMID_FIRST_RESERVED = 0x7ff0,
+    /* libxenctrl has a new soname with each Xen */
+    CTRL_NEWEST = 24,
+    CTRL_OLDEST = 14,
+    /* One record of xc_domain_getinfolist() has about 112 to 140 bytes, by version; all begin
+     * with the domid and the flags, and only one is ever asked for. */
+    CTRL_RECORD_MAX = 4096,
+};
+
+enum { DOMINF_DYING = 1U << 0, DOMINF_SHUTDOWN = 1U << 2 };
+enum { DOMINF_CODE_SHIFT = 16, DOMINF_CODE_MASK = 255 };
+enum { MANAGE_EXIST = 1, MANAGE_SHUTDOWN = 2, MANAGE_DYING = 4, MANAGE_DEAD = 8 };
+
+static const struct symbol ctrl_symbols[] = {
+    {"xc_interface_open", offsetof(struct ctrl_calls, open), 0},
+    {"xc_interface_close", offsetof(struct ctrl_calls, close), 0},
+    {"xc_domain_getinfolist", offsetof(struct ctrl_calls, getinfolist), 0},
+    {NULL, 0, 0},
+};
+
+static const struct symbol manage_symbols[] = {
+    {"xenmanage_open", offsetof(struct manage_calls, open), 0},
+    {"xenmanage_close", offsetof(struct manage_calls, close), 0},
+    {"xenmanage_get_domain_info", offsetof(struct manage_calls, info), 0},
+    {"xenmanage_poll_changed_domain", offsetof(struct manage_calls, poll), 0},
+    {NULL, 0, 0},
+};
+
+static int ctrl_state(xsd_glue *g, uint32_t domid, struct xsd_glue_domain *out)
+{
+    union {
+        struct {
+            uint16_t domid, pad;
+            uint32_t flags;
+        } head;
+        uint64_t space[CTRL_RECORD_MAX / sizeof(uint64_t)];
+    } record;
+    int n;
+
+    memset(&record.head, 0, sizeof(record.head));
+    errno = 0;
+    n = g->xc.getinfolist(g->ctrl, domid, 1, &record);
+    if (n < 0 && errno != ESRCH)
+        return glue_failed_at(g, errno, "xc_domain_getinfolist", "domain", domid);
+    if (n <= 0 || record.head.domid != domid) /* the next higher domain is no answer */
+        return 0;
+    if (record.head.flags & DOMINF_DYING) {
+        out->state = XSD_GLUE_DYING;
+    } else if (record.head.flags & DOMINF_SHUTDOWN) {
+        out->state = XSD_GLUE_SHUTDOWN;
+        out->code = (int32_t)(record.head.flags >> DOMINF_CODE_SHIFT & DOMINF_CODE_MASK);
+    } else {
+        out->state = XSD_GLUE_RUNNING;
+    }
+    return 0;
+}
+
+/* domid NULL: which domain has changed?  1: answered, 0: there is none. */
+static int manage_ask(xsd_glue *g, const uint32_t *domid, struct xsd_glue_domain *out)
+{
+    const uint64_t untouched = UINT64_MAX;
+    const char *call = domid ? "xenmanage_get_domain_info" : "xenmanage_poll_changed_domain";
+    uint64_t fourth = 0, fifth = untouched;
+    unsigned state = 0, who = domid ? *domid : 0;
+    int r;
+
+    /* With `caps`, the fourth argument takes 32 bits of capabilities and the
+     * fifth the id; in the first form the fourth takes the id, and the fifth,
+     * which no calling convention minds, stays as it is. */
+    errno = 0;
+    r = domid ? g->mg.info(g->manage, who, &state, &fourth, &fifth)
+              : g->mg.poll(g->manage, &who, &state, &fourth, &fifth);
+    if (r < 0) {
+        if (errno == ENOENT || errno == ESRCH)
+            return 0;
+        return domid ? glue_failed_at(g, errno, call, "domain", who)
+                     : glue_failed(g, errno, call, NULL);
+    }
+    out->domid = who;
+    out->unique_id = fifth == untouched ? fourth : fifth;
+    if (state & (MANAGE_DYING | MANAGE_DEAD))
+        out->state = XSD_GLUE_DYING;
+    else if (!(state & MANAGE_EXIST))
+        out->state = XSD_GLUE_UNKNOWN;
+    else
+        out->state = state & MANAGE_SHUTDOWN ? XSD_GLUE_SHUTDOWN : XSD_GLUE_RUNNING;
+    return 1;
+}
+
+int glue_domain_state(xsd_glue *g, uint32_t domid, struct xsd_glue_domain *out)
+{
+    int r;
+
+    memset(out, 0, sizeof(*out));
+    out->domid = domid;
+    out->code = -1;
+    if (!g->manage && !g->ctrl)
+        return glue_failed(g, EBADF, "xc_domain_getinfolist", "not open");
+    if (domid >= DOMID_FIRST_RESERVED)
+        return 0;
+    if (g->ctrl)
+        return ctrl_state(g, domid, out);
+    r = manage_ask(g, &domid, out);
+    return r < 0 ? r : 0;
+}
+
+int glue_changed_domain(xsd_glue *g, struct xsd_glue_domain *out)
+{
+    memset(out, 0, sizeof(*out));
+    out->code = -1;
+    if (!g->manage)
+        return glue_failed(g, g->ctrl ? ENOSYS : EBADF, "xenmanage_poll_changed_domain", g->source);
+    return manage_ask(g, NULL, out);
+}
+
+static int open_manage(xsd_glue *g)
+{
+    int err = glue_load(g, "libxenmanage.so.1", manage_symbols, &g->mg, &g->domains_lib);
+    struct xsd_glue_domain dom0;
+    uint32_t domid = 0;
+
+    if (err)
+        return err;
+    errno = 0;
+    g->manage = g->mg.open(NULL, 0);
+    err = g->manage ? 0 : glue_failed(g, errno, "xenmanage_open", NULL);
+    if (!err) {
+        /* A library newer than the hypervisor loads well, and then can do nothing. */
+        err = manage_ask(g, &domid, &dom0);
+        if (err >= 0)
+            return 0;
+        g->mg.close(g->manage);
+        g->manage = NULL;
+    }
+    glue_unload(&g->domains_lib);
+    return err;
+}
+
+static int open_ctrl(xsd_glue *g, const char *soname)
+{
+    struct xsd_glue_domain dom0;
+    int err = glue_load(g, soname, ctrl_symbols, &g->xc, &g->domains_lib);
+
+    if (err)
+        return err;
+    errno = 0;
+    g->ctrl = g->xc.open(NULL, NULL, 0);
+    err = g->ctrl ? 0 : glue_failed(g, errno, "xc_interface_open", soname);
+    if (!err) {
+        /* Of another version than the hypervisor: EACCES to every question. */
+        memset(&dom0, 0, sizeof(dom0));
+        err = ctrl_state(g, 0, &dom0);
+        if (!err)
+            return 0;
+        g->xc.close(g->ctrl);
+        g->ctrl = NULL;
+    }
+    glue_unload(&g->domains_lib);
+    return err;
+}
+
+/* The running Xen's minor version (of 4.x), or -1. */
+static int xen_minor(void)
+{
+    int major = 0, minor = -1;
+    FILE *f = fopen("/sys/hypervisor/version/major", "re");
+
+    if (f) {
+        if (fscanf(f, "%d", &major) != 1)
+            major = 0;
+        fclose(f);
+    }
+    f = major == 4 ? fopen("/sys/hypervisor/version/minor", "re") : NULL;
+    if (f) {
+        if (fscanf(f, "%d", &minor) != 1)
+            minor = -1;
+        fclose(f);
+    }
+    return minor;
+}
+
+int glue_open_domains(xsd_glue *g)
+{
+    char soname[sizeof(g->source)], text[sizeof(g->last_text)], call[sizeof(g->last_call)];
+    int running = xen_minor(), worst = 0, err;
+
+    if (g->manage || g->ctrl)
+        return glue_failed(g, EBUSY, "xc_interface_open", "is open");
+    err = open_manage(g);
+    if (!err) {
+        strcpy(g->source, "libxenmanage.so.1");
+        return 0;
+    }
+    /* Of several failures the one to tell is that of a library that is there. */
+    for (int n = running >= 0 ? CTRL_NEWEST + 1 : CTRL_NEWEST; n >= CTRL_OLDEST; n--) {
+        int version = n == CTRL_NEWEST + 1 ? running : n;
+
+        if (version == running && n <= CTRL_NEWEST && running >= 0)
+            continue; /* was the first one tried */
+        snprintf(soname, sizeof(soname), "libxenctrl.so.4.%d", version);
+        err = open_ctrl(g, soname);
+        if (!err) {
+            strcpy(g->source, soname);
+            return 0;
+        }
+        if (!worst || (!strcmp(call, "dlopen") && strcmp(g->last_call, "dlopen"))) {
+            worst = err;
+            memcpy(text, g->last_text, sizeof(text));
+            memcpy(call, g->last_call, sizeof(call));
+        }
+    }
+    if (!strcmp(call, "dlopen"))
+        snprintf(text, sizeof(text),
+                 "dlopen: neither libxenmanage.so.1 nor a libxenctrl.so.4.%d to 4.%d works: %s",
+                 CTRL_OLDEST, CTRL_NEWEST, strerror(-worst));
+    memcpy(g->last_text, text, sizeof(text));
+    memcpy(g->last_call, call, sizeof(call));
+    return worst;
+}
+
+int glue_close_domains(xsd_glue *g)
+{
+    if (g->manage)
+        g->mg.close(g->manage);
+    if (g->ctrl)
+        g->xc.close(g->ctrl);
+    g->manage = g->ctrl = NULL;
+    g->source[0] = 0;
+    glue_unload(&g->domains_lib);
+    return 0;
+}
+
+const char *glue_domains_source(const xsd_glue *g)
+{
+    return g->source;
+}
