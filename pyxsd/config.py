@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The configuration file: oxenstored's keys, rules and warnings, read into one frozen object.
+
+What lives here: the table of keys, which is the body of `Config` (field, kind, default); the
+parser of the file's text; the words a value may be.  It opens one file for reading and does
+nothing else: no logging, no decision whether a warning is fatal.
+
+Nothing heavy is imported (no re, typing, dataclasses, enum): this is on the way to READY.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+DEFAULT_PATH = "/etc/xen/oxenstored.conf"
+
+# A configuration is some kilobytes; what is longer is a wrong path (a device, a log).
+MAX_FILE_SIZE = 1 << 20
+
+# oxenstored's integers have 63 bits; what it refuses is refused here.
+INT_MIN = -(1 << 62)
+INT_MAX = (1 << 62) - 1
+
+# How much of an unknown key a warning repeats.
+_SHOWN = 200
+
+SYSLOG_PREFIX = "syslog:"
+
+# Log levels in rising order: a line is written where its level is not below the configured one.
+LEVELS = {"debug": 0, "info": 1, "warn": 2, "error": 3, "null": 4}
+
+# The facilities that oxenstored takes behind `syslog:`, with syslog(3)'s codes.
+FACILITIES = {
+    "kern": 0, "user": 1, "mail": 2, "daemon": 3, "auth": 4, "syslog": 5, "lpr": 6, "news": 7,
+    "uucp": 8, "cron": 9, "authpriv": 10, "ftp": 11, "local0": 16, "local1": 17, "local2": 18,
+    "local3": 19, "local4": 20, "local5": 21, "local6": 22, "local7": 23,
+}  # fmt: skip
+
+# Kinds of string values, named so that a field's annotation says how its value is read.
+Destination = str  # a path, or syslog:<facility>
+Level = str  # a key of LEVELS
+Errno = str  # a key of _ERRNOS
+
+_BOOLS = {b"true": True, b"false": False}
+_ERRNOS = ("EQUOTA", "ENOSPC")
+
+
+class Frozen:
+    """A read-only record: the annotated names of the class body are its fields and defaults.
+
+    Any field can be given to the constructor by name; an unknown name is a TypeError, and so
+    is setting or deleting an attribute afterwards.
+    """
+
+    def __init__(self, **values: object) -> None:
+        known = self.fields()
+        for name in values:
+            if name not in known:
+                raise TypeError(f"{type(self).__name__} has no field {name!r}")
+        self.__dict__.update(values)
+
+    @classmethod
+    def fields(cls) -> dict[str, str]:
+        """Field names in the order of the class body, each with its kind."""
+        kinds: dict[str, str] = cls.__annotations__
+        return kinds
+
+    def as_dict(self) -> dict[str, object]:
+        """All fields with their values."""
+        return {name: getattr(self, name) for name in self.fields()}
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise TypeError(f"{type(self).__name__} is read-only: {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise TypeError(f"{type(self).__name__} is read-only: {name}")
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.as_dict() == other.as_dict()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.as_dict().values()))
+
+    def __repr__(self) -> str:
+        changed = (f"{name}={value!r}" for name, value in self.__dict__.items())
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+
+class Config(Frozen):
+    """Every key of the file, under its name with `_` for `-`.  docs/configuration.md explains them.
+
+    Integers lie within INT_MIN and INT_MAX and may be negative; floats are finite and may be
+    zero or negative; strings are file system names (surrogateescape), without NUL, maybe empty.
+    """
+
+    pid_file: str = "/var/run/xen/xenstored.pid"
+    # transactions
+    merge_activate: bool = True
+    test_eagain: bool = False
+    conflict_burst_limit: float = 5.0
+    conflict_max_history_seconds: float = 0.05
+    conflict_rate_limit_is_aggregate: bool = True
+    # permissions
+    perms_activate: bool = True
+    perms_watch_activate: bool = True
+    # quotas
+    quota_activate: bool = True
+    quota_maxwatch: int = 100
+    quota_transaction: int = 10
+    quota_maxentity: int = 1000
+    quota_maxsize: int = 2048
+    quota_maxrequests: int = 1024
+    quota_path_max: int = 2048
+    quota_maxoutstanding: int = 1024
+    quota_maxwatchevents: int = 1024
+    quota_errno: Errno = "EQUOTA"
+    # the daemon
+    gc_max_overhead: int = 120  # percent; without effect
+    persistent: bool = False
+    allow_debug: bool = False
+    ring_scan_interval: int = 20  # seconds; negative: no scan
+    poll_time_us: int = 40  # microseconds; 0: never poll
+    xenstored_kva: str = ""
+    xenstored_port: str = ""
+    # logs
+    xenstored_log_file: Destination = "/var/log/xen/xenstored.log"
+    xenstored_log_level: Level = "warn"
+    xenstored_log_nb_files: int = 10
+    xenstored_log_nb_lines: int = 13215
+    xenstored_log_nb_chars: int = -1
+    access_log_file: Destination = "/var/log/xen/xenstored-access.log"
+    access_log_nb_files: int = 20
+    access_log_nb_lines: int = 13215
+    access_log_nb_chars: int = 180
+    access_log_read_ops: bool = False
+    access_log_transactions_ops: bool = False
+    access_log_special_ops: bool = False
+
+
+def keys() -> dict[str, str]:
+    """The keys as they are spelt in the file, each with its kind (`bool`, `int`, ...)."""
+    return {field.replace("_", "-"): kind for field, kind in Config.fields().items()}
+
+
+def _bool(raw: bytes) -> bool:
+    if raw not in _BOOLS:
+        raise ValueError("expect bool arg")
+    return _BOOLS[raw]
+
+
+def _int(raw: bytes) -> int:
+    digits = raw[1:] if raw[:1] in (b"-", b"+") else raw
+    significant = digits.lstrip(b"0") or b"0"
+    # The length is looked at first: int() of very many digits is slow, or refused by Python.
+    if digits.isdigit() and len(significant) <= 19:
+        value = -int(significant) if raw[:1] == b"-" else int(significant)
+        if INT_MIN <= value <= INT_MAX:
+            return value
+    raise ValueError("expect int arg")
+
+
+def _is_decimal(raw: bytes) -> bool:
+    """Whether the text is digits with at most one point and one exponent: no nan, inf, `_`, 0x."""
+    mantissa, e, exponent = raw.lower().partition(b"e")
+    if mantissa[:1] in (b"-", b"+"):
+        mantissa = mantissa[1:]
+    if exponent[:1] in (b"-", b"+"):
+        exponent = exponent[1:]
+    if e and not exponent.isdigit():
+        return False
+    whole, _, fraction = mantissa.partition(b".")
+    return (whole + fraction).isdigit()
+
+
+def _float(raw: bytes) -> float:
+    if _is_decimal(raw):
+        value = float(raw)
+        if value - value == 0.0:  # false for the infinity that 1e999 gives
+            return value
+    raise ValueError("expect float arg")
+
+
+def _str(raw: bytes) -> str:
+    if b"\0" in raw:
+        raise ValueError("NUL in a name")
+    return os.fsdecode(raw)
+
+
+def _destination(raw: bytes) -> str:
+    value = _str(raw)
+    if value.startswith(SYSLOG_PREFIX) and value[len(SYSLOG_PREFIX) :] not in FACILITIES:
+        raise ValueError(f"unknown syslog facility {_shown(raw[len(SYSLOG_PREFIX) :])}")
+    return value
+
+
+def _level(raw: bytes) -> str:
+    value = _shown(raw)
+    if value not in LEVELS:
+        raise ValueError(f"expect one of {', '.join(LEVELS)}")
+    return value
+
+
+def _errno(raw: bytes) -> str:
+    value = _shown(raw)
+    if value not in _ERRNOS:
+        raise ValueError(f"expect {' or '.join(_ERRNOS)}")
+    return value
+
+
+# One reader per kind; each raises ValueError with the text that the warning ends in.
+_READERS = {
+    "bool": _bool,
+    "int": _int,
+    "float": _float,
+    "str": _str,
+    "Destination": _destination,
+    "Level": _level,
+    "Errno": _errno,
+}
+
+
+def _shown(raw: bytes) -> str:
+    """Bytes of the file as one short printable line."""
+    text = raw[:_SHOWN].decode("utf-8", "backslashreplace")
+    if len(raw) > _SHOWN:
+        text += ".."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\{ord(c):03d}" for c in text)
+
+
+def parse(text: bytes) -> tuple[Config, list[str]]:
+    """Read the text of a configuration file; never fails, whatever the bytes are.
+
+    Lines are `key = value`, cut at the first `=`, with blanks and tabs around both ignored.  A
+    line that begins with `#` or has no `=` is skipped.  The last line of a key counts.  Unknown
+    keys and wrong values keep the default and give one warning each, in the file's order:
+    `config: unknown key K`, `config: K: expect bool arg` (oxenstored's words).
+    """
+    known = keys()
+    values: dict[str, object] = {}
+    warnings: list[str] = []
+    for line in text.split(b"\n"):
+        raw_key, equals, raw_value = line.partition(b"=")
+        raw_key = raw_key.strip(b" \t")
+        if not equals or raw_key.startswith(b"#"):
+            continue
+        key = _shown(raw_key)
+        kind = known.get(key)
+        if kind is None:
+            warnings.append(f"config: unknown key {key}")
+            continue
+        try:
+            values[key.replace("-", "_")] = _READERS[kind](raw_value.strip(b" \t"))
+        except ValueError as error:
+            warnings.append(f"config: {key}: {error}")
+    return Config(**values), warnings
+
+
+def read_file(path: str) -> bytes:
+    """The file's bytes; OSError as open and read give it, EFBIG above MAX_FILE_SIZE.
+
+    Never waits: a FIFO without a writer reads as empty.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except ValueError:  # a NUL in the path
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+    try:
+        chunks: list[bytes] = []
+        left = MAX_FILE_SIZE + 1
+        while left > 0:
+            chunk = os.read(fd, min(left, 1 << 16))
+            if not chunk:
+                return b"".join(chunks)
+            chunks.append(chunk)
+            left -= len(chunk)
+    finally:
+        os.close(fd)
+    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+
+
+def load(path: str) -> tuple[Config, list[str]]:
+    """`parse` of a file.  A missing file is no warning; one that cannot be read is one."""
+    try:
+        text = read_file(path)
+    except FileNotFoundError:
+        return Config(), []
+    except OSError as error:
+        return Config(), [f"config: {path}: {error.strerror}"]
+    return parse(text)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The command line: oxenstored's options, by oxenstored's rules.
+
+What lives here: the table of options, the parser, the usage text, and what --config-test
+answers.  Nothing here prints or ends the process: an early end is an `Exit` that is handed back.
+
+The rules, as oxenstored's parser applies them: options may stand in any order; an argument is
+the next word, whatever it is, or follows `=`; words that are no options are ignored; the last
+of several counts; a fault anywhere wins over --help.
+"""
+
+from __future__ import annotations
+
+from pyxsd import config
+from pyxsd.config import Frozen
+
+STATUS_USAGE = 2  # exit status of a wrong command line, and of --config-test's refusal
+
+
+class Options(Frozen):
+    """What the command line says.  An empty string is an option that was not given."""
+
+    domain_init: bool = True
+    config_file: str = config.DEFAULT_PATH
+    daemonize: bool = True
+    reraise_top_level: bool = False
+    access_log: bool = True
+    pid_file: str = ""
+    trace_file: str = ""  # of old daemons; without effect
+    restart: bool = False
+    live: bool = False
+    config_test: bool = False
+    disable_socket: bool = False
+
+
+class Exit(Frozen):
+    """End here: write the texts to their streams and exit with the status."""
+
+    status: int = 0
+    stdout: str = ""
+    stderr: str = ""
+
+
+# option, field of Options, the value it sets (None: its argument), what --help says
+TABLE: tuple[tuple[str, str, bool | None, str], ...] = (
+    ("--no-domain-init", "domain_init", False, "do not set up domain 0"),
+    ("--config-file", "config_file", None, f"read this file, not {config.DEFAULT_PATH}"),
+    ("--no-fork", "daemonize", False, "stay in the foreground"),
+    ("--reraise-top-level", "reraise_top_level", True, "end at an unexpected error"),
+    ("--no-access-log", "access_log", False, "write no access log"),
+    ("--pid-file", "pid_file", None, "write the process id there as well"),
+    ("-T", "trace_file", None, "accepted, without effect"),
+    ("--restart", "restart", True, "read the database at the start"),
+    ("--live", "live", True, "with --restart: receive a live update"),
+    ("--config-test", "config_test", True, "check the configuration file and end"),
+    ("--disable-socket", "disable_socket", True, "serve no socket"),
+)
+
+_HELP = ("--help", "-help")
+
+
+def usage(program: str = "pyxsd") -> str:
+    """The text of --help; ends in a newline."""
+    lines = [f"usage: {program} [option]..."]
+    for option, _field, value, text in TABLE:
+        left = option if value is not None else f"{option} <file>"
+        lines.append(f"  {left:<22} {text}")
+    lines.append(f"  {'--help':<22} show this text; with --live: as --config-test")
+    return "\n".join(lines) + "\n"
+
+
+def parse(argv: list[str], program: str = "pyxsd") -> Options | Exit:
+    """Read the words behind the program's name.
+
+    Faults end with STATUS_USAGE and the usage on stderr; --help with 0 and the usage on stdout.
+    An old daemon asks a new binary whether it could take over by `--live ... --help`; that, in
+    any order, is --config-test.
+    """
+    rows = {option: (field, value) for option, field, value, _text in TABLE}
+    values: dict[str, object] = {}
+    wants_help = False
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("-"):
+            continue
+        option, equals, argument = word.partition("=")
+        if option in _HELP and not equals:
+            wants_help = True
+            continue
+        if option not in rows:
+            return _wrong(program, f"unknown option '{word}'")
+        field, value = rows[option]
+        if value is not None:
+            if equals:
+                return _wrong(program, f"option '{option}' takes no argument")
+            values[field] = value
+            continue
+        if not equals:
+            following = next(words, None)
+            if following is None:
+                return _wrong(program, f"option '{option}' needs an argument")
+            argument = following
+        values[field] = argument
+    if not values.get("config_file"):
+        values.pop("config_file", None)
+    if wants_help and "live" not in values:
+        return Exit(stdout=usage(program))
+    if wants_help:
+        values["config_test"] = True
+    return Options(**values)
+
+
+def _wrong(program: str, what: str) -> Exit:
+    return Exit(status=STATUS_USAGE, stderr=f"{program}: {what}.\n{usage(program)}")
+
+
+def check_config(path: str) -> Exit:
+    """What --config-test answers about the file: here alone a warning is fatal.
+
+    A file that cannot be read is told on stderr and is valid all the same: the daemon would
+    run with the defaults.
+    """
+    valid = f"Configuration valid at {path}\n"
+    try:
+        text = config.read_file(path)
+    except OSError as error:
+        return Exit(stdout=valid, stderr=f"error: config: {path}: {error.strerror}\n")
+    _config, warnings = config.parse(text)
+    if warnings:
+        return Exit(status=STATUS_USAGE, stderr="".join(f"{line}\n" for line in warnings))
+    return Exit(stdout=valid)

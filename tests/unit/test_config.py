@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The configuration file: its rules in tables, and any bytes at all."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyxsd import config
+from pyxsd.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# oxenstored's defaults, as its documentation and its own test files have them.
+DEFAULTS = {
+    "pid-file": "/var/run/xen/xenstored.pid",
+    "merge-activate": True,
+    "conflict-burst-limit": 5.0,
+    "conflict-max-history-seconds": 0.05,
+    "conflict-rate-limit-is-aggregate": True,
+    "perms-activate": True,
+    "perms-watch-activate": True,
+    "quota-activate": True,
+    "quota-maxwatch": 100,
+    "quota-transaction": 10,
+    "quota-maxentity": 1000,
+    "quota-maxsize": 2048,
+    "quota-maxrequests": 1024,
+    "quota-path-max": 2048,
+    "ring-scan-interval": 20,
+    "quota-maxoutstanding": 1024,
+    "quota-maxwatchevents": 1024,
+    "gc-max-overhead": 120,
+    "test-eagain": False,
+    "persistent": False,
+    "xenstored-log-file": "/var/log/xen/xenstored.log",
+    "xenstored-log-level": "warn",
+    "xenstored-log-nb-files": 10,
+    "xenstored-log-nb-lines": 13215,
+    "xenstored-log-nb-chars": -1,
+    "access-log-file": "/var/log/xen/xenstored-access.log",
+    "access-log-nb-files": 20,
+    "access-log-nb-lines": 13215,
+    "access-log-nb-chars": 180,
+    "access-log-read-ops": False,
+    "access-log-transactions-ops": False,
+    "access-log-special-ops": False,
+    "allow-debug": False,
+    "xenstored-kva": "",
+    "xenstored-port": "",
+    # pyxsd's own
+    "quota-errno": "EQUOTA",
+    "poll-time-us": 40,
+}
+
+KIND_TYPES = {"bool": bool, "int": int, "float": float}
+
+
+def field(key: str) -> str:
+    return key.replace("-", "_")
+
+
+def test_defaults_and_kinds() -> None:
+    settings = Config()
+    assert {key: getattr(settings, field(key)) for key in DEFAULTS} == DEFAULTS
+    assert set(config.keys()) == set(DEFAULTS)
+    for key, kind in config.keys().items():
+        assert type(DEFAULTS[key]) is KIND_TYPES.get(kind, str), key
+
+
+# text, changed fields, warnings
+LINES: list[tuple[bytes, dict[str, object], list[str]]] = [
+    (b"", {}, []),
+    (b"quota-maxwatch = 5", {"quota_maxwatch": 5}, []),
+    (b"quota-maxwatch=5\n", {"quota_maxwatch": 5}, []),
+    (b"\t quota-maxwatch\t =\t 5 \t\n", {"quota_maxwatch": 5}, []),
+    (b"quota-maxwatch = 5\nquota-maxwatch = 6\n", {"quota_maxwatch": 6}, []),
+    (b"quota-maxwatch = -5", {"quota_maxwatch": -5}, []),
+    (b"quota-maxwatch = +5", {"quota_maxwatch": 5}, []),
+    (b"quota-maxwatch = 007", {"quota_maxwatch": 7}, []),
+    (b"quota-maxwatch = 4611686018427387903", {"quota_maxwatch": 2**62 - 1}, []),
+    (b"quota-maxwatch = -4611686018427387904", {"quota_maxwatch": -(2**62)}, []),
+    (b"quota-maxwatch = " + b"0" * 10000 + b"3", {"quota_maxwatch": 3}, []),
+    (b"ring-scan-interval = -1", {"ring_scan_interval": -1}, []),
+    (b"poll-time-us = 0", {"poll_time_us": 0}, []),
+    (b"conflict-burst-limit = 7", {"conflict_burst_limit": 7.0}, []),
+    (b"conflict-burst-limit = 7.", {"conflict_burst_limit": 7.0}, []),
+    (b"conflict-burst-limit = .5", {"conflict_burst_limit": 0.5}, []),
+    (b"conflict-burst-limit = -1.5E+2", {"conflict_burst_limit": -150.0}, []),
+    (b"persistent = true", {"persistent": True}, []),
+    (b"persistent = true\npersistent = false", {"persistent": False}, []),
+    (b"pid-file = /a = b", {"pid_file": "/a = b"}, []),
+    (b"pid-file = /a # not a comment", {"pid_file": "/a # not a comment"}, []),
+    (b"pid-file =", {"pid_file": ""}, []),
+    (b"pid-file = /\xff\xfe", {"pid_file": "/\udcff\udcfe"}, []),
+    (b"access-log-file = syslog:local3", {"access_log_file": "syslog:local3"}, []),
+    (b"xenstored-log-level = debug", {"xenstored_log_level": "debug"}, []),
+    (b"xenstored-log-level = null", {"xenstored_log_level": "null"}, []),
+    (b"quota-errno = ENOSPC", {"quota_errno": "ENOSPC"}, []),
+    # skipped
+    (b"# quota-maxwatch = 5\n  #persistent = x\n\n   \nno equals sign\n", {}, []),
+    # warnings; the default stays
+    (b"foo = 1", {}, ["config: unknown key foo"]),
+    (b"x#y = 1", {}, ["config: unknown key x#y"]),
+    (b"QUOTA-MAXWATCH = 1", {}, ["config: unknown key QUOTA-MAXWATCH"]),
+    (b"quota_maxwatch = 1", {}, ["config: unknown key quota_maxwatch"]),
+    (b"acesss-log-nb-chars = 180", {}, ["config: unknown key acesss-log-nb-chars"]),
+    (b" = 5", {}, ["config: unknown key "]),
+    (b"=", {}, ["config: unknown key "]),
+    (b"persistent = 1", {}, ["config: persistent: expect bool arg"]),
+    (b"persistent =", {}, ["config: persistent: expect bool arg"]),
+    (b"persistent = True", {}, ["config: persistent: expect bool arg"]),
+    (b"persistent = true # yes", {}, ["config: persistent: expect bool arg"]),
+    (b"persistent = true\r\n", {}, ["config: persistent: expect bool arg"]),
+    (b"quota-maxsize = a", {}, ["config: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize =", {}, ["config: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = -", {}, ["config: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = 5.0", {}, ["config: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = 5 6", {}, ["config: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = 0x10", {}, ["config: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = 1_000", {}, ["config: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = \xd9\xa3", {}, ["config: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = 4611686018427387904", {}, ["config: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = " + b"9" * 10000, {}, ["config: quota-maxsize: expect int arg"]),
+    (b"conflict-burst-limit = x", {}, ["config: conflict-burst-limit: expect float arg"]),
+    (b"conflict-burst-limit = .", {}, ["config: conflict-burst-limit: expect float arg"]),
+    (b"conflict-burst-limit = 1e", {}, ["config: conflict-burst-limit: expect float arg"]),
+    (b"conflict-burst-limit = nan", {}, ["config: conflict-burst-limit: expect float arg"]),
+    (b"conflict-burst-limit = -inf", {}, ["config: conflict-burst-limit: expect float arg"]),
+    (b"conflict-burst-limit = 1e999", {}, ["config: conflict-burst-limit: expect float arg"]),
+    (b"conflict-burst-limit = 1_0.5", {}, ["config: conflict-burst-limit: expect float arg"]),
+    (b"pid-file = /a\0b", {}, ["config: pid-file: NUL in a name"]),
+    (
+        b"xenstored-log-level = WARN",
+        {},
+        ["config: xenstored-log-level: expect one of debug, info, warn, error, null"],
+    ),
+    (
+        b"xenstored-log-file = syslog:foo",
+        {},
+        ["config: xenstored-log-file: unknown syslog facility foo"],
+    ),
+    (b"quota-errno = EIO", {}, ["config: quota-errno: expect EQUOTA or ENOSPC"]),
+    # each fault by itself, in the file's order; what is right counts
+    (
+        b"a = 1\npersistent = 1\nquota-maxwatch = 7\nb = 2\n",
+        {"quota_maxwatch": 7},
+        ["config: unknown key a", "config: persistent: expect bool arg", "config: unknown key b"],
+    ),
+    # a wrong value does not undo a right one before it
+    (
+        b"quota-maxwatch = 7\nquota-maxwatch = x\n",
+        {"quota_maxwatch": 7},
+        ["config: quota-maxwatch: expect int arg"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "changed", "warnings"), LINES)
+def test_lines(text: bytes, changed: dict[str, object], warnings: list[str]) -> None:
+    settings, told = config.parse(text)
+    assert told == warnings
+    assert settings == Config(**changed)
+
+
+def test_an_unknown_key_is_shown_short_and_printable() -> None:
+    _settings, told = config.parse(b"\x1b[2J\xff\r" + b"x" * 100000 + b" = 1")
+    assert len(told) == 1
+    assert told[0].startswith("config: unknown key \\027[2J\\xff\\013xxx")
+    assert told[0].endswith("..")
+    assert len(told[0]) < 300
+    assert told[0].isprintable()
+
+
+def check_any(text: bytes) -> None:
+    """Whatever the bytes: every field has its type and range, and faults are one line each."""
+    settings, told = config.parse(text)
+    for name, kind in Config.fields().items():
+        value = getattr(settings, name)
+        assert type(value) is KIND_TYPES.get(kind, str)
+        if isinstance(value, float):
+            assert math.isfinite(value)
+        elif isinstance(value, int):
+            assert config.INT_MIN <= value <= config.INT_MAX
+        elif isinstance(value, str):
+            assert "\0" not in value
+    assert all(line.isprintable() for line in told)
+    assert len(told) <= text.count(b"\n") + 1
+
+
+@given(st.binary())
+def test_random_bytes(text: bytes) -> None:
+    check_any(text)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(sorted(DEFAULTS)).map(str.encode) | st.binary(max_size=8),
+            st.sampled_from([b"=", b" = ", b"\t=", b"", b"=="]),
+            st.binary(max_size=20)
+            | st.integers().map(lambda n: str(n).encode())
+            | st.floats().map(lambda x: str(x).encode())
+            | st.text("0123456789.+-eE_xnaif", max_size=10).map(str.encode),
+        ).map(b"".join)
+    ).map(b"\n".join)
+)
+def test_lines_that_are_nearly_right(text: bytes) -> None:
+    check_any(text)
+
+
+def test_a_megabyte_of_noise() -> None:
+    noise = random.Random(7)
+    check_any(noise.randbytes(1 << 20))
+    check_any(b"=" * (1 << 20))
+
+
+def test_it_is_read_only_and_comparable() -> None:
+    settings = Config(quota_maxwatch=7)
+    assert settings.quota_maxwatch == 7
+    assert settings == Config(quota_maxwatch=7)
+    assert hash(settings) == hash(Config(quota_maxwatch=7))
+    assert settings != Config()
+    assert repr(settings) == "Config(quota_maxwatch=7)"
+    with pytest.raises(TypeError):
+        settings.quota_maxwatch = 8
+    with pytest.raises(TypeError):
+        del settings.quota_maxwatch
+    with pytest.raises(TypeError):
+        Config(no_such_key=1)
+    assert Config().quota_maxwatch == 100
+
+
+def test_load(tmp_path: Path) -> None:
+    file = tmp_path / "c.conf"
+    file.write_bytes(b"quota-maxwatch = 7\nx = 1\n")
+    assert config.load(str(file)) == (Config(quota_maxwatch=7), ["config: unknown key x"])
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    assert config.load(str(fifo)) == (Config(), [])
+    big = tmp_path / "big"
+    big.write_bytes(b"# " + b"x" * config.MAX_FILE_SIZE)
+    assert config.load("/dev/zero") == (Config(), ["config: /dev/zero: File too large"])
+    assert config.load(str(big)) == (Config(), [f"config: {big}: File too large"])
+    assert config.load(str(tmp_path)) == (Config(), [f"config: {tmp_path}: Is a directory"])
+    for missing in (str(tmp_path / "missing"), str(file) + "\0"):
+        assert config.load(missing) == (Config(), [])
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert len(config.load(str(loop))[1]) == 1
+
+
+def test_the_shipped_file_names_every_key_and_changes_only_the_ring_of_domain_0() -> None:
+    text = (ROOT / "packaging/pyxsd.conf").read_bytes()
+    settings, told = config.parse(text)
+    assert told == []
+    expected = Config(xenstored_kva="/proc/xen/xsd_kva", xenstored_port="/proc/xen/xsd_port")
+    assert settings == expected
+    # What is commented out is the key with its default.
+    uncommented = b"\n".join(
+        line[1:] if line[:1] == b"#" and line[1:2].isalpha() else line for line in text.split(b"\n")
+    )
+    settings, told = config.parse(uncommented)
+    assert told == []
+    assert settings == expected
+    assert set(settings.__dict__) == set(Config.fields())
+
+
+def test_the_documentation_has_every_key_with_its_default() -> None:
+    rows: dict[str, str] = {}
+    for line in (ROOT / "docs/configuration.md").read_text().splitlines():
+        if line.startswith("| `"):
+            key, default = (cell.strip().strip("`") for cell in line.split("|")[1:3])
+            rows[key] = default
+    shown = {True: "true", False: "false", "": "(none)"}
+    assert rows == {key: shown.get(value, str(value)) if isinstance(value, (bool, str))
+                    else str(value) for key, value in DEFAULTS.items()}  # fmt: skip

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The command line: options, faults, and what --config-test answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pyxsd import options
+from pyxsd.options import Exit, Options
+
+HELP = Exit(stdout=options.usage())
+
+# words, what they say
+RIGHT: list[tuple[list[str], Options | Exit]] = [
+    ([], Options()),
+    (["--no-domain-init"], Options(domain_init=False)),
+    (["--config-file", "/c"], Options(config_file="/c")),
+    (["--config-file=/c=d"], Options(config_file="/c=d")),
+    (["--config-file="], Options()),
+    (["--config-file", "/c", "--config-file", "/d"], Options(config_file="/d")),
+    (["--no-fork"], Options(daemonize=False)),
+    (["--reraise-top-level"], Options(reraise_top_level=True)),
+    (["--no-access-log"], Options(access_log=False)),
+    (["--pid-file", "/p"], Options(pid_file="/p")),
+    (["--pid-file", "--no-fork"], Options(pid_file="--no-fork")),
+    (["--pid-file", ""], Options(pid_file="")),
+    (["-T", "/t"], Options(trace_file="/t")),
+    (["-T=/t"], Options(trace_file="/t")),
+    (["--restart"], Options(restart=True)),
+    (["--live", "--restart"], Options(live=True, restart=True)),
+    (["--config-test"], Options(config_test=True)),
+    (["--disable-socket"], Options(disable_socket=True)),
+    (["word", "--no-fork", ""], Options(daemonize=False)),
+    (["--help"], HELP),
+    (["-help"], HELP),
+    (["--help", "--no-fork"], HELP),
+    (["--restart", "--help"], HELP),
+    (["--live", "--help"], Options(live=True, config_test=True)),
+    (["--help", "--live"], Options(live=True, config_test=True)),
+    (
+        ["--live", "--restart", "--config-file", "/c", "--help"],
+        Options(live=True, restart=True, config_file="/c", config_test=True),
+    ),
+    (
+        ["--no-fork", "--no-domain-init", "--pid-file", "/p", "--config-file", "/c", "x"],
+        Options(daemonize=False, domain_init=False, pid_file="/p", config_file="/c"),
+    ),
+]
+
+# words, what stderr begins with
+WRONG: list[tuple[list[str], str]] = [
+    (["--bogus"], "pyxsd: unknown option '--bogus'.\n"),
+    (["--bogus=1"], "pyxsd: unknown option '--bogus=1'.\n"),
+    (["-"], "pyxsd: unknown option '-'.\n"),
+    (["--"], "pyxsd: unknown option '--'.\n"),
+    (["-h"], "pyxsd: unknown option '-h'.\n"),
+    (["--help", "--bogus"], "pyxsd: unknown option '--bogus'.\n"),
+    (["--live", "--bogus", "--help"], "pyxsd: unknown option '--bogus'.\n"),
+    (["--pid-file"], "pyxsd: option '--pid-file' needs an argument.\n"),
+    (["--no-fork", "-T"], "pyxsd: option '-T' needs an argument.\n"),
+    (["--no-fork=3"], "pyxsd: option '--no-fork' takes no argument.\n"),
+    (["--config-test="], "pyxsd: option '--config-test' takes no argument.\n"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), RIGHT)
+def test_right(words: list[str], expected: Options | Exit) -> None:
+    assert options.parse(words) == expected
+
+
+@pytest.mark.parametrize(("words", "first"), WRONG)
+def test_wrong(words: list[str], first: str) -> None:
+    assert options.parse(words) == Exit(status=2, stderr=first + options.usage())
+
+
+def test_usage_names_every_option_and_field() -> None:
+    lines = options.usage("prog").splitlines()
+    assert lines[0].startswith("usage: prog ")
+    assert [line.split()[0] for line in lines[1:]] == [row[0] for row in options.TABLE] + ["--help"]
+    assert {row[1] for row in options.TABLE} == set(Options.fields())
+
+
+def test_the_result_is_read_only() -> None:
+    parsed = options.parse(["--live"])
+    with pytest.raises(TypeError):
+        parsed.live = False
+
+
+# file's bytes (None: no file), expected
+CHECKS: list[tuple[bytes | None, int, str, str]] = [
+    (b"quota-maxwatch = 5\n", 0, "Configuration valid at {}\n", ""),
+    (b"", 0, "Configuration valid at {}\n", ""),
+    (
+        None,
+        0,
+        "Configuration valid at {}\n",
+        "error: config: {}: No such file or directory\n",
+    ),
+    (
+        b"foo = 1\nquota-maxwatch = abc\n",
+        2,
+        "",
+        "config: unknown key foo\nconfig: quota-maxwatch: expect int arg\n",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "status", "stdout", "stderr"), CHECKS)
+def test_check_config(
+    tmp_path: Path, text: bytes | None, status: int, stdout: str, stderr: str
+) -> None:
+    path = tmp_path / "c.conf"
+    if text is not None:
+        path.write_bytes(text)
+    expected = Exit(status=status, stdout=stdout.format(path), stderr=stderr.format(path))
+    assert options.check_config(str(path)) == expected
+
+
+def test_check_config_of_a_directory_is_valid(tmp_path: Path) -> None:
+    answer = options.check_config(str(tmp_path))
+    assert answer.status == 0
+    assert answer.stderr == f"error: config: {tmp_path}: Is a directory\n"

@@ -1,0 +1,739 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The daemon among other processes: sockets and pid files of live, hung and killed daemons."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyxsd import service
+from pyxsd.service import AlreadyRunning, Notifier, PidFile, ServiceError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """A Python process with pyxsd importable; talks by lines on stdin and stdout."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", "import os, sys\nfrom pyxsd import service\n" + code]
+        + [str(argument) for argument in arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    """The next line of its stdout; fails with its stderr where there is none."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        assert process.stderr is not None
+        pytest.fail(f"ended early: {process.stderr.read()}")
+    return line.strip()
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+# environment, run directory, socket
+PATHS = [
+    ({}, "/var/run/xenstored", "/var/run/xenstored/socket"),
+    ({"XENSTORED_RUNDIR": "/r"}, "/r", "/r/socket"),
+    ({"XENSTORED_PATH": "/s"}, "/var/run/xenstored", "/s"),
+    ({"XENSTORED_RUNDIR": "/r", "XENSTORED_PATH": "/s"}, "/r", "/s"),
+    ({"XENSTORED_RUNDIR": "", "XENSTORED_PATH": ""}, "/var/run/xenstored",
+     "/var/run/xenstored/socket"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("environ", "directory", "path"), PATHS)
+def test_paths(environ: dict[str, str], directory: str, path: str) -> None:
+    assert service.run_directory(environ) == directory
+    assert service.socket_path(environ) == path
+
+
+def test_make_directory(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b"
+    service.make_directory(str(deep))
+    service.make_directory(str(deep))
+    assert stat.S_IMODE(deep.stat().st_mode) == 0o700
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ServiceError, match="cannot make the directory"):
+        service.make_directory(str(file))
+
+
+# --- the socket ---
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "run" / "socket")
+
+
+def test_listen(path: str) -> None:
+    fd = service.listen(path)
+    server = socket.socket(fileno=fd)
+    server.setblocking(True)
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(path)
+    connection, _ = server.accept()
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o700
+    assert not os.get_inheritable(fd)
+    for each in (connection, client, server):
+        each.close()
+
+
+def test_listen_is_non_blocking(path: str) -> None:
+    fd = service.listen(path)
+    assert not os.get_blocking(fd)
+    os.close(fd)
+
+
+def test_listen_has_a_long_backlog(path: str) -> None:
+    fd = service.listen(path)
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(300)]
+    for client in clients:
+        client.setblocking(False)
+        client.connect(path)
+        client.close()
+    os.close(fd)
+
+
+def listen_and_die(path: str) -> None:
+    process = start("fd = service.listen(sys.argv[1]); print('up'); sys.stdin.read()", path)
+    assert line_of(process) == "up"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def leave_file(path: str) -> None:
+    os.makedirs(os.path.dirname(path))
+    Path(path).write_text("x")
+
+
+def leave_link(path: str) -> None:
+    os.makedirs(os.path.dirname(path))
+    os.symlink("nowhere", path)
+
+
+@pytest.mark.parametrize("leave", [listen_and_die, leave_file, leave_link])
+def test_a_stale_socket_is_replaced(path: str, leave: object) -> None:
+    assert callable(leave)
+    leave(path)
+    assert os.path.lexists(path)
+    fd = service.listen(path)
+    assert service.probe(path, 0.05) == service.SILENT
+    os.close(fd)
+    assert service.probe(path) == service.STALE
+    os.unlink(path)
+    assert service.probe(path) == service.ABSENT
+
+
+def serve_one(server: socket.socket, answer: bytes, got: list[bytes]) -> None:
+    connection, _ = server.accept()
+    got.append(connection.recv(100))
+    # Byte by byte: an answer may come in pieces.  The prober leaves when it has seen enough.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        for at in range(len(answer)):
+            connection.sendall(answer[at : at + 1])
+        connection.recv(1)
+    connection.close()
+
+
+# type of the answer: READ's own, or an error, from a daemon that is live all the same
+@pytest.mark.parametrize("kind", [2, 16])
+def test_a_live_daemon_is_refused(path: str, kind: int) -> None:
+    fd = service.listen(path)
+    server = socket.socket(fileno=fd)
+    server.settimeout(10)
+    inode = os.stat(path).st_ino
+    got: list[bytes] = []
+    answer = struct.pack("=IIII", kind, 0, 0, 7) + b"EACCES\0"
+    thread = threading.Thread(target=serve_one, args=(server, answer, got))
+    thread.start()
+    with pytest.raises(AlreadyRunning, match=f"it answers on {path}"):
+        service.listen(path)
+    thread.join()
+    assert got == [struct.pack("=IIII", 2, 0, 0, 2) + b"/\0"]
+    assert os.stat(path).st_ino == inode
+    server.close()
+
+
+@pytest.mark.parametrize("backlog", [100, 0])
+def test_a_hung_daemon_is_refused(path: str, backlog: int) -> None:
+    """It listens, so it lives: whether it accepts nothing or its backlog is full."""
+    fd = service.listen(path, backlog)
+    filler = socket.socket(socket.AF_UNIX)
+    if not backlog:
+        filler.connect(path)
+    with pytest.raises(AlreadyRunning, match=f"something listens on {path}"):
+        service.listen(path, timeout=0.1)
+    assert os.path.exists(path)
+    filler.close()
+    os.close(fd)
+
+
+def test_a_daemon_that_accepts_and_closes_is_refused(path: str) -> None:
+    code = """
+import socket
+server = socket.socket(fileno=service.listen(sys.argv[1]))
+server.setblocking(True)
+print('up')
+while True:
+    server.accept()[0].close()
+"""
+    process = start(code, path)
+    assert line_of(process) == "up"
+    assert service.probe(path, 0.3) == service.SILENT
+    end(process)
+    assert service.probe(path) == service.STALE
+
+
+def test_a_daemon_that_leaves_while_it_is_asked_is_none(path: str) -> None:
+    """It closes its socket with our connection in the backlog, or just accepted."""
+    fd = service.listen(path)
+    server = socket.socket(fileno=fd)
+
+    def leave() -> None:
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        poller.poll(10000)
+        server.close()
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    assert service.probe(path, 10.0) == service.STALE
+    thread.join()
+
+
+# what is in the way, what the refusal says
+REFUSALS = [
+    ("directory", "cannot listen on .*: Is a directory"),
+    ("datagram", "cannot listen on .*: Protocol wrong type"),
+    ("long", "cannot listen on .*: AF_UNIX path too long"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), REFUSALS)
+def test_what_cannot_be_replaced(path: str, kind: str, text: str) -> None:
+    service.make_directory(os.path.dirname(path))
+    other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    if kind == "directory":
+        os.mkdir(path)
+    elif kind == "datagram":
+        other.bind(path)
+    else:
+        path += "x" * 100
+    mask = os.umask(0o022)
+    with pytest.raises(ServiceError, match=text) as caught:
+        service.listen(path)
+    assert not isinstance(caught.value, AlreadyRunning)
+    assert os.umask(mask) == 0o022
+    other.close()
+
+
+RACE_COUNT = 12
+
+
+def race(code: str, *arguments: object) -> list[str]:
+    """What each of several processes says that were released together."""
+    racers = [
+        start("print('up'); sys.stdin.readline()\n" + code, *arguments) for _ in range(RACE_COUNT)
+    ]
+    for racer in racers:
+        assert line_of(racer) == "up"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    results = [line_of(racer) for racer in racers]
+    for racer in racers:
+        end(racer)
+    return results
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_of_racing_daemons_one_gets_the_socket(path: str, stale: bool) -> None:
+    if stale:
+        listen_and_die(path)
+    code = """
+try:
+    fd = service.listen(sys.argv[1], timeout=0.05)
+except service.AlreadyRunning as error:
+    print('refused', error)
+else:
+    print('won', os.stat(sys.argv[1]).st_ino)
+sys.stdin.read()
+"""
+    results = race(code, path)
+    won = [result for result in results if result.startswith("won")]
+    assert won == [f"won {os.stat(path).st_ino}"]
+    assert all(result.startswith("refused a") for result in results if result not in won)
+
+
+def test_the_directory_is_locked_only_meanwhile(path: str) -> None:
+    fd = service.listen(path)
+    os.unlink(path)
+    directory = os.open(os.path.dirname(path), os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with pytest.raises(AlreadyRunning, match=f"starting in {os.path.dirname(path)}"):
+        service.listen(path, lock_timeout=0.05)
+    assert not os.path.exists(path)
+    os.close(directory)
+    os.close(service.listen(path))
+    os.close(fd)
+
+
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(path: str) -> None:
+    service.make_directory(os.path.dirname(path))
+    directory = os.open(os.path.dirname(path), os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    process = start("print('up'); service.listen(sys.argv[1]); print('listens')", path)
+    assert line_of(process) == "up"
+    os.close(directory)
+    assert line_of(process) == "listens"
+    process.communicate()
+
+
+# --- pid files ---
+
+
+@pytest.fixture
+def pid_path(tmp_path: Path) -> str:
+    return str(tmp_path / "xenstored.pid")
+
+
+def test_a_pid_file(pid_path: str) -> None:
+    mask = os.umask(0o077)
+    try:
+        held = PidFile.claim(pid_path)
+    finally:
+        os.umask(mask)
+    assert Path(pid_path).read_text() == f"{os.getpid()}\n"
+    assert stat.S_IMODE(os.stat(pid_path).st_mode) == 0o640
+    held.remove()
+    held.remove()
+    assert not os.path.exists(pid_path)
+
+
+CLAIM_AND_WAIT = """
+held = service.PidFile.claim(sys.argv[1])
+print('up')
+sys.stdin.read()
+held.remove()
+print('removed')
+"""
+
+
+def test_a_live_daemon_holds_its_pid_file(pid_path: str) -> None:
+    process = start(CLAIM_AND_WAIT, pid_path)
+    assert line_of(process) == "up"
+    text = f"process {process.pid} holds the pid file {pid_path}"
+    with pytest.raises(AlreadyRunning, match=text):
+        service.check_pid_file(pid_path)
+    with pytest.raises(AlreadyRunning, match=text):
+        PidFile.claim(pid_path)
+    for configured, given in ((pid_path, ""), ("", pid_path)):
+        with pytest.raises(AlreadyRunning, match=text):
+            service.claim_pid_files(configured, given)
+    assert Path(pid_path).read_text() == f"{process.pid}\n"
+    process.communicate()
+    assert not os.path.exists(pid_path)
+    service.check_pid_file(pid_path)
+
+
+def test_a_killed_daemon_s_pid_file_is_taken_over(pid_path: str) -> None:
+    process = start(CLAIM_AND_WAIT, pid_path)
+    assert line_of(process) == "up"
+    process.send_signal(signal.SIGKILL)
+    # Not waited for yet: a zombie holds no lock and is no live daemon.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert Path(pid_path).read_text() == f"{process.pid}\n"
+    service.check_pid_file(pid_path)
+    held = PidFile.claim(pid_path)
+    assert Path(pid_path).read_text() == f"{os.getpid()}\n"
+    held.remove()
+    process.communicate()
+
+
+def test_c_xenstored_s_lock_is_respected(pid_path: str) -> None:
+    """It locks with lockf(3) and need not have written its pid yet."""
+    code = """
+import fcntl
+file = open(sys.argv[1], 'w')
+fcntl.lockf(file, fcntl.LOCK_EX)
+print('up')
+sys.stdin.read()
+"""
+    process = start(code, pid_path)
+    assert line_of(process) == "up"
+    text = f"another process holds the pid file {pid_path}"
+    with pytest.raises(AlreadyRunning, match=text):
+        service.check_pid_file(pid_path)
+    with pytest.raises(AlreadyRunning, match=text):
+        PidFile.claim(pid_path)
+    end(process)
+    PidFile.claim(pid_path).remove()
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[object]:
+    """Starts processes that sleep under a name; they are killed at the end."""
+    started: list[subprocess.Popen[bytes]] = []
+    sleep = shutil.which("sleep")
+    assert sleep is not None
+
+    def start_sleep(name: str, *command: str) -> int:
+        program = tmp_path / name
+        if command:
+            program.write_text("import sys\nsys.stdin.read()\n")
+        else:
+            shutil.copy(sleep, program)
+        process = subprocess.Popen(
+            [*command, str(program)] if command else [str(program), "1000"],
+            stdin=subprocess.PIPE,
+        )
+        started.append(process)
+        # exec(2) has returned for Popen a moment before the new command line is there to read.
+        deadline = time.monotonic() + 10
+        while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            assert time.monotonic() < deadline, f"{name} does not start"
+        return process.pid
+
+    yield start_sleep
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+# name, interpreter before it, whether the process is a xenstored
+NAMES = [
+    ("oxenstored", (), True),
+    ("xenstored", (), True),
+    ("oxenstored-4.17", (), True),
+    ("xenstored.orig", (), True),
+    ("sleep", (), False),
+    ("my-xenstored", (), False),
+    ("pyxsd", (sys.executable,), True),
+    ("pyxsd", (sys.executable, "-u"), True),
+    ("other", (sys.executable,), False),
+]
+
+
+@pytest.mark.parametrize(("name", "interpreter", "expected"), NAMES)
+def test_pids_are_judged_by_their_process(
+    pid_path: str, sleeper: object, name: str, interpreter: tuple[str, ...], expected: bool
+) -> None:
+    """oxenstored locks nothing: the name tells it from a stranger that got a dead daemon's pid."""
+    assert callable(sleeper)
+    pid = sleeper(name, *interpreter)
+    Path(pid_path).write_text(f"{pid}\n")
+    assert service.is_xenstored(pid) is expected
+    if expected:
+        with pytest.raises(AlreadyRunning, match=f"process {pid} holds"):
+            service.check_pid_file(pid_path)
+        with pytest.raises(AlreadyRunning, match=f"process {pid} holds"):
+            PidFile.claim(pid_path)
+        assert Path(pid_path).read_text() == f"{pid}\n"
+    else:
+        service.check_pid_file(pid_path)
+        PidFile.claim(pid_path).remove()
+
+
+def test_a_zombie_is_no_live_daemon(sleeper: object) -> None:
+    assert callable(sleeper)
+    pid = sleeper("oxenstored")
+    assert service.is_xenstored(pid)
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert Path(f"/proc/{pid}/comm").read_text() == "oxenstored\n"
+    assert not service.is_xenstored(pid)
+
+
+# what a stale pid file may hold
+CONTENTS = [b"", b"\n", b"0\n", b"-1\n", b"x\n", b"\xff\0", b"9" * 31, b"99999999\n", b"1" * 5000]
+
+
+@pytest.mark.parametrize("text", [*CONTENTS, f"{os.getpid()}\n".encode()])
+def test_stale_contents(pid_path: str, text: bytes) -> None:
+    """Among them one's own pid: after a reboot, or in a live update."""
+    Path(pid_path).write_bytes(text)
+    service.check_pid_file(pid_path)
+    held = PidFile.claim(pid_path)
+    assert Path(pid_path).read_text() == f"{os.getpid()}\n"
+    held.remove()
+
+
+def test_another_s_pid_file_is_not_removed(pid_path: str) -> None:
+    held = PidFile.claim(pid_path)
+    os.unlink(pid_path)
+    Path(pid_path).write_text("1\n")
+    held.remove()
+    assert Path(pid_path).read_text() == "1\n"
+
+
+def test_a_device_as_pid_file() -> None:
+    first = PidFile.claim("/dev/null")
+    second = PidFile.claim("/dev/null")
+    first.remove()
+    second.remove()
+    assert os.path.exists("/dev/null")
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_of_racing_daemons_one_gets_the_pid_file(pid_path: str, stale: bool) -> None:
+    if stale:
+        Path(pid_path).write_text("99999999\n")
+    code = """
+try:
+    held = service.PidFile.claim(sys.argv[1])
+except service.AlreadyRunning as error:
+    print('refused', error)
+else:
+    print('won', os.getpid())
+sys.stdin.read()
+"""
+    results = race(code, pid_path)
+    assert len([result for result in results if result.startswith("won")]) == 1
+    assert f"won {Path(pid_path).read_text().strip()}" in results
+
+
+def test_claiming_while_others_remove(pid_path: str) -> None:
+    """At any time at most one holds the file, and the one at the path is the holder's."""
+    code = """
+witness = sys.argv[2]
+wins = 0
+while wins < 50:
+    try:
+        held = service.PidFile.claim(sys.argv[1])
+    except service.AlreadyRunning:
+        continue
+    os.close(os.open(witness, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    assert open(sys.argv[1]).read() == f"{os.getpid()}\\n"
+    wins += 1
+    os.unlink(witness)
+    held.remove()
+print('done')
+"""
+    processes = [start(code, pid_path, pid_path + ".witness") for _ in range(4)]
+    assert [line_of(process) for process in processes] == ["done"] * 4
+    for process in processes:
+        process.communicate()
+    assert not os.path.exists(pid_path)
+
+
+def test_both_pid_files(tmp_path: Path) -> None:
+    names = [str(tmp_path / "a"), str(tmp_path / "b")]
+    held, warnings = service.claim_pid_files(*names)
+    assert warnings == []
+    assert [Path(name).read_text() for name in names] == [f"{os.getpid()}\n"] * 2
+    for file in held:
+        file.remove()
+    assert os.listdir(tmp_path) == []
+    assert service.claim_pid_files("", "") == ([], [])
+
+
+def test_the_same_pid_file_twice(tmp_path: Path) -> None:
+    """/var/run/x and /run/x are one file, as on every host."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    held, warnings = service.claim_pid_files(str(tmp_path / "x"), str(tmp_path / "link" / "x"))
+    assert (len(held), warnings) == (1, [])
+    held[0].remove()
+    assert not (tmp_path / "x").exists()
+
+
+def test_failures_of_both_pid_files(tmp_path: Path) -> None:
+    good, bad = str(tmp_path / "good"), str(tmp_path / "no" / "bad")
+    held, warnings = service.claim_pid_files(bad, good)
+    assert warnings == [f"cannot write the pid file {bad}: No such file or directory"]
+    held[0].remove()
+    with pytest.raises(ServiceError, match=f"cannot write the pid file {bad}: No such file"):
+        service.claim_pid_files(good, bad)
+    with pytest.raises(ServiceError, match=r"cannot write the pid file .*: Is a directory"):
+        service.claim_pid_files(good, str(tmp_path))
+    with pytest.raises(ServiceError, match="NUL in the name"):
+        service.claim_pid_files(good, "\0")
+    assert not os.path.exists(good)
+
+
+# --- systemd ---
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_notify(tmp_path: Path, abstract: bool) -> None:
+    name = f"@pyxsd-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind("\0" + name[1:] if abstract else name)
+    manager.settimeout(10)
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    assert notifier.ready()
+    assert manager.recv(4096) == b"READY=1"
+    assert notifier.ready(1234)
+    assert manager.recv(4096) == b"READY=1\nMAINPID=1234"
+    before = time.monotonic_ns() // 1000
+    assert notifier.reloading()
+    first, second = manager.recv(4096).split(b"\n")
+    assert first == b"RELOADING=1"
+    assert before <= int(second.partition(b"MONOTONIC_USEC=")[2]) <= time.monotonic_ns() // 1000
+    assert notifier.stopping()
+    assert manager.recv(4096) == b"STOPPING=1"
+    manager.close()
+    assert not notifier.ready()
+
+
+def test_notify_without_a_manager(tmp_path: Path) -> None:
+    assert not Notifier({}).ready()
+    assert not Notifier({"NOTIFY_SOCKET": ""}).stopping()
+    assert not Notifier({"NOTIFY_SOCKET": str(tmp_path / "none")}).ready()
+
+
+# --- going into the background ---
+
+DAEMONIZE = """
+print('before', flush=True)
+result = service.daemonize()
+if isinstance(result, service.Verdict):
+    sys.stderr.write(result.message)
+    sys.exit(result.status)
+pid_file, mode = sys.argv[1:]
+with open(pid_file + '.new', 'w') as file:
+    file.write(f'{os.getpid()} {os.getsid(0)} {os.getppid()} {os.getcwd()}')
+if mode == 'ready':
+    sys.stderr.write('warning\\n')
+    result.ready()
+    os.rename(pid_file + '.new', pid_file)
+    with open(pid_file + '.stdio', 'w') as file:
+        file.write(' '.join(os.readlink(f'/proc/self/fd/{fd}') for fd in range(3)))
+    with open(pid_file + '.hold') as fifo:  # lives until the test opens the other end
+        fifo.read()
+elif mode == 'failed':
+    result.failed(7, 'no luck: \\udcff\\n')
+elif mode == 'killed':
+    os.kill(os.getpid(), 9)
+elif mode == 'raises':
+    raise RuntimeError('bug')
+"""
+
+
+def test_daemonize(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    os.mkfifo(f"{pid_file}.hold")
+    caller = start(DAEMONIZE, pid_file, "ready")
+    # The caller's pipes are closed although the daemon lives: it has left them.
+    stdout, stderr = caller.communicate(timeout=60)
+    assert (caller.returncode, stdout, stderr) == (0, "before\n", "warning\n")
+    with open(f"{pid_file}.hold", "w"):  # opens when the daemon has come to its end of it
+        pid, session, parent, directory = pid_file.read_text().split()
+        assert pid != session  # no session leader
+        assert session != str(os.getsid(0))
+        assert parent != str(caller.pid)
+        assert directory == os.getcwd()
+        assert Path(f"{pid_file}.stdio").read_text() == "/dev/null /dev/null /dev/null"
+        os.kill(int(pid), 0)
+
+
+# how the daemon ends before it is ready: status and stderr of the caller
+FAILURES = [
+    ("failed", 7, "no luck: \\udcff\n"),
+    ("killed", 2, "the daemon ended before it was ready"),
+    ("returns", 2, "the daemon ended before it was ready"),
+]
+
+
+@pytest.mark.parametrize(("mode", "status", "message"), FAILURES)
+def test_daemonize_fails(tmp_path: Path, mode: str, status: int, message: str) -> None:
+    caller = start(DAEMONIZE, tmp_path / "pid", mode)
+    stdout, stderr = caller.communicate(timeout=60)
+    assert (caller.returncode, stdout, stderr) == (status, "before\n", message)
+
+
+def test_daemonize_shows_a_bug(tmp_path: Path) -> None:
+    caller = start(DAEMONIZE, tmp_path / "pid", "raises")
+    _stdout, stderr = caller.communicate(timeout=60)
+    assert caller.returncode == 2
+    assert "RuntimeError: bug" in stderr
+    assert stderr.endswith("the daemon ended before it was ready")
+
+
+def test_ensure_stdio() -> None:
+    code = """
+saved = os.dup(1)
+for fd in (0, 1, 2):
+    os.close(fd)
+service.ensure_stdio()
+fd = os.open('/dev/null', os.O_RDONLY)
+os.write(saved, f"{fd > 2} {os.readlink('/proc/self/fd/2')}\\n".encode())
+"""
+    process = start(code)
+    assert line_of(process) == "True /dev/null"
+    process.communicate()
+
+
+# --- limits ---
+
+# soft and hard limit before, text of nr_open (None: no file), limit after, begin of the warning
+LIMITS = [
+    (100, 1000, "500\n", 500, ""),
+    (100, 1000, "1000\n", 1000, ""),
+    (100, 1000, None, 1000, ""),
+    (100, 1000, "rubbish", 1000, ""),
+    (1000, 1000, "1000\n", 1000, ""),
+    # The kernel itself refuses more than its own nr_open, whoever asks.
+    (100, 1000, "2147483647\n", 1000, "file limit: 1000 descriptors; 2147483647, as "),
+]
+
+
+@pytest.mark.parametrize(("soft", "hard", "text", "expected", "warning"), LIMITS)
+def test_raise_file_limit(
+    tmp_path: Path, soft: int, hard: int, text: str | None, expected: int, warning: str
+) -> None:
+    nr_open = tmp_path / "nr_open"
+    if text is not None:
+        nr_open.write_text(text)
+    code = """
+import resource
+soft, hard = int(sys.argv[1]), int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(*service.raise_file_limit(sys.argv[3]))
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+    process = start(code, soft, hard, nr_open)
+    told, _, said = line_of(process).partition(" ")
+    assert (int(told), int(line_of(process))) == (expected, expected)
+    assert said.startswith(warning)
+    assert bool(said) == bool(warning)
+    process.communicate()
+
+
+def test_raise_file_limit_of_this_host() -> None:
+    """Everything that is permitted: with the privilege nr_open, without it the hard limit."""
+    wanted = int(Path("/proc/sys/fs/nr_open").read_text())
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    process = start("print(*service.raise_file_limit())")
+    told, _, said = line_of(process).partition(" ")
+    assert int(told) in (wanted, hard)
+    assert bool(said) == (int(told) < wanted)
+    process.communicate()
