@@ -30,6 +30,12 @@ cdef enum:
     ROW_LOG_SPECIAL = 64     # only with special-ops,
     ROW_LOG_NEVER = 128      # never by its request
 
+# What running a transaction's requests again came to.
+cdef enum:
+    RERUN_DIFFERS = 0        # one of them was answered in another way
+    RERUN_SAME = 1
+    RERUN_CANNOT = 2         # there is one that cannot be replayed
+
 cdef class Server(Hub):
     # The request being served
     cdef Tree work           # the tree that it works on
@@ -75,10 +81,11 @@ cdef class Server(Hub):
     cdef int _fire_transaction(self, Connection c, Transaction txn) except -1
     cdef int _start(self, Connection c, uint32_t *id) except -1
     cdef int _commit(self, Connection c, bytes label, Transaction txn, Transaction into) except -1
-    cdef bint _end(self, Connection c, Transaction txn) except -1
-    cdef bint _replay(self, Connection c, Transaction txn) except -1
-    cdef bint _rerun(self, Connection c, Transaction txn, Tree tree, Transaction into,
-                     bytes label) except -1
+    cdef int _end(self, Connection c, Transaction txn) except -1
+    cdef int _replay(self, Connection c, Transaction txn) except -1
+    cdef int _rerun(self, Connection c, Transaction txn, Tree tree, Transaction into,
+                   bytes label) except -1
+    cdef bint _same_answer(self, const Row *row, int status, bytes reply) noexcept
     cdef int _blame(self, Connection c, Transaction txn, bytes label) except -1
     cdef int _punish(self, Connection c) except -1
     cdef int _record(self, Connection c, Tree before) except -1

@@ -305,9 +305,7 @@ cdef int _h_transaction_end(Server s, Connection c, Slice p) except -1:
         s.log.line(c.label, txn.id, b"t end", NULL, 0)
     if p.p[0] == c"F" or not txn.changes:
         return ST_OK
-    if not s._end(c, txn):
-        return ST_EAGAIN
-    return ST_OK
+    return s._end(c, txn)
 
 
 # -- handlers: domains --------------------------------------------------------
@@ -596,16 +594,15 @@ cdef class Server(Hub):
                 txn.count += 1
                 if c.transactions.get(txn.id) is txn:
                     self._note(txn, row, type, status)
-                    if row.flags & ROW_REPLAY:
-                        txn.requests.append((
-                            type, PyBytes_FromStringAndSize(payload, head.len), status,
-                            PyBytes_FromStringAndSize(self.answer.data, self.answer.tail)
-                            if row.flags & ROW_DATA and self.answer.tail else None))
-                    else:
-                        txn.replayable = False
-            elif self.effect.wrote:
+                    txn.requests.append((
+                        type, PyBytes_FromStringAndSize(payload, head.len)
+                        if row.flags & ROW_REPLAY else None, status,
+                        PyBytes_FromStringAndSize(self.answer.data, self.answer.tail)
+                        if row.flags & ROW_DATA and self.answer.tail else None))
+            elif self.effect.wrote or before is not None:
+                # The history keeps every request that may write, as oxenstored's.
                 self.commits += 1
-                self.writes += 1
+                self.writes += self.effect.wrote
                 if before is not None:
                     self._record(c, before)
         if c.closed:
@@ -692,22 +689,24 @@ cdef class Server(Hub):
             if c.last_tx not in c.transactions:
                 return c.last_tx
 
-    cdef bint _end(self, Connection c, Transaction txn) except -1:
+    cdef int _end(self, Connection c, Transaction txn) except -1:
         """Commits a transaction with writes, if need be by replaying it."""
         cdef Tree before = None
+        cdef int status
         if self.young and not c.socket and c.who.domid != 0:
             before = self.tree.snapshot()
         if self._commit(c, c.label, txn, txn) == COMMIT_CONFLICT:
             self.log.line(c.label, txn.id, b"conflict", NULL, 0)
-            if not self._replay(c, txn):
+            status = self._replay(c, txn)
+            if status != ST_OK:
                 self.transactions_failed += 1
-                return False
+                return status
         self.commits += 1
         self.transactions_done += 1
         if before is not None:
             self._record(c, before)
         self._fire_transaction(c, txn)
-        return True
+        return ST_OK
 
     cdef int _commit(self, Connection c, bytes label, Transaction txn, Transaction into) except -1:
         """One attempt without a replay; COMMIT_*."""
@@ -741,33 +740,34 @@ cdef class Server(Hub):
                 self.fire(c, self.path, NULL, txn.tree.root, False)
         return 0
 
-    cdef bint _replay(self, Connection c, Transaction txn) except -1:
+    cdef int _replay(self, Connection c, Transaction txn) except -1:
         """Runs the transaction's requests on the store as it is now; commits
         them if each is answered as it was."""
         cdef Transaction again
         cdef uint32_t id = self._next_tx_id(c)
         cdef bytes label = b"r(%d):" % txn.id + c.label
-        cdef bint done = False
+        cdef int status = ST_EAGAIN, same
         if self.log.txn_ops:
             self.log.line(c.label, id, b"t start", NULL, 0)
             self.log.line(label, id, b"t start", NULL, 0)
-        if txn.replayable:
-            again = Transaction(id, self.tree, self.commits, self.epoch, self.now)
-            if self._rerun(c, txn, again.tree, again, label):
-                if self.log.txn_ops:
-                    self.log.line(label, id, b"t end", NULL, 0)
-                done = self._commit(c, label, again, again) != COMMIT_CONFLICT
-                if not done:
-                    self.log.line(label, id, b"conflict", NULL, 0)
+        again = Transaction(id, self.tree, self.commits, self.epoch, self.now)
+        same = self._rerun(c, txn, again.tree, again, label)
+        if same == RERUN_SAME:
+            if self.log.txn_ops:
+                self.log.line(label, id, b"t end", NULL, 0)
+            if self._commit(c, label, again, again) == COMMIT_CONFLICT:
+                self.log.line(label, id, b"conflict", NULL, 0)
             else:
-                self._blame(c, txn, label)
+                status = ST_OK
+        elif same == RERUN_DIFFERS:
+            status = self._blame(c, txn, label)
         if self.log.txn_ops:
             self.log.line(c.label, id, b"t end", NULL, 0)
-        return done
+        return status
 
-    cdef bint _rerun(self, Connection c, Transaction txn, Tree tree, Transaction into,
-                     bytes label) except -1:
-        """Are the transaction's requests answered on `tree` as they were?
+    cdef int _rerun(self, Connection c, Transaction txn, Tree tree, Transaction into,
+                   bytes label) except -1:
+        """Are the transaction's requests answered on `tree` as they were?  RERUN_*.
 
         What they change there is noted in `into`; label names the log lines.
         Without both it is a trial."""
@@ -777,10 +777,13 @@ cdef class Server(Hub):
         cdef bytes payload, reply
         cdef int status, now
         cdef Slice p
-        cdef bint same = True
+        cdef int same = RERUN_SAME
         self.work = tree
         self.live = False
         for type, payload, status, reply in txn.requests:
+            if payload is None:
+                same = RERUN_CANNOT
+                break
             p.p = PyBytes_AS_STRING(payload)
             p.n = PyBytes_GET_SIZE(payload)
             row = self._row(type)
@@ -791,16 +794,21 @@ cdef class Server(Hub):
                 now = self.quota_status
             if into is not None:
                 self._note(into, row, type, now)
-            if now != status or (row.flags & ROW_DATA and status == ST_OK and (
-                    self.answer.tail != (0 if reply is None else <size_t>len(reply))
-                    or (reply is not None and memcmp(self.answer.data, PyBytes_AS_STRING(reply),
-                                                     self.answer.tail) != 0))):
-                same = False
+            if now != status or not self._same_answer(row, status, reply):
+                same = RERUN_DIFFERS
                 break
         self.work = work
         self.effect.fires = self.effect.wrote = False
         self.answer.tail = 0
         return same
+
+    cdef bint _same_answer(self, const Row *row, int status, bytes reply) noexcept:
+        cdef size_t n
+        if not row.flags & ROW_DATA or status != ST_OK:
+            return True
+        n = 0 if reply is None else PyBytes_GET_SIZE(reply)
+        return self.answer.tail == n \
+            and (n == 0 or memcmp(self.answer.data, PyBytes_AS_STRING(reply), n) == 0)
 
     # -- who pays for conflicts -----------------------------------------------
 
@@ -843,6 +851,7 @@ cdef class Server(Hub):
         cdef Connection other
         cdef Tree before, after
         cdef int64_t cost = 0
+        cdef int same
         cdef set guilty = set()
         self.host.log("debug", "process",
                       f"Apportioning blame for EAGAIN in txn {txn.id}, domain={c.label.decode()}")
@@ -852,8 +861,17 @@ cdef class Server(Hub):
             cost += 2 * len(txn.requests)
             if cost > BLAME_BUDGET:
                 break
-            if self._rerun(c, txn, before.snapshot(), None, None) \
-                    and not self._rerun(c, txn, after.snapshot(), None, None):
+            same = self._rerun(c, txn, before.snapshot(), None, None)
+            if same == RERUN_SAME:
+                same = self._rerun(c, txn, after.snapshot(), None, None)
+                if same == RERUN_SAME:
+                    continue
+            elif same == RERUN_DIFFERS:
+                continue
+            if same == RERUN_CANNOT:
+                # oxenstored's trial fails of it, and so does the request.
+                return ST_EINVAL
+            else:
                 self.host.log("debug", "process",
                               f"Blaming domain {other.label.decode()} for conflict with domain "
                               f"{c.label.decode()} txn {txn.id}")
@@ -863,7 +881,7 @@ cdef class Server(Hub):
             self.transactions_no_culprit += 1
             self.host.log("debug", "process", f"Found no culprit for conflict in "
                           f"{label.decode()}: must be self or not in history.")
-        return 0
+        return ST_EAGAIN
 
     cdef int _punish(self, Connection c) except -1:
         if c.closed:

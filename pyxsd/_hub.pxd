@@ -65,6 +65,7 @@ cdef struct Firing:
     Node *before             # where to look permissions up: NULL or a root
     Node *after
     Path *path               # what changed
+    Path *look               # where its permissions are
     uint64_t hash            # of its text
     bint known               # perms below are looked up
     int count
@@ -86,6 +87,7 @@ cdef class Hub:
     cdef readonly Connection system  # stands for domain 0's ring where there is none
     cdef char *scratch
     cdef Path *watch_at              # scratch of event delivery
+    cdef Path *look_at               # the same
     # Limits; see Config for the units.
     cdef NodeLimits limits
     cdef dict owner_limits           # SET_QUOTA nodes: owner -> entries

@@ -17,7 +17,7 @@ from collections import OrderedDict
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 from pyxsd._outq cimport path_hash
-from pyxsd._path cimport path_parse
+from pyxsd._path cimport path_parse, path_split
 from pyxsd._perms cimport PERM_READ, perms_allow, perms_text
 from pyxsd._store cimport node_at, node_child
 from pyxsd._watch cimport watch_path
@@ -140,8 +140,8 @@ cdef int _on_match(void *context, Watch *watch, const char *path, size_t n, bint
         hash = path_hash(path, n)
     else:
         if not firing.known:
-            firing.count = _collect(firing.before, firing.path, firing.perms, 0)
-            firing.count = _collect(firing.after, firing.path, firing.perms, firing.count)
+            firing.count = _collect(firing.before, firing.look, firing.perms, 0)
+            firing.count = _collect(firing.after, firing.look, firing.perms, firing.count)
             firing.known = True
         count = firing.count
         hash = firing.hash if watch.strip == 0 else path_hash(path, n)
@@ -209,12 +209,14 @@ cdef class Hub:
         self.changed = []
         self.scratch = <char *>malloc(TURN_BYTES + PACKET_MAX)
         self.watch_at = <Path *>malloc(sizeof(Path))
-        if self.scratch == NULL or self.watch_at == NULL:
+        self.look_at = <Path *>malloc(sizeof(Path))
+        if self.scratch == NULL or self.watch_at == NULL or self.look_at == NULL:
             raise MemoryError()
 
     def __dealloc__(self):
         free(self.scratch)
         free(self.watch_at)
+        free(self.look_at)
 
     def configure(self, config, AccessLog log not None):
         """Takes over the limits of a Config."""
@@ -425,6 +427,7 @@ cdef class Hub:
             got = c.transport.read(data + have, TURN_BYTES + PACKET_MAX - have)
             if got > 0:
                 have += got
+                self.touch(c)
                 continue
             if got == IO_CLOSED:
                 return self._close(c)
@@ -490,6 +493,7 @@ cdef class Hub:
                 self._refill(c)
             if <size_t>put < n:
                 break
+        c.transport.finish()
         if c.stalled:
             self.unblock(c)
         return self._want(c)
@@ -563,10 +567,15 @@ cdef class Hub:
         firing.cause = <void *>cause
         firing.before = before
         firing.after = after
-        firing.path = path
+        firing.path = firing.look = path
         firing.hash = path_hash(path.text, path.len)
         firing.known = False
         firing.count = 0
+        if path.special:
+            # Its permissions are looked up by the text of the event, "/@name",
+            # which has more components where the name has a "/" in it.
+            firing.look = self.look_at
+            firing.known = not path_split(self.look_at, path.text, path.len)
         return self.trie.match(path, below, _on_match, &firing)
 
     cdef int first_event(self, Connection c, Watch *watch) except -1:
@@ -717,7 +726,7 @@ cdef class Hub:
             firing.cause = <void *>cause
             firing.before = NULL
             firing.after = self.tree.root
-            firing.path = path
+            firing.path = firing.look = path
             firing.known = True
             firing.count = _collect(firing.after, path, firing.perms, 0)
             special.firing = &firing

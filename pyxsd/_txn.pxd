@@ -20,10 +20,10 @@ cdef class Transaction:
     cdef readonly uint64_t start     # changes committed before the start
     cdef readonly uint64_t epoch     # of the store; another one now: replay
     cdef readonly double since       # when it began, seconds
-    cdef readonly list requests      # (type, payload, status, reply) in order
+    cdef readonly list requests      # (type, payload, status, reply) in order; a
+                                     # request that cannot be replayed has payload None
     cdef readonly list changes       # (type, path) in order: what to fire
     cdef readonly uint32_t count     # requests, the recorded ones and the rest
-    cdef readonly bint replayable    # only requests that can be replayed
     cdef readonly bint quota_reached
     cdef bytes read_low              # deepest common ancestor of all reads; None
     cdef bytes write_low             # and of all writes

@@ -71,7 +71,6 @@ cdef class Transaction:
         self.since = now
         self.requests = []
         self.changes = []
-        self.replayable = True
         _live += 1
 
     def __dealloc__(self):

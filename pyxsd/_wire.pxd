@@ -106,6 +106,8 @@ cdef class Transport:
     cdef Py_ssize_t read(self, char *dst, size_t cap) noexcept
     # Bytes out: how many of the n were taken; a count, or IO_*.
     cdef Py_ssize_t write(self, const char *src, size_t n) noexcept
+    # The end of a turn in which bytes went in or out.
+    cdef void finish(self) noexcept
     # The stream is broken: FAIL_*.
     cdef void fail(self, int reason) noexcept
     # Does the other side of a broken stream ask for a fresh start?

@@ -133,6 +133,9 @@ cdef class Transport:
     cdef Py_ssize_t write(self, const char *src, size_t n) noexcept:
         return IO_CLOSED
 
+    cdef void finish(self) noexcept:
+        pass
+
     cdef void fail(self, int reason) noexcept:
         pass
 

@@ -155,6 +155,38 @@ class World:
                 return got, body
         raise AssertionError(f"no reply to {type_} {payload!r}")
 
+    def names(self) -> list[str]:
+        """All connections that are open, domain 0's ring included."""
+        return [*self.sockets, *(f"d{domid}" for domid in self.server.domains)]
+
+    def collect(self) -> dict[str, list[bytes]]:
+        """The events that each connection has received and not taken yet; nothing else may be."""
+        events: dict[str, list[bytes]] = {}
+        for name in self.names():
+            for got, req_id, tx_id, body in self.drain(name):
+                assert (got, req_id, tx_id) == (EVENT, 0, 0), (name, got, req_id, tx_id, body)
+                events.setdefault(name, []).append(body)
+        return events
+
+    def step(self, name: str, type_: int | str, payload: bytes,
+             tx_id: int = 0) -> tuple[tuple[int, int, bytes], dict[str, list[bytes]]]:
+        """One request: its reply as (type, tx_id, body), and all events that came."""
+        self.feed(name, packet(type_, payload, tx_id, req_id=77))
+        replies = []
+        own = []
+        for got, req_id, reply_tx, body in self.drain(name):
+            if got == EVENT:
+                assert (req_id, reply_tx) == (0, 0)
+                own.append(body)
+            else:
+                assert req_id == 77
+                replies.append((got, reply_tx, body))
+        events = self.collect()
+        if own:
+            events[name] = own
+        assert len(replies) == 1, replies
+        return replies[0], events
+
     def close(self) -> None:
         """Ends all connections; the server is of no use after it."""
         self.server.close()

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The Transport over a domain's shared page (floor 1).
+
+The page belongs to a hostile guest: each index is read once, checked, and only
+the copy is used.  A full barrier stands between looking at an index and the
+bytes it speaks of, and between the bytes and advancing an index.  The domain
+is notified once per turn, in finish().
+"""
+
+cimport cython
+from libc.stddef cimport size_t
+from libc.string cimport memcpy, memset
+from pyxsd._wire cimport (
+    FAIL_INDICES, IO_BAD, IO_CLOSED, IO_NONE, IO_RESET,
+)
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    static inline uint32_t ring_load(const uint32_t *at)
+    {
+        return __atomic_load_n(at, __ATOMIC_RELAXED);
+    }
+    static inline void ring_store(uint32_t *at, uint32_t value)
+    {
+        __atomic_store_n(at, value, __ATOMIC_RELAXED);
+    }
+    static inline void ring_barrier(void)
+    {
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    }
+    """
+    uint32_t ring_load(const uint32_t *at) noexcept nogil
+    void ring_store(uint32_t *at, uint32_t value) noexcept nogil
+    void ring_barrier() noexcept nogil
+
+#: Bits of server_features: reconnection, the error field, WATCH with depth.
+FEATURE_RECONNECTION = 1
+FEATURE_ERROR = 2
+FEATURE_WATCH_DEPTH = 4
+FEATURES = FEATURE_RECONNECTION | FEATURE_ERROR | FEATURE_WATCH_DEPTH
+
+cdef enum:
+    PORTS_MAX = 1024         # pending ports taken in one go
+
+
+@cython.final
+@cython.no_gc
+cdef class EventChannels:
+    """Notifying, pending ports and unmasking, through the glue's C pointers.
+
+    api and handle are addresses (struct xsd_glue_api, xsd_glue); without them
+    nothing is bound and `notified` collects what would have been notified.
+    """
+
+    def __cinit__(self, uintptr_t api=0, uintptr_t handle=0):
+        self.api = <const xsd_glue_api *>api
+        self.glue = <xsd_glue *>handle
+        self.notified = []
+
+    cdef void notify(self, uint32_t port) noexcept:
+        if self.api != NULL:
+            if port:
+                self.api.notify(self.glue, port)
+        else:
+            self.notified.append(port)
+
+    def kick(self, uint32_t port):
+        """Notifies a port."""
+        self.notify(port)
+
+    def pending(self):
+        """Ports that are pending now, at most PORTS_MAX; each is masked until
+        unmask().  An empty list where there is none."""
+        cdef uint32_t ports[PORTS_MAX]
+        cdef int n, i
+        if self.api == NULL:
+            return []
+        n = self.api.pending(self.glue, ports, PORTS_MAX)
+        return [ports[i] for i in range(n)]
+
+    def unmask(self, list pending not None):
+        """Lets these ports (at most PORTS_MAX) become pending again."""
+        cdef uint32_t ports[PORTS_MAX]
+        cdef int i, n = len(pending)
+        if n > PORTS_MAX:
+            raise ValueError("too many ports")
+        for i in range(n):
+            ports[i] = pending[i]
+        if self.api != NULL and n:
+            self.api.unmask(self.glue, ports, n)
+
+
+@cython.final
+@cython.no_gc
+cdef class RingTransport(Transport):
+    """The ring in the page at an address (or in a bytearray, for tests)."""
+
+    def __cinit__(self, page, EventChannels channels not None, uint32_t port=0):
+        cdef unsigned char[::1] view
+        if isinstance(page, int):
+            self.page = <Interface *><uintptr_t>page
+        else:
+            view = page
+            if view.shape[0] < <Py_ssize_t>sizeof(Interface):
+                raise ValueError("the page is too small")
+            self.page = <Interface *>&view[0]
+            self.keep = page
+        self.channels = channels
+        self.port = port
+
+    cdef Py_ssize_t read(self, char *dst, size_t cap) noexcept:
+        cdef Interface *page = self.page
+        cdef uint32_t cons, prod, n, at, first
+        if page == NULL:
+            return IO_CLOSED
+        if ring_load(&page.connection) != 0:
+            return IO_RESET
+        cons = ring_load(&page.req_cons)
+        prod = ring_load(&page.req_prod)
+        n = prod - cons
+        if n > RING_SIZE:
+            self.fail(FAIL_INDICES)
+            return IO_BAD
+        if n == 0:
+            return IO_NONE
+        if n > cap:
+            n = <uint32_t>cap
+        ring_barrier()
+        at = cons % RING_SIZE
+        first = RING_SIZE - at
+        if first > n:
+            first = n
+        memcpy(dst, page.req + at, first)
+        memcpy(dst + first, page.req, n - first)
+        ring_barrier()
+        ring_store(&page.req_cons, cons + n)
+        self.kick = True
+        return n
+
+    cdef Py_ssize_t write(self, const char *src, size_t size) noexcept:
+        cdef Interface *page = self.page
+        cdef uint32_t cons, prod, n, at, first
+        if page == NULL:
+            return IO_CLOSED
+        prod = ring_load(&page.rsp_prod)
+        cons = ring_load(&page.rsp_cons)
+        n = prod - cons
+        if n > RING_SIZE:
+            self.fail(FAIL_INDICES)
+            return IO_BAD
+        n = RING_SIZE - n
+        if n > size:
+            n = <uint32_t>size
+        if n == 0:
+            return IO_NONE
+        ring_barrier()
+        at = prod % RING_SIZE
+        first = RING_SIZE - at
+        if first > n:
+            first = n
+        memcpy(page.rsp + at, src, first)
+        memcpy(page.rsp, src + first, n - first)
+        ring_barrier()
+        ring_store(&page.rsp_prod, prod + n)
+        self.kick = True
+        return n
+
+    cdef void finish(self) noexcept:
+        if self.kick:
+            self.kick = False
+            ring_barrier()
+            self.channels.notify(self.port)
+
+    cdef void fail(self, int reason) noexcept:
+        if self.page != NULL:
+            ring_store(&self.page.error, reason)
+            ring_barrier()
+            self.kick = True
+            self.finish()
+
+    cdef bint asks_restart(self) noexcept:
+        return self.page != NULL and ring_load(&self.page.connection) != 0
+
+    cdef void restart(self) noexcept:
+        cdef Interface *page = self.page
+        if page == NULL:
+            return
+        ring_store(&page.req_cons, 0)
+        ring_store(&page.req_prod, 0)
+        ring_store(&page.rsp_cons, 0)
+        ring_store(&page.rsp_prod, 0)
+        memset(page.req, 0xff, RING_SIZE)
+        memset(page.rsp, 0xff, RING_SIZE)
+        ring_store(&page.error, 0)
+        ring_barrier()
+        ring_store(&page.connection, 0)
+        self.kick = True
+        self.finish()
+
+    def advertise(self, uint32_t features):
+        """Sets server_features, before the first byte is consumed."""
+        if self.page != NULL:
+            ring_store(&self.page.server_features, features)
+            ring_barrier()
+
+    @property
+    def features(self):
+        """What server_features says."""
+        return ring_load(&self.page.server_features) if self.page != NULL else 0
+
+    def has_work(self):
+        """Is there something that a kick would have told?"""
+        cdef Interface *page = self.page
+        if page == NULL:
+            return False
+        return ring_load(&page.connection) != 0 \
+            or ring_load(&page.req_prod) != ring_load(&page.req_cons)
+
+    cpdef close(self):
+        """Lets go of the page; what comes later reads IO_CLOSED."""
+        self.page = NULL
+        self.keep = None
