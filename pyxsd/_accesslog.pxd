@@ -20,10 +20,7 @@ cdef class AccessLog:
     cdef uint64_t now_ms
 
     cdef void set_time(self, double now) noexcept
-    # data may be given in two parts (an event's path and the rest)
     cdef int line(self, bytes who, uint32_t tid, const char *label,
                   const char *p, size_t n) except -1
-    cdef int line2(self, bytes who, uint32_t tid, const char *label,
-                   const char *p, size_t n, const char *q, size_t m) except -1
 
 cdef const char *op_label(uint32_t type) noexcept

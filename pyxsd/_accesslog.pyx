@@ -108,10 +108,6 @@ cdef class AccessLog:
 
     cdef int line(self, bytes who, uint32_t tid, const char *label,
                   const char *p, size_t n) except -1:
-        return self.line2(who, tid, label, p, n, NULL, 0)
-
-    cdef int line2(self, bytes who, uint32_t tid, const char *label,
-                   const char *p, size_t n, const char *q, size_t m) except -1:
         cdef size_t who_len, label_len, begin_off
         cdef char *begin
         cdef char *at
@@ -130,7 +126,7 @@ cdef class AccessLog:
                 parts.tm_min, parts.tm_sec, <int>(self.now_ms % 1000))
         who_len = len(who)
         label_len = strlen(label)
-        begin = buffer_reserve(&self.buf, self.stamp_len + who_len + label_len + 48 + 4 * (n + m))
+        begin = buffer_reserve(&self.buf, self.stamp_len + who_len + label_len + 48 + 4 * n)
         memcpy(begin, self.stamp, self.stamp_len)
         at = begin + self.stamp_len
         if tid:
@@ -147,8 +143,6 @@ cdef class AccessLog:
         at = _padded(at + 1, label, label_len, 9)
         at[0] = c" "
         at = _sane(at + 1, p, n)
-        if m:
-            at = _sane(at, q, m)
         if 3 <= self.nb_chars < at - begin + 1:
             at = begin + self.nb_chars - 3
             at[0] = at[1] = c"."
@@ -161,6 +155,15 @@ cdef class AccessLog:
     def note(self, bytes who not None, bytes label not None, bytes data not None):
         """One line from outside the core (CONTROL print)."""
         self.line(who, 0, label, data, len(data))
+
+    @property
+    def size(self):
+        """Bytes in the buffer."""
+        return buffer_len(&self.buf)
+
+    def switch(self, bint on):
+        """Formats lines from now on, or does not."""
+        self.active = on
 
     def take(self):
         """(bytes, lines) collected since the last take()."""

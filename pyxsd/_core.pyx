@@ -966,6 +966,19 @@ cdef class Server(Hub):
         c.who.target = target
         c.who.privileged = c.who.domid == 0 or target == 0
 
+    def restore_watch(self, Connection c not None, bytes path not None, bytes token not None,
+                      bytes depth):
+        """Puts a watch of a state file back, without a first event."""
+        cdef bytes payload = path + b"\0" + token + b"\0"
+        cdef Slice p
+        if depth is not None:
+            payload += depth + b"\0"
+        p.p = payload
+        p.n = len(payload)
+        if self._run(self._row(XS_WATCH), c, p) != ST_OK:
+            self.host.log("warn", "xenstored", f"{c.label.decode()}: watch not restored: {path!r}")
+        self.fresh = NULL
+
     def set_tree(self, Tree tree not None):
         """Takes over a tree that was read from a state file."""
         self.tree.adopt(tree)

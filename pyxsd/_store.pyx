@@ -26,6 +26,15 @@ def live_counts():
             "perms": perms_live()}
 
 
+cdef extern from "malloc.h":
+    int malloc_trim(size_t pad) nogil
+
+
+def trim_memory():
+    """Gives free memory back to the system."""
+    malloc_trim(0)
+
+
 # -- nodes --------------------------------------------------------------------
 
 cdef Node *node_new(const char *name, size_t n, Perms *perms) except NULL:

@@ -99,7 +99,9 @@ def test_listen(path: str) -> None:
     client = socket.socket(socket.AF_UNIX)
     client.connect(path)
     connection, _ = server.accept()
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o777 & ~mask
     assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o700
     assert not os.get_inheritable(fd)
     for each in (connection, client, server):

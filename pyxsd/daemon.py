@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The loop: epoll, timers, signals, connections of the socket (floor 4).
+
+One turn: wait; serve whom there is something of; let the server flush; change
+what epoll waits for where it differs.  Before the loop sleeps, and at least
+every LOG_SECONDS, the lines of the access log are written with one call.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import time
+import traceback
+
+from sortedcontainers import SortedKeyList
+
+from pyxsd import dump
+from pyxsd._sock import SocketTransport, accept
+from pyxsd.host import resident_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    from pyxsd.config import Config
+    from pyxsd.logs import DaemonLog, Log
+
+IN, OUT = select.EPOLLIN, select.EPOLLOUT
+ACCEPTS = 64  # connections taken in one turn
+EVENTS = 256  # descriptors served in one turn
+ACCEPT_PAUSE = 0.1  # seconds without accepting when descriptors have run out
+PERIODIC = 15.0  # seconds between looks at what is due
+STATISTICS = 120.0
+LOG_SECONDS = 0.05
+LOG_BYTES = 1 << 16
+
+
+class Poller:
+    """Decides how to wait: after a request that was soon followed by another
+    the loop asks again for a while before it sleeps, for sleeping is what a
+    request costs most.  Only while that pays off, and never on one CPU.
+    """
+
+    SCORE_MAX = 16
+
+    def __init__(self, epoll: Any, poll_time_us: int) -> None:
+        self.epoll = epoll
+        enough = len(os.sched_getaffinity(0)) > 1
+        self.budget = max(0, poll_time_us) * 1000 if enough else 0  # ns
+        self.score = 0
+
+    def wait(self, timeout: float, before_sleep: Callable[[], None]) -> list[tuple[int, int]]:
+        """The ready descriptors; timeout in seconds, negative for none."""
+        poll = self.epoll.poll
+        if not self.budget:
+            before_sleep()
+            return poll(timeout, EVENTS)  # type: ignore[no-any-return]
+        clock = time.perf_counter_ns
+        start = clock()
+        if self.score:
+            end = start + self.budget
+            while True:
+                ready = poll(0, EVENTS)
+                if ready:
+                    if self.score < self.SCORE_MAX:
+                        self.score += 1
+                    return ready  # type: ignore[no-any-return]
+                if clock() >= end:
+                    break
+            self.score -= 1
+        before_sleep()
+        start = clock()
+        ready = poll(timeout, EVENTS)
+        # A sleep this short would have been spared by polling.
+        if ready and clock() - start < self.budget and self.score < self.SCORE_MAX:
+            self.score += 2
+        return ready  # type: ignore[no-any-return]
+
+
+class Daemon:
+    """Everything of one running daemon.
+
+    listener is the listening socket's descriptor or -1; the daemon closes it.
+    """
+
+    def __init__(self, config: Config, server: Any, domains: Any, daemon_log: DaemonLog,
+                 access_log: Log, run_directory: str, listener: int) -> None:
+        self.config = config
+        self.server = server
+        self.domains = domains
+        self.daemon_log = daemon_log
+        self.access_log = access_log
+        self.run_directory = run_directory
+        self.listener = listener
+        self.reraise = False
+        self.stopping = False
+        self.epoll = select.epoll()
+        self.poller = Poller(self.epoll, config.poll_time_us)
+        self.connections: dict[int, Any] = {}  # fd: Connection
+        self.handlers: dict[int, Callable[[], None]] = {}  # fd: what else there is
+        self.signals: list[int] = []
+        # (deadline, what to do), monotonic seconds
+        self.timers: Any = SortedKeyList(key=lambda timer: timer[0])
+        self.logged_at = 0.0
+        self.last_scan = time.monotonic()
+        self.last_statistics = time.monotonic()
+        self.counted: dict[str, int] = {}
+        self.saved = 0
+        self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._register(self._wake[0], self._on_signal)
+        if listener >= 0:
+            os.set_blocking(listener, False)
+            self._register(listener, self._on_accept)
+
+    def _register(self, fd: int, handler: Callable[[], None]) -> None:
+        self.handlers[fd] = handler
+        self.epoll.register(fd, IN)
+
+    def watch_event_channels(self) -> None:
+        """Serves domains whose event channel fires."""
+        self._register(self.domains.xen.fileno(), self._on_event_channel)
+
+    # -- the loop -------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serves until SIGTERM."""
+        self._install_signals()
+        self.after(PERIODIC, self._periodic)
+        server, wall, monotonic = self.server, time.time, time.monotonic
+        wait, before_sleep = self.poller.wait, self._write_access_log
+        connections, handlers = self.connections, self.handlers
+        now = monotonic()
+        more = False
+        while not self.stopping:
+            try:
+                due = server.tick(now)
+                if self.timers and self.timers[0][0] <= now:
+                    self._run_timers(now)
+                deadline = self.timers[0][0] if self.timers else now + PERIODIC
+                if due is not None and due < deadline:
+                    deadline = due
+                if more:
+                    ready = self.epoll.poll(0, EVENTS)
+                else:
+                    ready = wait(max(0.0, deadline - now), before_sleep)
+                now = monotonic()
+                server.begin(wall(), now)
+                service = server.service
+                for fd, _ in ready:
+                    connection = connections.get(fd)
+                    if connection is not None:
+                        service(connection)
+                    else:
+                        handlers[fd]()
+                more = server.flush()
+                changed = server.take_changed()
+                if changed:
+                    self._apply(changed)
+                if server.log.lines and (now - self.logged_at > LOG_SECONDS
+                                         or server.log.size > LOG_BYTES):
+                    self._write_access_log()
+                if self.config.persistent and server.transactions_done != self.saved:
+                    self._save_readable()
+            except Exception:
+                if self.reraise:
+                    raise
+                self.daemon_log.error("xenstored", "unexpected:\n" + traceback.format_exc())
+
+    def after(self, seconds: float, what: Callable[[], None]) -> None:
+        """Calls `what` once, in so many seconds."""
+        self.timers.add((time.monotonic() + seconds, what))
+
+    def _run_timers(self, now: float) -> None:
+        while self.timers and self.timers[0][0] <= now:
+            _, what = self.timers.pop(0)
+            what()
+
+    def _apply(self, changed: list[Any]) -> None:
+        """Waits for what the connections want now; lets go of the closed ones."""
+        for connection in changed:
+            if not connection.socket:
+                connection.registered = connection.interest
+                continue
+            fd = connection.transport.fileno()
+            if connection.closed:
+                # Closing takes the descriptor out of the epoll set.
+                self.connections.pop(fd, None)
+                connection.transport.close()
+            elif connection.registered != connection.interest:
+                self.epoll.modify(fd, connection.interest)
+                connection.registered = connection.interest
+
+    def _write_access_log(self) -> None:
+        log = self.server.log
+        if log.lines:
+            self.access_log.write(*log.take())
+        self.logged_at = time.monotonic()
+
+    # -- what becomes ready ---------------------------------------------------
+
+    def _on_accept(self) -> None:
+        for _ in range(ACCEPTS):
+            fd = accept(self.listener)
+            if fd >= 0:
+                self.adopt_socket(fd)
+                continue
+            if -fd in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                # Nobody is refused: those who wait are taken when descriptors
+                # come back.
+                self.daemon_log.warn("xenstored", f"cannot accept: {os.strerror(-fd)}")
+                self.epoll.unregister(self.listener)
+                self.after(ACCEPT_PAUSE, self._accept_again)
+            return
+
+    def _accept_again(self) -> None:
+        self.epoll.register(self.listener, IN)
+
+    def adopt_socket(self, fd: int) -> Any:
+        """Serves a connected socket; its Connection."""
+        self.daemon_log.debug("xenstored", "new connection through socket")
+        connection = self.server.connect(SocketTransport(fd))
+        self.connections[fd] = connection
+        self.epoll.register(fd, IN)
+        return connection
+
+    def _on_event_channel(self) -> None:
+        self.domains.on_events()
+
+    # -- signals --------------------------------------------------------------
+
+    def _install_signals(self) -> None:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, self._note_signal)
+
+    def _note_signal(self, number: int, _frame: Any) -> None:
+        self.signals.append(number)
+
+    def _on_signal(self) -> None:
+        try:
+            os.read(self._wake[0], 512)
+        except BlockingIOError:
+            pass
+        while self.signals:
+            number = self.signals.pop(0)
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self.daemon_log.info("xenstored", f"Received {signal.Signals(number).name}")
+                self.stopping = True
+            elif number == signal.SIGHUP:
+                self._write_access_log()
+                self.access_log.reopen()
+                self.daemon_log.reopen()
+            elif number == signal.SIGUSR1:
+                self._write("db.debug", dump.readable(self.server.tree))
+
+    # -- state on disk --------------------------------------------------------
+
+    def _write(self, name: str, rows: Any) -> bool:
+        path = os.path.join(self.run_directory, name)
+        try:
+            dump.write_file(path, rows)
+        except OSError as error:
+            self.daemon_log.error("xenstored", f"cannot write {path}: {error.strerror}")
+            return False
+        return True
+
+    def save(self, listener: int = -1) -> bool:
+        """Writes the database: the store, the domains and their watches."""
+        return self._write("db", dump.lines(
+            self.server, self.domains.table.values(), listener, None, sockets=False))
+
+    def _save_readable(self) -> None:
+        self.saved = self.server.transactions_done
+        self._write("db", dump.readable(self.server.tree))
+
+    # -- periodic work --------------------------------------------------------
+
+    def _periodic(self) -> None:
+        now = time.monotonic()
+        self.after(PERIODIC, self._periodic)
+        interval = self.config.ring_scan_interval
+        if interval >= 0 and now - self.last_scan >= interval:
+            self.last_scan = now
+            self.domains.scan()
+        if now - self.last_statistics >= STATISTICS:
+            self._log_statistics(now - self.last_statistics)
+            self.last_statistics = now
+
+    def _log_statistics(self, seconds: float) -> None:
+        server, info = self.server, self.daemon_log.info
+        failed, blameless = server.transactions_failed, server.transactions_no_culprit
+        info("xenstored", f"Transaction conflict statistics for last {seconds:.2f} seconds:")
+        info("xenstored", f"{failed - self.counted.get('failed', 0)} failed transactions; of these "
+             f"no culprit was found for {blameless - self.counted.get('blameless', 0)}")
+        self.counted = {"failed": failed, "blameless": blameless}
+        info("xenstored", f"store stat: nodes({server.tree.size + 1}) t-abort({failed}) "
+             f"t-coalesce({server.transactions_merged})")
+        kinds: dict[bool, list[int]] = {True: [0, 0, 0], False: [0, 0, 0]}
+        for connection in server.connections.values():
+            row = kinds[connection.socket]
+            row[0] += 1
+            row[1] += connection.ops
+            row[2] += connection.watch_count
+        (a, a_ops, a_watches), (d, d_ops, d_watches) = kinds[True], kinds[False]
+        info("xenstored", f"  con stat: anonymous({a}, {a_ops} o, {a_watches} w) "
+             f"domains({d}, {d_ops} o, {d_watches} w)")
+        info("xenstored", f"  mem stat: resident({resident_bytes()} b)")
+
+    # -- the end --------------------------------------------------------------
+
+    def close(self) -> None:
+        """Sends what can be sent, and lets go of everything."""
+        self.server.flush()
+        signal.set_wakeup_fd(-1)
+        for connection in self.connections.values():
+            connection.transport.close()
+        self.connections.clear()
+        self._write_access_log()
+        if self.listener >= 0:
+            os.close(self.listener)
+        for fd in self._wake:
+            os.close(fd)
+        self.epoll.close()

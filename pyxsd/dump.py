@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The state as text, out and in (floor 3).
+
+Two forms, both oxenstored's: the dump that another daemon can take over from
+("$xenstored-dump-format"), and the tree for people to read (SIGUSR1).
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyxsd._store import Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Iterable, Iterator
+
+FIRST_LINE = b"$xenstored-dump-format"
+LETTERS = b"nrwb"
+
+
+class DumpError(Exception):
+    """A file that is no dump."""
+
+
+def perms_text(perms: list[tuple[int, int]], separator: bytes) -> bytes:
+    """Permissions as "n5<separator>r0"."""
+    return separator.join(b"%c%d" % (LETTERS[access], domid) for domid, access in perms)
+
+
+# -- writing ------------------------------------------------------------------
+
+
+def lines(server: Any, domains: Iterable[Any], listener: int, evtchn: tuple[int, int] | None,
+          sockets: bool) -> Iterator[bytes]:
+    """The lines of a dump, without their newlines.
+
+    listener is the descriptor of the listening socket or -1, evtchn the event
+    channel device's and the port of VIRQ_DOM_EXC.  The descriptors of clients
+    are of use only to a process that inherits them: sockets says whether.
+    """
+    yield FIRST_LINE
+    yield b"global,%d" % listener
+    if evtchn is not None:
+        yield b"evtchn-dev,%d,%d" % evtchn
+    for domain in domains:
+        yield b"dom,%d,%d,%d,%d" % (domain.domid, domain.mfn, domain.remote_port, domain.port)
+        yield from _watches(b"%d" % domain.domid, domain.connection)
+    if sockets:
+        for connection in list(server.connections.values()):
+            if connection.socket:
+                fd = connection.transport.fileno()
+                yield b"socket,%d" % fd
+                yield from _watches(b"-%d" % fd, connection)
+    for names, perms, value in server.tree.walk(True):
+        path = b"/" + b"/".join(names)
+        yield b"store,%s,%s,%s" % (path.hex().encode(),
+                                   perms_text(perms, b"\0").hex().encode(), value.hex().encode())
+
+
+def _watches(who: bytes, connection: Any) -> Iterator[bytes]:
+    for path, token, depth in connection.watch_list():
+        line = b"watch,%s,%s,%s" % (who, path.hex().encode(), token.hex().encode())
+        yield line if depth is None else line + b",%d" % depth
+
+
+def readable(tree: Any) -> Iterator[bytes]:
+    """The tree as lines for people: path{permissions} = value."""
+    for names, perms, value in tree.walk(True):
+        # oxenstored prints the path of the folder without its leading slash.
+        folder, name = b"/".join(names[:-1]), names[-1] if names else b""
+        line = b"%s/%s{%s}" % (folder, name, _shown_perms(perms))
+        yield line + b" = " + _escaped(value) if value else line
+
+
+def _shown_perms(perms: list[tuple[int, int]]) -> bytes:
+    return perms_text(perms, rb"\000")
+
+
+def _escaped(value: bytes) -> bytes:
+    """As OCaml prints a string: backslashes, and decimal escapes."""
+    short = {9: rb"\t", 10: rb"\n", 13: rb"\r", 8: rb"\b", 34: rb"\"", 92: rb"\\"}
+    return b"".join(
+        short[c] if c in short else bytes([c]) if 32 <= c < 127 else b"\\%03d" % c for c in value)
+
+
+def write_file(path: str, rows: Iterable[bytes]) -> None:
+    """Writes lines to a file that replaces the old one only when it is whole; OSError."""
+    temporary = path + "#"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb", buffering=1 << 16) as out:
+            for row in rows:
+                out.write(row + b"\n")
+        os.rename(temporary, path)
+    except BaseException:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass  # it is the first failure that counts
+        raise
+
+
+# -- reading ------------------------------------------------------------------
+
+
+class Loaded:
+    """What a dump says; see lines()."""
+
+    def __init__(self) -> None:
+        self.tree = Tree()
+        self.listener = -1
+        self.evtchn: tuple[int, int] | None = None
+        self.domains: list[tuple[int, int, int, int]] = []  # domid, mfn, remote, local port
+        self.sockets: list[int] = []
+        self.watches: list[tuple[int, bytes, bytes, bytes | None]] = []
+
+
+def read_file(path: str, value_max: int, warn: Callable[[str], None]) -> Loaded:
+    """Reads a dump; OSError, or DumpError where it is none.
+
+    A broken line is skipped with a warning, and so is a value longer than value_max.
+    """
+    with open(path, "rb") as file:
+        if file.readline().rstrip(b"\n") != FIRST_LINE:
+            raise DumpError(f"{path}: not a dump: it does not begin with {FIRST_LINE.decode()}")
+        loaded = Loaded()
+        for number, line in enumerate(file, 2):
+            try:
+                _read_line(loaded, line.rstrip(b"\n"), value_max)
+            except (ValueError, LookupError, OverflowError) as error:
+                warn(f"{path}: line {number} skipped: {error or type(error).__name__}")
+    return loaded
+
+
+def _read_line(loaded: Loaded, line: bytes, value_max: int) -> None:
+    kind, *fields = line.split(b",")
+    reader = READERS.get(kind)
+    if reader is None:
+        raise ValueError(f"unknown record {kind[:32]!r}")
+    reader(loaded, fields, value_max)
+
+
+def _number(text: bytes) -> int:
+    digits = text[1:] if text[:1] == b"-" else text
+    if not digits.isdigit() or len(digits) > 19:
+        raise ValueError(f"not a number: {text[:32]!r}")
+    return int(text)
+
+
+def _hex(text: bytes) -> bytes:
+    return bytes.fromhex(text.decode("ascii"))
+
+
+def _read_global(loaded: Loaded, fields: list[bytes], _: int) -> None:
+    loaded.listener = _number(fields[0])
+
+
+def _read_evtchn(loaded: Loaded, fields: list[bytes], _: int) -> None:
+    loaded.evtchn = (_number(fields[0]), _number(fields[1]))
+
+
+def _read_dom(loaded: Loaded, fields: list[bytes], _: int) -> None:
+    domid, mfn, remote = (_number(field) for field in fields[:3])
+    loaded.domains.append((domid, mfn, remote, _number(fields[3]) if len(fields) > 3 else 0))
+
+
+def _read_socket(loaded: Loaded, fields: list[bytes], _: int) -> None:
+    loaded.sockets.append(_number(fields[0]))
+
+
+def _read_watch(loaded: Loaded, fields: list[bytes], _: int) -> None:
+    depth = b"%d" % _number(fields[3]) if len(fields) > 3 else None
+    loaded.watches.append((_number(fields[0]), _hex(fields[1]), _hex(fields[2]), depth))
+
+
+def _read_store(loaded: Loaded, fields: list[bytes], value_max: int) -> None:
+    path, perms, value = (_hex(field) for field in fields)
+    if not path.startswith(b"/"):
+        raise ValueError(f"not a path: {path[:64]!r}")
+    if 0 <= value_max < len(value):
+        raise ValueError(f"a value of {len(value)} bytes is too long")
+    names = path[1:].split(b"/") if path != b"/" else []
+    if not all(names):
+        raise ValueError(f"not a path: {path[:64]!r}")
+    try:
+        loaded.tree.load(names, perms + b"\0", value)
+    except ValueError:
+        # "@a/b" is one name, if there is no "@a".
+        if not path.startswith(b"/@") or len(names) == 1:
+            raise
+        loaded.tree.load([path[1:]], perms + b"\0", value)
+
+
+READERS = {
+    b"global": _read_global,
+    b"evtchn-dev": _read_evtchn,
+    b"dom": _read_dom,
+    b"socket": _read_socket,
+    b"watch": _read_watch,
+    b"store": _read_store,
+}

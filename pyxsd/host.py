@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the server asks of those above it, brought together (floor 3)."""
+
+from __future__ import annotations
+
+import os
+
+from pyxsd import _hub, _store, _txn, _watch, extension
+from pyxsd.control import Control
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyxsd.logs import DaemonLog
+
+
+class Host:
+    """The server's host and the commands' (control.ControlHost) in one."""
+
+    def __init__(self, daemon_log: DaemonLog) -> None:
+        self.daemon_log = daemon_log
+        self.server: Any = None
+        self.domains: Any = None
+        self.commands: Any = None
+
+    def attach(self, server: Any, domains: Any) -> None:
+        """Whom requests go to."""
+        self.server = server
+        self.domains = domains
+        self.commands = Control(server, self)
+
+    # -- the server's side ----------------------------------------------------
+
+    def log(self, level: str, facility: str, text: str) -> None:
+        """A line for the daemon log."""
+        self.daemon_log.log(level, facility, text)
+
+    def introduce(self, connection: Any, domid: int, mfn: int, port: int) -> None:
+        """INTRODUCE."""
+        self.domains.introduce(connection, domid, mfn, port)
+
+    def release(self, connection: Any, domid: int) -> None:
+        """RELEASE."""
+        self.domains.release(connection, domid)
+
+    def resume(self, connection: Any, domid: int) -> None:
+        """RESUME."""
+        self.domains.resume(connection, domid)
+
+    def control(self, connection: Any, payload: bytes) -> bytes:
+        """CONTROL."""
+        return bytes(self.commands.run(connection, payload))
+
+    def extension(self, connection: Any, type_: int, payload: bytes) -> bytes:
+        """GET_FEATURE and the other newer requests."""
+        return extension.run(self.server, type_, payload)
+
+    # -- the commands' side ---------------------------------------------------
+
+    def mfn(self, domid: int) -> int:
+        """What the domain was introduced with; KeyError."""
+        return int(self.domains.table[domid].mfn)
+
+    def trim(self) -> None:
+        """Gives free memory back to the system."""
+        _store.trim_memory()
+
+    def access_log(self, on: bool | None) -> bool:
+        """Switches the access log; whether it is on."""
+        if on is not None:
+            self.server.log.switch(on)
+        return bool(self.server.log.active)
+
+    def log_file(self, path: str) -> None:
+        """Lets the daemon log go to another file."""
+        self.daemon_log.redirect(path)
+
+    def memory(self) -> str:
+        """Resident memory and the objects alive, a line each."""
+        rows = [f"resident: {resident_bytes()} bytes"]
+        for module in (_store, _watch, _txn, _hub):
+            rows += [f"{name}: {count}" for name, count in module.live_counts().items()]
+        return "\n".join(rows) + "\n"
+
+    def live_update(self, arguments: list[str]) -> bytes:
+        """live-update: nothing to abort, and starting one is not possible."""
+        if arguments == ["-a"]:
+            return b"OK\0"
+        return b"Live update is not supported by this version"
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process, in bytes."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Xen, reached through the glue (floor 3): grants, event channels, domain states.
+
+This is the one place where the glue's errors become Python's: XenError has
+errno, and its text the call and the domain.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pyxsd._glue import ffi, lib
+from pyxsd._ring import EventChannels
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NamedTuple
+
+    class DomainState(NamedTuple):
+        """What the hypervisor says of a domid."""
+
+        state: int
+        code: int
+        unique_id: int
+
+UNKNOWN, RUNNING, SHUTDOWN, DYING = range(4)
+VIRQ_DOM_EXC = 3
+
+
+class XenError(OSError):
+    """A call of Xen failed."""
+
+
+class Xen:
+    """One handle of the glue; its parts are opened one by one by open()."""
+
+    def __init__(self) -> None:
+        self._api: Any = lib.xsd_glue_api()
+        self._glue: Any = self._api.create()
+        if self._glue == ffi.NULL:
+            raise MemoryError
+        self.channels: Any = EventChannels(
+            lib.xsd_glue_api_address(), int(ffi.cast("uintptr_t", self._glue)))
+        self._pages: dict[int, bool] = {}  # address: is it a file's?
+
+    def _check(self, result: int) -> int:
+        if result < 0:
+            text = ffi.string(self._api.last_text(self._glue)).decode("utf-8", "replace")
+            raise XenError(-result, text or os.strerror(-result))
+        return result
+
+    def open(self) -> None:
+        """Opens event channels, grants and domain states; XenError."""
+        self._check(self._api.open_evtchn(self._glue))
+        self._check(self._api.open_gnttab(self._glue))
+        self._check(self._api.open_domains(self._glue))
+
+    def close(self) -> None:
+        """Gives everything back; pages that are still mapped are unmapped."""
+        for page in list(self._pages):
+            self.unmap(page)
+        self._api.destroy(self._glue)
+        self._glue = ffi.NULL
+
+    @property
+    def source(self) -> str:
+        """The library that tells the states of domains."""
+        return str(ffi.string(self._api.domains_source(self._glue)).decode())
+
+    # -- pages ----------------------------------------------------------------
+
+    def map_page(self, domid: int) -> int:
+        """Maps a domain's xenstore page; its address."""
+        page = ffi.new("void **")
+        self._check(self._api.map_page(self._glue, domid, page))
+        return self._mapped(page[0], False)
+
+    def map_file(self, path: str) -> int:
+        """Maps domain 0's page from a file such as /proc/xen/xsd_kva."""
+        page = ffi.new("void **")
+        self._check(self._api.map_file(self._glue, os.fsencode(path), page))
+        return self._mapped(page[0], True)
+
+    def _mapped(self, page: Any, is_file: bool) -> int:
+        address = int(ffi.cast("uintptr_t", page))
+        self._pages[address] = is_file
+        return address
+
+    def unmap(self, address: int) -> None:
+        """Unmaps a page of map_page or map_file."""
+        is_file = self._pages.pop(address)
+        unmap = self._api.unmap_file if is_file else self._api.unmap_page
+        self._check(unmap(self._glue, ffi.cast("void *", address)))
+
+    # -- event channels -------------------------------------------------------
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when a port is pending."""
+        return self._check(self._api.evtchn_fd(self._glue))
+
+    def bind(self, domid: int, remote_port: int) -> int:
+        """Binds to a domain's unbound port; the local port."""
+        return self._check(self._api.bind_interdomain(self._glue, domid, remote_port))
+
+    def bind_virq(self) -> int:
+        """Binds VIRQ_DOM_EXC; the local port."""
+        return self._check(self._api.bind_virq(self._glue, VIRQ_DOM_EXC))
+
+    def unbind(self, port: int) -> None:
+        """Frees a local port."""
+        self._check(self._api.unbind(self._glue, port))
+
+    # -- domains --------------------------------------------------------------
+
+    def state(self, domid: int) -> DomainState:
+        """(state, shutdown code, unique id or 0) of a domid."""
+        found = ffi.new("struct xsd_glue_domain *")
+        self._check(self._api.domain_state(self._glue, domid, found))
+        return found.state, found.code, found.unique_id  # type: ignore[return-value]
+
+    def changed(self) -> list[int] | None:
+        """The domids whose state changed since the last call; None where Xen
+        cannot tell, and each domain must be asked for."""
+        found = ffi.new("struct xsd_glue_domain *")
+        domids: list[int] = []
+        while True:
+            result = self._api.changed_domain(self._glue, found)
+            if result == 0:
+                return domids
+            if result in (-errno.ENOSYS, -errno.EBADF):
+                return None
+            if self._check(result):
+                domids.append(found.domid)
