@@ -149,6 +149,7 @@ cdef class _Listing:
     or of anything below makes another node of it.
     """
     cdef Node *node
+    cdef uint64_t epoch      # of the store: a change of it touched every node
     cdef uint64_t gencnt
     cdef bytes names
 
@@ -183,7 +184,7 @@ cdef int _h_directory_part(Server s, Connection c, Slice p) except -1:
     if c.listings is None:
         c.listings = []
     for listing in c.listings:
-        if listing.node == node:
+        if listing.node == node and listing.epoch == s.epoch:
             c.listings.remove(listing)
             break
     else:
@@ -192,6 +193,7 @@ cdef int _h_directory_part(Server s, Connection c, Slice p) except -1:
         listing.names = s.answer.data[s.answer.head:s.answer.tail] \
             if s.answer.data != NULL else b""
         listing.node = node_ref(node)
+        listing.epoch = s.epoch
         c.gencnt += 1
         listing.gencnt = c.gencnt
         s.answer.tail = s.answer.head

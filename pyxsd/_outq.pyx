@@ -43,7 +43,8 @@ cdef class OutQueue:
         head.tx_id = tx_id
         head.len = <uint32_t>n
         memcpy(at, &head, HEADER_SIZE)
-        memcpy(at + HEADER_SIZE, p, n)
+        if n:
+            memcpy(at + HEADER_SIZE, p, n)
         self.buf.tail += HEADER_SIZE + n
         self.replies += 1
         return 0

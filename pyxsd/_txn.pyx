@@ -28,6 +28,11 @@ cdef int path_restore(Path *out, bytes text) except -1:
     return 0
 
 
+cdef bytes _first_name(bytes kept):
+    """The first component of a kept path; empty for "/"."""
+    return kept if kept[:1] == b"@" else kept[1:].split(b"/", 1)[0]
+
+
 cdef bytes _common(bytes low, const Path *path, size_t parts):
     """The deepest common ancestor of a kept path (None: none yet) and of the
     first parts components of another."""
@@ -39,11 +44,13 @@ cdef bytes _common(bytes low, const Path *path, size_t parts):
         return path.text[:path_prefix(path, parts)]
     text = low
     n = len(low)
-    if text[0] == c"@":
-        if path.special and parts and n == path.size[0] and memcmp(text, path.text + 1, n) == 0:
-            return low
-        return b"/"
-    if n == 1 or path.special or parts == 0:
+    if text[0] == c"@" or path.special:
+        # "@x" and "/@x" are one node, and it has the name "@x" in either form.
+        top = _first_name(low)
+        if parts == 0 or top != path.text[path.start[0]:path.start[0] + path.size[0]]:
+            return b"/"
+        return low if len(low) == len(top) else b"/" + top
+    if n == 1 or parts == 0:
         return b"/"
     # How many whole components does the kept text share?
     for k in range(parts):

@@ -12,7 +12,7 @@ from typing import Any, Callable, Protocol
 from pyxsd._core import RequestError
 
 OK = b"OK\0"
-UNLIMITED = "unlimited"
+QUOTA_MAX = 0x7FFFFFFF
 
 
 class ControlHost(Protocol):
@@ -37,8 +37,8 @@ class ControlHost(Protocol):
 def number(text: bytes) -> int:
     """A plain decimal number; ValueError."""
     digits = text[1:] if text[:1] == b"-" else text
-    if not digits.isdigit():
-        raise ValueError(text)
+    if not digits.isdigit() or len(digits) > 18:
+        raise ValueError(text[:32])
     return int(text)
 
 
@@ -76,7 +76,7 @@ class Control:
             return ("\n".join(lines) + "\n").encode() + b"\0"
         if arguments[0] == b"set":
             name, value = arguments[1].decode(), number(arguments[2])
-            if name not in QUOTAS or value < 0:
+            if name not in QUOTAS or not 0 <= value <= QUOTA_MAX:
                 return OK
             setattr(self.server, QUOTAS[name], value)
             return OK

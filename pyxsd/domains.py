@@ -159,7 +159,7 @@ class Domains:
 
     def resume(self, connection: Any, domid: int) -> None:
         """RESUME: its next shutdown is told again; here it always is."""
-        if domid not in self.table:
+        if domid not in self.server.domains:
             raise RequestError("EINVAL")
 
     # -- shutdown and death ---------------------------------------------------

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from pyxsd._core import RequestError
 from pyxsd._ring import FEATURES
-from pyxsd.control import QUOTAS, number
+from pyxsd.control import QUOTA_MAX, QUOTAS, number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 GET_FEATURE, SET_FEATURE, GET_QUOTA, SET_QUOTA = range(23, 27)
-VALUE_MAX = 0x7FFFFFFF
 
 #: Quotas that a domain can have of its own, and the connection's attribute.
 #: "nodes" belongs to the owner's entry count instead.
@@ -43,7 +42,7 @@ def _domain(server: Any, text: bytes) -> Any:
 
 def _value(text: bytes) -> int:
     value = number(text)
-    if not 0 <= value <= VALUE_MAX:
+    if not 0 <= value <= QUOTA_MAX:
         raise ValueError(text)
     return value
 

@@ -101,7 +101,7 @@ class World:
     """A server with named connections: s0, s1 ... are sockets, d<n> is domain n."""
 
     def __init__(self, config: Config | None = None, log: Any = None) -> None:
-        self.host = Host()
+        self.host = self.make_host()
         self.server = Server(config or Config(), self.host, log)
         self.host.server = self.server
         self.host.commands = Control(self.server, self.host)
@@ -112,6 +112,10 @@ class World:
         self.server.connect(self.host.transports[0], 0)
         self.sockets: dict[str, tuple[Any, MemoryTransport]] = {}
         self.rest: dict[str, bytes] = {}
+
+    def make_host(self) -> Host:
+        """The host of the server."""
+        return Host()
 
     def introduce(self, domid: int, mfn: int = 4660) -> None:
         """Gives a domain a connection, as INTRODUCE does."""

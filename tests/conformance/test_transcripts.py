@@ -8,6 +8,7 @@ import pytest
 from tests.conformance.replay import play, transcripts
 
 IN_PROCESS = transcripts("lifecycle")
+ALL = transcripts()
 
 
 @pytest.mark.parametrize("name", IN_PROCESS)
@@ -18,3 +19,8 @@ def test_packet_by_packet(name: str) -> None:
 @pytest.mark.parametrize("name", IN_PROCESS)
 def test_byte_by_byte(name: str) -> None:
     play(name, pieces=True).close()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_over_rings(name: str) -> None:
+    play(name, rings=True).close()
