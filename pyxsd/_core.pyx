@@ -506,8 +506,17 @@ cdef class Server(Hub):
     def begin(self, double wall, double now):
         """A turn begins: the time for the log (seconds since 1970) and the
         monotonic time of everything else (seconds)."""
+        self.begin_turn(wall, now)
+
+    cdef int begin_turn(self, double wall, double now) except -1:
         self.log.set_time(wall)
         self.now = now
+        return 0
+
+    @property
+    def wants_tick(self):
+        """Is there something that time will change?"""
+        return bool(self.history) or bool(self.paused) or bool(self.penalised)
 
     def tick(self, double now):
         """Does what is due by now (monotonic seconds); when it wants to be

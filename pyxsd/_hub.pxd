@@ -10,6 +10,7 @@ from pyxsd._nodes cimport NodeLimits
 from pyxsd._outq cimport OutQueue
 from pyxsd._path cimport Path
 from pyxsd._perms cimport Actor, Perms
+from pyxsd._poll cimport Poller
 from pyxsd._store cimport Node, Tree
 from pyxsd._watch cimport Watch, WatchTrie
 from pyxsd._wire cimport Buffer, Header, Slice, Transport
@@ -84,6 +85,7 @@ cdef class Hub:
     cdef list dirty
     cdef list resume
     cdef list changed
+    cdef readonly bint more          # flush() left something to do at once
     cdef readonly Connection system  # stands for domain 0's ring where there is none
     cdef char *scratch
     cdef Path *watch_at              # scratch of event delivery
@@ -109,6 +111,7 @@ cdef class Hub:
     # What the server above does with one whole packet.
     cdef int request(self, Connection c, const Header *head, const char *payload) except -1
     cdef int forget_connection(self, Connection c) except -1
+    cdef int begin_turn(self, double wall, double now) except -1
 
     cdef int fire(self, Connection cause, Path *path, Node *before, Node *after,
                   bint below) except -1
@@ -128,6 +131,7 @@ cdef class Hub:
     cdef int _forget_waiting(self, Connection c, uint64_t serial) except -1
     cdef int _flush_one(self, Connection c) except -1
     cdef int _want(self, Connection c) except -1
+    cdef int _service(self, Connection c) except -1
     cdef int _serve(self, Connection c) except -1
     cdef int _reset(self, Connection c) except -1
     cdef int _restart(self, Connection c) except -1

@@ -245,6 +245,10 @@ cdef class Hub:
     cdef int forget_connection(self, Connection c) except -1:
         return 0
 
+    cdef int begin_turn(self, double wall, double now) except -1:
+        self.log.set_time(wall)
+        return 0
+
     def _new(self, Transport transport not None, int64_t domid, bint socket):
         cdef Connection c = Connection.__new__(Connection)
         self.last_id += 1
@@ -365,18 +369,45 @@ cdef class Hub:
 
     # -- input ----------------------------------------------------------------
 
+    def serve_ready(self, Poller poller not None, dict connections not None):
+        """Serves all ready descriptors that have a connection (fd: Connection)
+        and flushes; the others as a list, and then without flushing.
+
+        more, and what take_changed() gives, are to be looked at afterwards
+        where attention says so.
+        """
+        cdef int i
+        cdef object c
+        cdef list others = None
+        self.begin_turn(poller.wall, poller.now)
+        for i in range(poller.count):
+            c = connections.get(poller.ready[i].data.fd)
+            if c is not None:
+                self._service(<Connection>c)
+            elif others is None:
+                others = [poller.ready[i].data.fd]
+            else:
+                others.append(poller.ready[i].data.fd)
+        if others is None:
+            self.flush()
+        return others
+
     def service(self, Connection c not None):
         """Serves what a client has sent, one turn's worth; its output goes out
         at the end of the turn (flush)."""
+        self._service(c)
+
+    cdef int _service(self, Connection c) except -1:
         if c.closed:
-            return
+            return 0
         if buffer_len(&c.out.buf):
             self.touch(c)
         if not c.bad:
-            self._serve(c)
-        elif c.transport.asks_restart():
+            return self._serve(c)
+        if c.transport.asks_restart():
             c.bad = False
-            self._restart(c)
+            return self._restart(c)
+        return 0
 
     cdef int _restart(self, Connection c) except -1:
         """The client wants to begin anew on the same connection."""
@@ -506,8 +537,10 @@ cdef class Hub:
         cdef list dirty, resume
         cdef Connection c
         cdef int rounds = 0
+        self.more = False
         while self.dirty or self.resume:
             if rounds == TURN_ROUNDS:
+                self.more = True
                 return True
             rounds += 1
             dirty = self.dirty
@@ -539,6 +572,11 @@ cdef class Hub:
             c.changed = True
             self.changed.append(c)
         return 0
+
+    @property
+    def attention(self):
+        """Is there more to do at once, or an interest that changed?"""
+        return self.more or bool(self.changed)
 
     def take_changed(self):
         """The connections that closed or whose interest differs from what is

@@ -18,6 +18,7 @@ import traceback
 from sortedcontainers import SortedKeyList
 
 from pyxsd import dump
+from pyxsd._poll import Poller
 from pyxsd._sock import SocketTransport, accept
 from pyxsd.host import resident_bytes
 
@@ -30,54 +31,11 @@ if TYPE_CHECKING:
 
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 ACCEPTS = 64  # connections taken in one turn
-EVENTS = 256  # descriptors served in one turn
 ACCEPT_PAUSE = 0.1  # seconds without accepting when descriptors have run out
 PERIODIC = 15.0  # seconds between looks at what is due
 STATISTICS = 120.0
 LOG_SECONDS = 0.05
 LOG_BYTES = 1 << 16
-
-
-class Poller:
-    """Decides how to wait: after a request that was soon followed by another
-    the loop asks again for a while before it sleeps, for sleeping is what a
-    request costs most.  Only while that pays off, and never on one CPU.
-    """
-
-    SCORE_MAX = 16
-
-    def __init__(self, epoll: Any, poll_time_us: int) -> None:
-        self.epoll = epoll
-        enough = len(os.sched_getaffinity(0)) > 1
-        self.budget = max(0, poll_time_us) * 1000 if enough else 0  # ns
-        self.score = 0
-
-    def wait(self, timeout: float, before_sleep: Callable[[], None]) -> list[tuple[int, int]]:
-        """The ready descriptors; timeout in seconds, negative for none."""
-        poll = self.epoll.poll
-        if not self.budget:
-            before_sleep()
-            return poll(timeout, EVENTS)  # type: ignore[no-any-return]
-        clock = time.perf_counter_ns
-        start = clock()
-        if self.score:
-            end = start + self.budget
-            while True:
-                ready = poll(0, EVENTS)
-                if ready:
-                    if self.score < self.SCORE_MAX:
-                        self.score += 1
-                    return ready  # type: ignore[no-any-return]
-                if clock() >= end:
-                    break
-            self.score -= 1
-        before_sleep()
-        start = clock()
-        ready = poll(timeout, EVENTS)
-        # A sleep this short would have been spared by polling.
-        if ready and clock() - start < self.budget and self.score < self.SCORE_MAX:
-            self.score += 2
-        return ready  # type: ignore[no-any-return]
 
 
 class Daemon:
@@ -98,12 +56,13 @@ class Daemon:
         self.reraise = False
         self.stopping = False
         self.epoll = select.epoll()
-        self.poller = Poller(self.epoll, config.poll_time_us)
+        self.poller = Poller(self.epoll.fileno(), config.poll_time_us)
         self.connections: dict[int, Any] = {}  # fd: Connection
         self.handlers: dict[int, Callable[[], None]] = {}  # fd: what else there is
         self.signals: list[int] = []
         # (deadline, what to do), monotonic seconds
         self.timers: Any = SortedKeyList(key=lambda timer: timer[0])
+        self.due = 0.0  # when something is to be done, whatever the clients do
         self.logged_at = 0.0
         self.last_scan = time.monotonic()
         self.last_statistics = time.monotonic()
@@ -129,54 +88,50 @@ class Daemon:
         """Serves until SIGTERM."""
         self._install_signals()
         self.after(PERIODIC, self._periodic)
-        server, wall, monotonic = self.server, time.time, time.monotonic
-        wait, before_sleep = self.poller.wait, self._write_access_log
-        connections, handlers = self.connections, self.handlers
-        now = monotonic()
-        more = False
+        server, poller, connections = self.server, self.poller, self.connections
+        log, persistent = server.log, self.config.persistent
         while not self.stopping:
             try:
-                due = server.tick(now)
-                if self.timers and self.timers[0][0] <= now:
-                    self._run_timers(now)
-                deadline = self.timers[0][0] if self.timers else now + PERIODIC
-                if due is not None and due < deadline:
-                    deadline = due
-                if more:
-                    ready = self.epoll.poll(0, EVENTS)
-                else:
-                    ready = wait(max(0.0, deadline - now), before_sleep)
-                now = monotonic()
-                server.begin(wall(), now)
-                service = server.service
-                for fd, _ in ready:
-                    connection = connections.get(fd)
-                    if connection is not None:
-                        service(connection)
-                    else:
-                        handlers[fd]()
-                more = server.flush()
-                changed = server.take_changed()
-                if changed:
-                    self._apply(changed)
-                if server.log.lines and (now - self.logged_at > LOG_SECONDS
-                                         or server.log.size > LOG_BYTES):
-                    self._write_access_log()
-                if self.config.persistent and server.transactions_done != self.saved:
-                    self._save_readable()
+                # What is below runs for every request; what it calls of this
+                # class hardly ever.
+                if poller.now >= self.due or server.wants_tick or log.lines or persistent:
+                    self._do_what_is_due(poller.now)
+                if not (server.more or poller.spin()):
+                    if log.lines:
+                        self._write_access_log()
+                    poller.sleep(0.0 if server.more else self.due - poller.now)
+                others = server.serve_ready(poller, connections)
+                if others is not None:
+                    for fd in others:
+                        self.handlers[fd]()
+                    server.flush()
+                if server.attention:
+                    self._apply(server.take_changed())
             except Exception:
                 if self.reraise:
                     raise
                 self.daemon_log.error("xenstored", "unexpected:\n" + traceback.format_exc())
 
-    def after(self, seconds: float, what: Callable[[], None]) -> None:
-        """Calls `what` once, in so many seconds."""
-        self.timers.add((time.monotonic() + seconds, what))
-
-    def _run_timers(self, now: float) -> None:
+    def _do_what_is_due(self, now: float) -> None:
+        """Timers, credit, a full log buffer; when it is due again."""
+        server = self.server
         while self.timers and self.timers[0][0] <= now:
             _, what = self.timers.pop(0)
             what()
+        self.due = self.timers[0][0]
+        if server.wants_tick:
+            self.due = min(self.due, server.tick(now) or self.due)
+        if server.log.lines and (now - self.logged_at > LOG_SECONDS
+                                 or server.log.size > LOG_BYTES):
+            self._write_access_log()
+        if self.config.persistent and server.transactions_done != self.saved:
+            self._save_readable()
+
+    def after(self, seconds: float, what: Callable[[], None]) -> None:
+        """Calls `what` once, in so many seconds."""
+        deadline = time.monotonic() + seconds
+        self.timers.add((deadline, what))
+        self.due = min(self.due, deadline)
 
     def _apply(self, changed: list[Any]) -> None:
         """Waits for what the connections want now; lets go of the closed ones."""
@@ -197,7 +152,7 @@ class Daemon:
         log = self.server.log
         if log.lines:
             self.access_log.write(*log.take())
-        self.logged_at = time.monotonic()
+        self.logged_at = self.poller.now
 
     # -- what becomes ready ---------------------------------------------------
 

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Waiting for descriptors: epoll, and polling without sleep while that pays off.
+# The one place where the time is read.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef extern from "sys/epoll.h" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+
+cdef enum:
+    EVENTS_MAX = 256         # descriptors taken in one turn
+
+cdef class Poller:
+    cdef int epfd            # borrowed
+    cdef uint64_t budget     # longest time without sleep, ns; 0: always sleep
+    cdef readonly int score  # how well polling paid off lately
+    cdef readonly int count  # descriptors that are ready
+    cdef epoll_event ready[EVENTS_MAX]
+    cdef readonly double now     # monotonic seconds, when the last wait ended
+    cdef readonly double wall    # seconds since 1970, likewise
+    cdef readonly uint64_t spun  # waits that polling ended, since the start
+
+    cdef uint64_t _read_clocks(self) noexcept
