@@ -3,7 +3,7 @@
 
 cimport cython
 from libc.stdio cimport snprintf
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcpy, strlen
 from posix.time cimport time_t
 from pyxsd._wire cimport XS_TYPES, buffer_consume, buffer_free, buffer_len, buffer_reserve
 
@@ -108,10 +108,9 @@ cdef class AccessLog:
 
     cdef int line(self, bytes who, uint32_t tid, const char *label,
                   const char *p, size_t n) except -1:
-        cdef size_t who_len, label_len, begin_off
+        cdef size_t who_len, label_len
         cdef char *begin
         cdef char *at
-        cdef char text[16]
         cdef time_t seconds
         cdef tm parts
         if not self.active:

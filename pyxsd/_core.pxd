@@ -84,7 +84,7 @@ cdef class Server(Hub):
     cdef int _end(self, Connection c, Transaction txn) except -1
     cdef int _replay(self, Connection c, Transaction txn) except -1
     cdef int _rerun(self, Connection c, Transaction txn, Tree tree, Transaction into,
-                   bytes label) except -1
+                    bytes label) except -1
     cdef bint _same_answer(self, const Row *row, int status, bytes reply) noexcept
     cdef int _blame(self, Connection c, Transaction txn, bytes label) except -1
     cdef int _punish(self, Connection c) except -1

@@ -19,7 +19,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
-from libc.string cimport memchr, memcmp, memcpy, strlen
+from libc.string cimport memchr, memcmp, strlen
 from pyxsd._accesslog cimport AccessLog, op_label
 from pyxsd._nodes cimport (
     node_directory, node_get_perms, node_mkdir, node_read, node_rm, node_set_perms, node_write,
@@ -36,7 +36,7 @@ from pyxsd._wire cimport (
     XS_INTRODUCE, XS_IS_DOMAIN_INTRODUCED, XS_MKDIR, XS_READ, XS_RELEASE, XS_RESET_WATCHES,
     XS_RESUME, XS_RM, XS_SET_FEATURE, XS_SET_PERMS, XS_SET_QUOTA, XS_SET_TARGET,
     XS_TRANSACTION_END, XS_TRANSACTION_START, XS_TYPES, XS_UNWATCH, XS_WATCH, XS_WRITE,
-    buffer_free, buffer_len, buffer_put, buffer_reserve, lenient_int, status_name,
+    buffer_free, buffer_put, lenient_int, status_name,
     status_of_name, strict_int,
 )
 
@@ -161,7 +161,6 @@ cdef class _Listing:
 cdef int _h_directory_part(Server s, Connection c, Slice p) except -1:
     cdef Slice path, number
     cdef int64_t offset
-    cdef int status
     cdef Node *node
     cdef _Listing listing
     cdef size_t room, end
@@ -572,7 +571,6 @@ cdef class Server(Hub):
         cdef Tree before = None
         cdef Slice p
         cdef int status = ST_OK
-        cdef bint change
         p.p = payload
         p.n = head.len
         self.tx_id = head.tx_id
@@ -777,7 +775,7 @@ cdef class Server(Hub):
         return status
 
     cdef int _rerun(self, Connection c, Transaction txn, Tree tree, Transaction into,
-                   bytes label) except -1:
+                    bytes label) except -1:
         """Are the transaction's requests answered on `tree` as they were?  RERUN_*.
 
         What they change there is noted in `into`; label names the log lines.

@@ -41,7 +41,7 @@ cdef class Connection:
     # {(serial, path, k): token} of events that this connection caused.
     cdef object waiting
     cdef dict overflow
-    cdef set causes                  # ids of connections with overflow for this one
+    cdef dict causes                 # ids of connections with overflow for this one, in order
     cdef readonly double credit      # conflict credit; not served unless positive
     # Limits, from the configuration or SET_QUOTA; see Config for units.
     cdef public Py_ssize_t max_watches

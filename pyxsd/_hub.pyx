@@ -22,8 +22,8 @@ from pyxsd._perms cimport PERM_READ, perms_allow, perms_text
 from pyxsd._store cimport node_at, node_child
 from pyxsd._watch cimport watch_path
 from pyxsd._wire cimport (
-    FAIL_LENGTH, HEADER_SIZE, IO_BAD, IO_CLOSED, IO_RESET, PACKET_MAX, PAYLOAD_MAX, XS_ERROR, buffer_consume,
-    buffer_free, buffer_len, buffer_put,
+    FAIL_LENGTH, HEADER_SIZE, IO_BAD, IO_CLOSED, IO_RESET, PACKET_MAX, PAYLOAD_MAX, XS_ERROR,
+    buffer_consume, buffer_free, buffer_len, buffer_put,
 )
 
 cdef enum:
@@ -264,7 +264,7 @@ cdef class Hub:
         c.transactions = {}
         c.waiting = OrderedDict()
         c.overflow = {}
-        c.causes = set()
+        c.causes = {}
         c.credit = self.burst if domid and not socket else 1e9
         c.max_watches = self.max_watches
         c.max_transactions = self.max_transactions
@@ -321,7 +321,7 @@ cdef class Hub:
         for id in overflow:
             other = self.connections.get(id)
             if other is not None:
-                other.causes.discard(c.id)
+                other.causes.pop(c.id, None)
         return 0
 
     cdef int drop_watches(self, Connection c) except -1:
@@ -332,7 +332,7 @@ cdef class Hub:
         c.waiting.clear()
         if c.causes:
             causes = c.causes
-            c.causes = set()
+            c.causes = {}
             for id in causes:
                 cause = self.connections.get(id, self.system if id == self.system.id else None)
                 if cause is not None:
@@ -362,7 +362,7 @@ cdef class Hub:
                 del events[key]
             if not events:
                 cause.overflow.pop(c.id, None)
-                c.causes.discard(id)
+                c.causes.pop(id, None)
                 if not cause.overflow:
                     self.unblock(cause)
         return 0
@@ -671,7 +671,7 @@ cdef class Hub:
         if cause is None or cause.closed:
             cause = self.system
         if cause.id not in to.causes:
-            to.causes.add(cause.id)
+            to.causes[cause.id] = None
             cause.overflow[to.id] = {}
         events = cause.overflow[to.id]
         key = (watch.serial, path, k)
@@ -726,7 +726,7 @@ cdef class Hub:
                 del events[key]
                 moved += 1
             if not events:
-                c.causes.discard(id)
+                c.causes.pop(id, None)
                 if cause is not None:
                     cause.overflow.pop(c.id, None)
                     if not cause.overflow:

@@ -3,7 +3,7 @@
 
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
-from libc.string cimport memchr, memcmp
+from libc.string cimport memchr
 from pyxsd._wire cimport buffer_put, strict_int
 
 cdef const char *_letters = b"nrwb"      # by access

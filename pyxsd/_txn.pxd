@@ -20,8 +20,9 @@ cdef class Transaction:
     cdef readonly uint64_t start     # changes committed before the start
     cdef readonly uint64_t epoch     # of the store; another one now: replay
     cdef readonly double since       # when it began, seconds
-    cdef readonly list requests      # (type, payload, status, reply) in order; a
-                                     # request that cannot be replayed has payload None
+    # (type, payload, status, reply) in order; payload is None where a request
+    # cannot be replayed
+    cdef readonly list requests
     cdef readonly list changes       # (type, path) in order: what to fire
     cdef readonly uint32_t count     # requests, the recorded ones and the rest
     cdef readonly bint quota_reached

@@ -123,7 +123,6 @@ cdef int _untouched(Node *old, Node *new, bytes low, Path *path) except -1:
     on the way?  Where it is in neither, does its parent exist now?"""
     cdef size_t i
     cdef bint same = True
-    cdef Node *parent
     if low is None:
         return True
     path_restore(path, low)

@@ -8,7 +8,7 @@ are, and the siblings are linked, so a subtree can be walked.
 
 cimport cython
 from libc.stdint cimport uintptr_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 from pyxsd._path cimport PATH_PARTS_MAX, path_prefix
 

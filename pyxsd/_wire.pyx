@@ -3,7 +3,7 @@
 
 cimport cython
 from libc.stdlib cimport free, realloc
-from libc.string cimport memchr, memcpy, memmove, strlen, memcmp
+from libc.string cimport memcmp, memcpy, memmove, strlen
 
 cdef enum:
     KEEP = 4096              # a drained buffer of more than this is given back

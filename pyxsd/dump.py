@@ -13,7 +13,8 @@ from pyxsd._store import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
 FIRST_LINE = b"$xenstored-dump-format"
 LETTERS = b"nrwb"

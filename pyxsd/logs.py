@@ -398,6 +398,8 @@ class DaemonLog:
         self._wall_clock = wall_clock
         self._stderr = stderr
         self._syslog = destination.startswith(SYSLOG_PREFIX)
+        self._rotation = (max(nb_files, 1), nb_lines)
+        self._clock = clock
         self._out = Log()
         # As in oxenstored: at level null a file is not even made.
         if self._syslog or (level != "null" and nb_files > 0):
@@ -451,6 +453,17 @@ class DaemonLog:
     def reopen(self) -> None:
         """Open the file by name again (SIGHUP)."""
         self._out.reopen()
+
+    def redirect(self, path: str) -> None:
+        """Write to another file from now on; OSError, and all stays, where it cannot be opened."""
+        os.close(os.open(path, _OPEN_FLAGS, 0o644))
+        nb_files, nb_lines = self._rotation
+        new = _open(
+            path, nb_files, nb_lines, "daemon log", self._complain_of_this, None, self._clock
+        )
+        self._out.close()
+        self._out = new
+        self._syslog = False
 
     def close(self) -> None:
         """Close the file; what is logged later is lost."""

@@ -144,9 +144,9 @@ def listen(
     timeout: float = PROBE_SECONDS,
     lock_timeout: float = LOCK_SECONDS,
 ) -> int:
-    """Make the listening socket, its mode left to the umask, and return its descriptor (non-blocking, cloexec).
+    """Make the listening socket and return its descriptor (non-blocking, cloexec).
 
-    A stale socket is replaced.  The run directory is made, and locked meanwhile: of two daemons
+    Its mode is left to the umask.  A stale socket is replaced.  The run directory is made, and locked meanwhile: of two daemons
     that start together exactly one gets the socket.  AlreadyRunning beside a live xenstored,
     ServiceError for what the system refuses.
     """
