@@ -60,7 +60,9 @@ cdef class Server(Hub):
     cdef readonly uint64_t epoch    # changes that touched every node
     cdef readonly uint32_t open_transactions
     cdef list history        # (commit, Connection, before, after) not by domain 0
-    cdef object young        # transactions that the history is kept for
+    # Transactions that the history is kept for, oldest first: (connection id,
+    # tx_id, start, since)
+    cdef object young
     cdef object paused       # domid: Connection, out of credit, longest first
     cdef object penalised    # domid: Connection, with less than full credit
     cdef double next_credit

@@ -684,7 +684,8 @@ cdef class Server(Hub):
         txn = Transaction(id[0], self.tree, self.commits, self.epoch, self.now)
         c.transactions[id[0]] = txn
         self.open_transactions += 1
-        self.young.append((txn, c))
+        # Only numbers: an ended transaction must not be kept alive.
+        self.young.append((c.id, id[0], self.commits, self.now))
         if len(self.young) > 64:
             self._trim_history()
         if self.log.txn_ops:
@@ -825,19 +826,22 @@ cdef class Server(Hub):
         """Drops what no transaction younger than the limit began before."""
         cdef Transaction txn
         cdef Connection c
-        cdef double oldest = self.now - self.history_seconds
+        cdef double oldest = self.now - self.history_seconds, since
+        cdef uint64_t start = 0
         while self.young:
-            txn, c = self.young[0]
-            if txn.since >= oldest and c.transactions.get(txn.id) is txn:
-                break
+            id, tx_id, start, since = self.young[0]
+            if since >= oldest:
+                c = self.connections.get(id)
+                txn = c.transactions.get(tx_id) if c is not None else None
+                if txn is not None and txn.start == start:
+                    break
             self.young.popleft()
         if not self.young:
             self.history.clear()
             return 0
-        txn = self.young[0][0]
         k = 0
         for entry in self.history:
-            if entry[0] > txn.start and len(self.history) - k <= HISTORY_MAX:
+            if entry[0] > start and len(self.history) - k <= HISTORY_MAX:
                 break
             k += 1
         del self.history[:k]

@@ -28,6 +28,7 @@ from pyxsd._wire cimport (
 
 cdef enum:
     TURN_BYTES = 65536       # read from one connection in one turn, at most
+    HANGUP = 0x18            # EPOLLERR | EPOLLHUP
     TURN_ROUNDS = 4          # of flushing and resuming at the end of a turn
 
 cdef long long _live = 0
@@ -383,7 +384,12 @@ cdef class Hub:
         for i in range(poller.count):
             c = connections.get(poller.ready[i].data.fd)
             if c is not None:
-                self._service(<Connection>c)
+                if poller.ready[i].events & HANGUP and (<Connection>c).stalled:
+                    # It went away while it was not served; nobody waits for
+                    # what it may still have asked.
+                    self._close(<Connection>c)
+                else:
+                    self._service(<Connection>c)
             elif others is None:
                 others = [poller.ready[i].data.fd]
             else:

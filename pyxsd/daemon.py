@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 ACCEPTS = 64  # connections taken in one turn
+UNEXPECTED_PAUSE = 0.05  # seconds
 ACCEPT_PAUSE = 0.1  # seconds without accepting when descriptors have run out
+ACCEPT_COMPLAINT = 60.0  # seconds between complaints of that
 PERIODIC = 15.0  # seconds between looks at what is due
 STATISTICS = 120.0
 LOG_SECONDS = 0.05
@@ -64,6 +66,7 @@ class Daemon:
         self.timers: Any = SortedKeyList(key=lambda timer: timer[0])
         self.due = 0.0  # when something is to be done, whatever the clients do
         self.logged_at = 0.0
+        self.refused_at = -ACCEPT_COMPLAINT
         self.last_scan = time.monotonic()
         self.last_statistics = time.monotonic()
         self.counted: dict[str, int] = {}
@@ -96,14 +99,18 @@ class Daemon:
                 # class hardly ever.
                 if poller.now >= self.due or server.wants_tick or log.lines or persistent:
                     self._do_what_is_due(poller.now)
-                if not (server.more or poller.spin()):
+                if server.more:
+                    poller.sleep(0.0)
+                elif not poller.spin():
                     if log.lines:
                         self._write_access_log()
-                    poller.sleep(0.0 if server.more else self.due - poller.now)
+                    poller.sleep(self.due - poller.now)
                 others = server.serve_ready(poller, connections)
                 if others is not None:
                     for fd in others:
-                        self.handlers[fd]()
+                        handler = self.handlers.get(fd)
+                        if handler is not None:
+                            handler()
                     server.flush()
                 if server.attention:
                     self._apply(server.take_changed())
@@ -111,6 +118,8 @@ class Daemon:
                 if self.reraise:
                     raise
                 self.daemon_log.error("xenstored", "unexpected:\n" + traceback.format_exc())
+                # What fails in every turn must not fill the log in no time.
+                time.sleep(UNEXPECTED_PAUSE)
 
     def _do_what_is_due(self, now: float) -> None:
         """Timers, credit, a full log buffer; when it is due again."""
@@ -165,7 +174,10 @@ class Daemon:
             if -fd in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 # Nobody is refused: those who wait are taken when descriptors
                 # come back.
-                self.daemon_log.warn("xenstored", f"cannot accept: {os.strerror(-fd)}")
+                now = time.monotonic()
+                if now - self.refused_at > ACCEPT_COMPLAINT:
+                    self.refused_at = now
+                    self.daemon_log.warn("xenstored", f"cannot accept: {os.strerror(-fd)}")
                 self.epoll.unregister(self.listener)
                 self.after(ACCEPT_PAUSE, self._accept_again)
             return
