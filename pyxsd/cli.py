@@ -142,6 +142,10 @@ def _build(config: Config, parsed: Options, listener: int,
     else:
         daemon_log.info("xenstored", "No live reload: regular startup")
     if xen is not None:
+        try:
+            domains.start()
+        except OSError as error:
+            daemon_log.error("xenstored", f"deaths of domains will not be seen: {error.strerror}")
         if parsed.domain_init:
             _start_domain0(domains, config, daemon_log)
         daemon.watch_event_channels()
