@@ -616,6 +616,7 @@ cdef class Server(Hub):
                     self._record(c, before)
         if c.closed:
             # It released its own domain.
+            self.work = self.tree
             return 0
         self._log_request(row, c.label, self.tx_id, type, payload, head.len)
         self._answer(c, row, head, status)
@@ -624,7 +625,9 @@ cdef class Server(Hub):
         elif txn is None and self.effect.fires and self.live:
             self.effect.fires = False
             self._fire_change(c, type)
+        # Nothing of a finished request, or of its transaction, is kept alive.
         self.before = None
+        self.work = self.tree
         return 0
 
     cdef int _answer(self, Connection c, const Row *row, const Header *head, int status) except -1:

@@ -97,9 +97,9 @@ cdef bint strict_int(const char *p, size_t n, int64_t *out) noexcept:
     while i < n:
         if p[i] < c"0" or p[i] > c"9":
             return False
-        value = value * 10 + (p[i] - c"0")
-        if value >= (<int64_t>1 << 62):
+        if value > ((<int64_t>1 << 62) - 1 - (p[i] - c"0")) // 10:
             return False
+        value = value * 10 + (p[i] - c"0")
         i += 1
     out[0] = -value if negative else value
     return True

@@ -42,6 +42,11 @@ def number(text: bytes) -> int:
     return int(text)
 
 
+def shown(value: bool) -> str:
+    """As OCaml prints it."""
+    return "true" if value else "false"
+
+
 class Control:
     """The commands of one server."""
 
@@ -55,7 +60,7 @@ class Control:
         if arguments and arguments[-1] == b"":
             arguments.pop()
         command = COMMANDS.get(name)
-        if command is None:
+        if command is None or not (connection.privileged or name in OPEN):
             return OK
         try:
             return command(self, connection, arguments)
@@ -76,9 +81,8 @@ class Control:
             return ("\n".join(lines) + "\n").encode() + b"\0"
         if arguments[0] == b"set":
             name, value = arguments[1].decode(), number(arguments[2])
-            if name not in QUOTAS or not 0 <= value <= QUOTA_MAX:
-                return OK
-            setattr(self.server, QUOTAS[name], value)
+            if connection.privileged and name in QUOTAS and 0 <= value <= QUOTA_MAX:
+                self.set_quota(QUOTAS[name], value)
             return OK
         if arguments[0] == b"max":
             entries = self.server.tree.all_entries()
@@ -90,6 +94,14 @@ class Control:
         if count == 0:
             return b"dom%d quota: not set\0" % domid
         return b"dom%d quota: %d/%d\0" % (domid, count, self.server.owner_limit(domid))
+
+    def set_quota(self, attribute: str, value: int) -> None:
+        """Sets a quota of all, but of the connections that have one of their own."""
+        old = getattr(self.server, attribute)
+        setattr(self.server, attribute, value)
+        for connection in self.server.connections.values():
+            if getattr(connection, attribute, None) == old:
+                setattr(connection, attribute, value)
 
     def server_quota(self, name: str) -> str:
         """The value of one quota of all domains."""
@@ -135,13 +147,16 @@ class Control:
         needed = max(0, 16 - len(partial)) if len(partial) < 16 else \
             max(0, 16 + int.from_bytes(partial[12:16], "little") - len(partial))
         output = len(other.pending_output)
+        more = [("has_more_input", bool(partial)), ("has_old_output", bool(output)),
+                ("has_new_output", bool(replies + events)),
+                ("has_more_work", bool(partial or output))]
         return (
             f"xenbus: XenBus state: partial_in: {needed} needed, partial_out: {output} bytes, "
             f"pkt_out: {replies + events} packets, BoundedQueue capacity: "
             f"{self.server.max_outstanding + self.server.max_events}, used: "
             f"{{\twatch_event: {events}\tcommand_reply: {replies}}}; overflow queue length: "
-            f"{other.overflowing}, can_input: {'false' if other.blocked else 'true'}, "
-            f"has_more_input: {'true' if partial else 'false'}, "
+            f"{other.overflowing}, can_input: {shown(not other.blocked)}, "
+            + ", ".join(f"{name}: {shown(value)}" for name, value in more) + "."
         ).encode()
 
     def mfn(self, connection: Any, arguments: list[bytes]) -> bytes:
@@ -205,6 +220,9 @@ QUOTAS = {
     "node-size": "quota_maxsize",
     "path-max": "path_max",
 }
+
+#: What anybody may ask for with allow-debug: nothing that changes the daemon.
+OPEN = frozenset((b"print", b"quota", b"watches", b"compact", b"trim", b"txn", b"xenbus", b"mfn"))
 
 #: One row per command.
 COMMANDS: dict[bytes, Callable[[Control, Any, list[bytes]], bytes]] = {
