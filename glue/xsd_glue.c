@@ -316,12 +316,15 @@ static int unmask(xsd_glue *g, const uint32_t *ports, uint32_t n)
     if (!g->evtchn)
         return glue_failed(g, EBADF, "xenevtchn_unmask", "not open");
     if (!g->unmask_by_write) {
+        int err = 0;
+
+        /* A port may have been unbound since it was pending: the others still want it. */
         for (uint32_t i = 0; i < n; i++) {
             errno = 0;
             if (g->ev.unmask(g->evtchn, ports[i]) < 0)
-                return glue_failed_at(g, errno, "xenevtchn_unmask", "port", ports[i]);
+                err = glue_failed_at(g, errno, "xenevtchn_unmask", "port", ports[i]);
         }
-        return 0;
+        return err;
     }
     while (left >= sizeof(*ports)) { /* the device takes a page's worth at once */
         ssize_t done = write(g->evtchn_fd, data, left);

@@ -7,6 +7,8 @@ bytes it speaks of, and between the bytes and advancing an index.  The domain
 is notified once per turn, in finish().
 """
 
+import os
+
 cimport cython
 from libc.stddef cimport size_t
 from libc.string cimport memcpy, memset
@@ -71,12 +73,14 @@ cdef class EventChannels:
 
     def pending(self):
         """Ports that are pending now, at most PORTS_MAX; each is masked until
-        unmask().  An empty list where there is none."""
+        unmask().  An empty list where there is none; OSError."""
         cdef uint32_t ports[PORTS_MAX]
         cdef int n, i
         if self.api == NULL:
             return []
         n = self.api.pending(self.glue, ports, PORTS_MAX)
+        if n < 0:
+            raise OSError(-n, "pending event channels: " + os.strerror(-n))
         return [ports[i] for i in range(n)]
 
     def unmask(self, list pending not None):
