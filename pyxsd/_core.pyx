@@ -577,6 +577,7 @@ cdef class Server(Hub):
         self.work = self.tree
         self.live = True
         self.fresh = NULL
+        self.effect.fires = self.effect.wrote = False
         if self.tx_id and type != XS_WATCH and type != XS_UNWATCH:
             txn = c.transactions.get(self.tx_id)
             if txn is None:

@@ -408,14 +408,11 @@ cdef class Hub:
             return 0
         if buffer_len(&c.out.buf):
             self.touch(c)
-        if c.bad or c.stalled:
-            # Not read from, but a fresh start is always granted.
-            if c.transport.asks_restart():
-                c.bad = False
-                return self._restart(c)
-            if c.bad:
-                return 0
-        return self._serve(c)
+        if not c.socket and c.transport.asks_restart():
+            # A fresh start is granted to whoever is not read from, too.
+            c.bad = False
+            return self._restart(c)
+        return 0 if c.bad else self._serve(c)
 
     cdef int _restart(self, Connection c) except -1:
         """The client wants to begin anew on the same connection."""

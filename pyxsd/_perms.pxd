@@ -32,7 +32,8 @@ cdef struct Actor:
 # malformed or empty (and with MemoryError set where memory ran out).
 cdef Perms *perms_parse(const char *p, size_t n) except? NULL
 cdef Perms *perms_simple(int64_t owner, int access) except NULL
-# The list without the entries of a domain; the owner stays.  A new reference.
+# The list without the entries of a domain; where it is the owner, nobody
+# (domid -1) owns instead.  A new reference.
 cdef Perms *perms_without(Perms *perms, int64_t domid) except NULL
 cdef bint perms_mention(const Perms *perms, int64_t domid) noexcept nogil
 # The text form, entries ended by sep ("n5\0r0\0") or only parted by it.

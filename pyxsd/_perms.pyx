@@ -81,10 +81,12 @@ cdef Perms *perms_without(Perms *perms, int64_t domid) except NULL:
     for i in range(1, perms.count):
         if perms.entry[i].domid != domid:
             kept += 1
-    if kept == perms.count:
+    if kept == perms.count and perms.entry[0].domid != domid:
         return perms_ref(perms)
     copy = _new(kept)
     copy.entry[0] = perms.entry[0]
+    if copy.entry[0].domid == domid:
+        copy.entry[0].domid = -1
     kept = 1
     for i in range(1, perms.count):
         if perms.entry[i].domid != domid:

@@ -217,10 +217,12 @@ class Domains:
             self.server.forget_domain(domid)
 
     def _unbind(self, domain: Domain) -> None:
-        if self.by_port.pop(domain.port, None) is None:
+        # Xen gives the port to another domain at once: forget the number first.
+        port, domain.port, domain.transport.port = domain.port, 0, 0
+        if self.by_port.pop(port, None) is None:
             return
         try:
-            self.xen.unbind(domain.port)
+            self.xen.unbind(port)
         except OSError as error:
             self.log("error", "domain", f"domain {domain.domid}: {error.strerror}")
 

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The judge of the system test, and its archives, without any machine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from realxen import checks, packages
+from realxen.cpio import Archive
+
+
+def known_failures(daemon: str, planned: set[str]) -> set[str]:
+    """Return those of the planned checks that the daemon must fail."""
+    pattern = checks.KNOWN_FAILURES.get(daemon)
+    return {name for name in planned if pattern and pattern.fullmatch(name)}
+
+
+def log_of(names: set[str], failed: set[str], end: str = "SYSTEM END 0") -> str:
+    """Return a serial log in which these checks were made."""
+    lines = [f"CHECK {name} {'fail why' if name in failed else 'ok'}" for name in sorted(names)]
+    return "\n".join(["(XEN) booting", *lines, end]) + "\n"
+
+
+PLANS = [
+    (daemon, start, size)
+    for daemon in ("pyxsd", "oxenstored", "cxenstored")
+    for start in ("debian", "launch")
+    for size in ("quick", "full")
+]
+
+
+@pytest.mark.parametrize(("daemon", "start", "size"), PLANS)
+def test_a_complete_run_is_good(daemon: str, start: str, size: str) -> None:
+    """All planned checks, all as they must be."""
+    planned = checks.plan(daemon, start, size)
+    log = log_of(planned, known_failures(daemon, planned))
+    assert checks.verdict(log, daemon, start, size) == []
+
+
+@pytest.mark.parametrize("daemon", ["pyxsd", "oxenstored", "cxenstored"])
+def test_failures_are_told(daemon: str) -> None:
+    """A failed, a missing, an unknown check, an early end, a difference that is none."""
+    planned = checks.plan(daemon, "debian", "quick")
+    known = known_failures(daemon, planned)
+    table = [
+        (log_of(planned, known | {"end.alive"}), "end.alive: why"),
+        (log_of(planned - {"g1.network"}, known), "1 missing: g1.network"),
+        (log_of(planned | {"g9.new"}, known), "g9.new: nobody expected this check"),
+        (log_of(planned, known, "SYSTEM END 1"), "dom0 did not come to its end"),
+        (
+            log_of(planned, known - {"g1-first.parts"}),
+            f"g1-first.parts: passed, but {daemon} is known to fail it",
+        ),
+    ]
+    for log, complaint in table:
+        assert checks.verdict(log, daemon, "debian", "quick") == [complaint]
+
+
+def test_a_check_that_passes_once_and_fails_once_is_told() -> None:
+    """A guest that boots twice makes its checks twice; each counts."""
+    planned = checks.plan("pyxsd", "debian", "full")
+    log = "CHECK g1.network fail no answer\n" + log_of(planned, known_failures("pyxsd", planned))
+    assert checks.verdict(log, "pyxsd", "debian", "full") == ["g1.network: no answer"]
+
+
+def test_a_guest_that_is_cut_short_must_not_fail_before() -> None:
+    """Its checks may come or not; one that comes counts."""
+    planned = checks.plan("pyxsd", "debian", "full")
+    rest = log_of(planned, known_failures("pyxsd", planned))
+    table = [
+        ("CHECK g2-cut.values ok\n", []),
+        ("CHECK g2-cut.values fail no\n", ["g2-cut.values: no"]),
+    ]
+    for line, complaints in table:
+        assert checks.verdict(line + rest, "pyxsd", "debian", "full") == complaints
+
+
+def test_archives_are_read_by_cpio(tmp_path: Path) -> None:
+    """What cpio unpacks is what was put in; the last entry of a path wins."""
+    if shutil.which("cpio") is None:
+        pytest.skip("cpio is not installed")
+    source = tmp_path / "source"
+    source.write_bytes(b"from a file")
+    archive = Archive()
+    archive.file("/a/b/first", b"old")
+    archive.file("/a/b/first", b"some bytes", 0o640)
+    archive.file("a/second", source)
+    archive.link("/a/link", "b/first")
+    archive.directory("/empty")
+    size = archive.write(tmp_path / "test.cpio")
+    assert size == (tmp_path / "test.cpio").stat().st_size
+    target = tmp_path / "unpacked"
+    target.mkdir()
+    with (tmp_path / "test.cpio").open("rb") as packed:
+        subprocess.run(["cpio", "-id", "--quiet"], stdin=packed, cwd=target, check=True)
+    found = {str(path.relative_to(target)) for path in target.rglob("*")}
+    assert found == {"a", "a/b", "a/b/first", "a/second", "a/link", "empty"}
+    assert (target / "a/link").read_bytes() == b"some bytes"
+    assert (target / "a/b/first").stat().st_mode & 0o777 == 0o640
+    assert (target / "a/second").read_bytes() == b"from a file"
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that must be installed is asked for, with its package; nothing is downloaded."""
+    monkeypatch.setitem(packages.SOURCES, "usr/bin/no-such-program", "qemu-system-x86")
+    with pytest.raises(packages.MissingError, match="apt-get install qemu-system-x86"):
+        packages.find("usr/bin/no-such-program")
+    with pytest.raises(packages.MissingError, match="/usr/bin/nobody-knows-it is missing"):
+        packages.find("usr/bin/nobody-knows-it")
