@@ -35,7 +35,8 @@ from pyxsd._wire cimport (
     XS_DIRECTORY_PART, XS_ERROR, XS_GET_DOMAIN_PATH, XS_GET_FEATURE, XS_GET_PERMS, XS_GET_QUOTA,
     XS_INTRODUCE, XS_IS_DOMAIN_INTRODUCED, XS_MKDIR, XS_READ, XS_RELEASE, XS_RESET_WATCHES,
     XS_RESUME, XS_RM, XS_SET_FEATURE, XS_SET_PERMS, XS_SET_QUOTA, XS_SET_TARGET,
-    XS_TRANSACTION_END, XS_TRANSACTION_START, XS_TYPES, XS_UNWATCH, XS_WATCH, XS_WRITE,
+    XS_TRANSACTION_END, XS_TRANSACTION_START, XS_TYPES, XS_UNWATCH, XS_WATCH,
+    XS_WATCH_EVENT, XS_WRITE,
     buffer_free, buffer_put, lenient_int, status_name,
     status_of_name, strict_int,
 )
@@ -435,6 +436,8 @@ _row_set(XS_WRITE, _h_write, _CHANGES)
 _row_set(XS_MKDIR, _h_mkdir, _CHANGES)
 _row_set(XS_RM, _h_rm, _CHANGES)
 _row_set(XS_SET_PERMS, _h_set_perms, _CHANGES)
+_row_set(XS_WATCH_EVENT, NULL, ROW_REPLAY)
+_row_set(XS_ERROR, NULL, ROW_REPLAY)
 _row_set(XS_IS_DOMAIN_INTRODUCED, _h_is_introduced, _SPECIAL | ROW_DATA)
 _row_set(XS_RESUME, _h_resume, _SPECIAL)
 _row_set(XS_SET_TARGET, _h_set_target, ROW_PRIVILEGED)
@@ -651,7 +654,8 @@ cdef class Server(Hub):
                 or (row.flags & ROW_LOG_READ and not self.log.read_ops) \
                 or (row.flags & ROW_LOG_SPECIAL and not self.log.special_ops):
             return 0
-        return self.log.line(label, tx_id, op_label(type), p, n)
+        return self.log.line(label, tx_id, op_label(type if row.handler != NULL else XS_TYPES),
+                             p, n)
 
     cdef int _note(self, Transaction txn, const Row *row, uint32_t type, int status) except -1:
         """What a request in a transaction read and wrote."""

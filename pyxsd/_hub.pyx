@@ -88,6 +88,11 @@ cdef class Connection:
         return self.out.replies, self.out.events
 
     @property
+    def has_output(self):
+        """Is there something queued?"""
+        return buffer_len(&self.out.buf) > 0
+
+    @property
     def overflowing(self):
         """Events caused by this connection that found no room anywhere."""
         return sum(len(events) for events in self.overflow.values())
@@ -370,33 +375,33 @@ cdef class Hub:
 
     # -- input ----------------------------------------------------------------
 
-    def serve_ready(self, Poller poller not None, dict connections not None):
-        """Serves all ready descriptors that have a connection (fd: Connection)
-        and flushes; the others as a list, and then without flushing.
+    def serve_ready(self, Poller poller not None, dict connections not None,
+                    dict handlers not None):
+        """A turn: calls the handlers (fd: callable) of ready descriptors, then
+        serves those that have a connection (fd: Connection), and flushes.
 
-        more, and what take_changed() gives, are to be looked at afterwards
-        where attention says so.
+        Handlers go first: what the event channels tell of a domain's death
+        must be known before a toolstack's next request.  Afterwards attention
+        says whether more and take_changed() are to be looked at.
         """
         cdef int i
         cdef object c
-        cdef list others = None
         self.begin_turn(poller.wall, poller.now)
         for i in range(poller.count):
+            handler = handlers.get(poller.ready[i].data.fd)
+            if handler is not None:
+                handler()
+        for i in range(poller.count):
             c = connections.get(poller.ready[i].data.fd)
-            if c is not None:
-                if poller.ready[i].events & HANGUP and (<Connection>c).stalled:
-                    # It went away while it was not served; nobody waits for
-                    # what it may still have asked.
-                    self._close(<Connection>c)
-                else:
-                    self._service(<Connection>c)
-            elif others is None:
-                others = [poller.ready[i].data.fd]
+            if c is None:
+                continue
+            if poller.ready[i].events & HANGUP and (<Connection>c).stalled:
+                # It went away while it was not served; nobody waits for what
+                # it may still have asked.
+                self._close(<Connection>c)
             else:
-                others.append(poller.ready[i].data.fd)
-        if others is None:
-            self.flush()
-        return others
+                self._service(<Connection>c)
+        self.flush()
 
     def service(self, Connection c not None):
         """Serves what a client has sent, one turn's worth; its output goes out

@@ -91,7 +91,8 @@ class Daemon:
         """Serves until SIGTERM."""
         self._install_signals()
         self.after(PERIODIC, self._periodic)
-        server, poller, connections = self.server, self.poller, self.connections
+        server, poller = self.server, self.poller
+        connections, handlers = self.connections, self.handlers
         log, persistent = server.log, self.config.persistent
         while not self.stopping:
             try:
@@ -105,13 +106,7 @@ class Daemon:
                     if log.lines:
                         self._write_access_log()
                     poller.sleep(self.due - poller.now)
-                others = server.serve_ready(poller, connections)
-                if others is not None:
-                    for fd in others:
-                        handler = self.handlers.get(fd)
-                        if handler is not None:
-                            handler()
-                    server.flush()
+                server.serve_ready(poller, connections, handlers)
                 if server.attention:
                     self._apply(server.take_changed())
             except Exception:

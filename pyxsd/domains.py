@@ -64,7 +64,7 @@ class Domains:
         """Connects domain 0's own ring; OSError or ValueError where it cannot be."""
         with open(port_file, "rb") as file:
             text = file.read(64).strip()
-        if not text.isdigit():
+        if not text.isdigit() or not 0 < int(text) < 1 << 32:
             raise ValueError(f"{port_file}: not a port number: {text[:32]!r}")
         domain = Domain(0, 0, int(text))
         domain.page = self.xen.map_file(page_file)
@@ -79,6 +79,10 @@ class Domains:
     def introduce(self, connection: Any, domid: int, mfn: int, port: int) -> None:
         """INTRODUCE: maps the page, binds the port, connects; RequestError."""
         known = self.table.get(domid)
+        if known is not None and self._is_another(known):
+            # Its death was not told yet, and the domid is in use again.
+            self._bury([domid], [domid])
+            known = None
         if known is not None:
             self._introduce_again(known, connection, mfn, port)
             return
@@ -186,11 +190,22 @@ class Domains:
                 told.append(domid)
             else:
                 self.down.discard(domid)
+        self._bury(dead, told)
+
+    def _bury(self, dead: list[int], told: list[int]) -> None:
+        """Forgets dead domains, and tells of them and of those that shut down."""
         if dead:
             self.log("info", "domain", "dead: " + " ".join(map(str, dead)))
             self._forget(dead)
         if told:
             self.server.fire_special(RELEASED, told)
+
+    def _is_another(self, domain: Domain) -> bool:
+        """Has the domid got a new domain since it was introduced?"""
+        if not domain.unique_id:
+            return False
+        unique_id = self._unique_id(domain.domid)
+        return unique_id not in (0, domain.unique_id)
 
     def _to_ask(self) -> list[int]:
         """The introduced domains that may have changed."""
@@ -242,22 +257,26 @@ class Domains:
             return False
         service, by_port = self.server.service, self.by_port
         changed = False
-        for port in ports:
-            connection = by_port.get(port)
-            if connection is not None:
-                service(connection)
-            elif port == self.virq_port:
-                changed = True
-        if changed:
-            self.on_virq()
-        channels.unmask(ports)
+        try:
+            for port in ports:
+                connection = by_port.get(port)
+                if connection is not None:
+                    service(connection)
+                elif port == self.virq_port:
+                    changed = True
+            if changed:
+                self.on_virq()
+        finally:
+            # Whatever happened: a port that stays masked is never heard of again.
+            channels.unmask(ports)
         return True
 
     def scan(self) -> int:
         """Looks at all rings for work that nobody was told of; how many had some."""
         found = 0
         for domain in list(self.table.values()):
-            if domain.transport.has_work():
+            # Room for what is queued may have come without a kick, too.
+            if domain.transport.has_work() or domain.connection.has_output:
                 found += 1
                 self.server.service(domain.connection)
         return found
