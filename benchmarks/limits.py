@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Can this machine hold a scenario's size?  Asked before, so that nothing is killed after."""
+
+from __future__ import annotations
+
+import resource
+
+from .scenarios import Scenario
+
+RESERVE = 64  # descriptors for everything else
+KEEP_FREE = 512 * 1024 * 1024
+
+
+def raise_descriptors() -> int:
+    """Raises this process's limit as far as permitted; the limit."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def available_memory() -> int:
+    """Bytes that can be used without swapping."""
+    with open("/proc/meminfo", encoding="ascii") as info:
+        for line in info:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def objection(scenario: Scenario, size: int, daemons: int, has_standin: bool) -> str:
+    """Why this size cannot be measured here; empty where it can."""
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    needed = int(scenario.fds * size)
+    if needed * (1 if scenario.name == "idle-connections" else daemons) + RESERVE > descriptors:
+        return f"needs {needed} descriptors for each daemon, the limit is {descriptors}"
+    wanted = scenario.memory * size * daemons
+    if wanted and wanted + KEEP_FREE > available_memory():
+        return f"needs {wanted // 2**20} MiB of memory, {available_memory() // 2**20} are free"
+    if scenario.needs == "standin" and not has_standin:
+        return "needs the stand-in Xen"
+    return ""

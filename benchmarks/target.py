@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A daemon under measurement: started by us on the stand-in Xen, or one that runs already."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket as sockets
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Callable
+
+from . import daemons, proc, standin
+from .load import Load
+
+START_LIMIT_S = 30.0
+
+
+class DaemonFailed(Exception):
+    """A daemon that does not start, died or hangs; the text says which and how."""
+
+
+class Target:
+    """One daemon.  `keep` holds what a scenario built in it (connections, engines) until `close`.
+
+    `host` is the stand-in's directory, empty where the daemon runs elsewhere.
+    """
+
+    def __init__(
+        self, name: str, socket: str, pid: int, *, host: str = "", echo: bool = False
+    ) -> None:
+        self.name = name
+        self.socket = socket
+        self.pid = pid
+        self.host = host
+        self.echo = echo
+        self.keep = ExitStack()
+        self.state: dict[str, Any] = {}
+        self.owned = False
+        self.deadline = 0.0  # a preparation must be over by then; 0: no limit
+        self._stop: Callable[[], None] = lambda: None
+
+    def load(self, stall_s: float = 10.0) -> Load:
+        """A load generator for this daemon."""
+        return Load(stall_s=stall_s, echo=self.echo)
+
+    def alive(self) -> None:
+        """DaemonFailed where the process is gone."""
+        if not proc.alive(self.pid):
+            raise DaemonFailed(f"{self.name} died")
+        if self.deadline and time.monotonic() > self.deadline:
+            raise DaemonFailed("the preparation took too long")
+
+    def close(self) -> None:
+        """Lets go of what scenarios kept, and stops the daemon where it is ours."""
+        self.keep.close()
+        self.state.clear()
+        self._stop()
+
+
+def running(path: str) -> Target:
+    """A daemon that serves `path` already.  OSError where nobody listens there."""
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        probe.connect(path)
+        data = probe.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, 12)
+    pid = struct.unpack("=iII", data)[0]
+    name = f"running-{pid}"
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8") as comm:
+            name = comm.read().strip()
+    except OSError:
+        pass
+    return Target(name, path, pid)
+
+
+def start(description: daemons.Description) -> Target:
+    """Starts a daemon in a private directory.  DaemonFailed with its output where it does not."""
+    try:
+        peers = standin.load()
+        libs = "" if description.echo else str(peers.build_standin())
+    except (standin.StandinMissing, RuntimeError, OSError) as error:
+        raise DaemonFailed(f"{description.name}: {error}") from error
+    root = peers.make_root(None)
+    run, host = str(root / "run"), str(root / "host")
+    config = str(root / "daemon.conf")
+    programs = {}
+    for program in peers.NAMES:
+        try:
+            programs[program] = str(peers.find_program(program))
+        except RuntimeError:
+            programs[program] = program
+    places = daemons.places(run, host, config, programs)
+    with open(config, "w", encoding="utf-8") as out:
+        out.writelines(
+            f"{key} = {daemons.fill(value, places)}\n" for key, value in description.config
+        )
+    environment = dict(os.environ)
+    if libs:
+        environment = peers.standin_env(
+            root / "host", root / "run" if description.preload else None
+        )
+    environment["XENSTORED_RUNDIR"] = run
+    environment.update((k, daemons.fill(v, places)) for k, v in description.environment)
+    command = [daemons.fill(word, places) for word in description.command]
+    target = _spawn(description, command, environment, str(root), places)
+    target.host = "" if description.echo else host
+    return target
+
+
+def _spawn(
+    description: daemons.Description,
+    command: list[str],
+    environment: dict[str, str],
+    root: str,
+    places: dict[str, str],
+) -> Target:
+    output = os.path.join(root, "output")
+    socket = daemons.fill(description.socket, places)
+    if shutil.which(command[0]) is None:
+        shutil.rmtree(root, ignore_errors=True)
+        hint = f" ({description.package})" if description.package else ""
+        raise DaemonFailed(f"{description.name}: {command[0]} is not installed{hint}")
+    begin = time.monotonic()
+    with open(output, "wb") as out, _all_cpus():
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd=root,
+        )
+
+    def stop() -> None:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        shutil.rmtree(root, ignore_errors=True)
+
+    try:
+        _wait_ready(process, socket, description, output)
+    except BaseException:  # a Ctrl-C must not leave the daemon behind either
+        stop()
+        raise
+    took = time.monotonic() - begin
+    target = Target(description.name, socket, process.pid, echo=description.echo)
+    target.state["start_s"] = took
+    target.owned, target._stop = True, stop
+    return target
+
+
+def _wait_ready(
+    process: subprocess.Popen[bytes], socket: str, description: daemons.Description, output: str
+) -> None:
+    """Waits until the daemon answers.  DaemonFailed, with what it wrote, where it does not."""
+    begin = time.monotonic()
+    while not _answers(socket, description.echo):
+        status = process.poll()
+        if status is not None or time.monotonic() - begin > START_LIMIT_S:
+            how = "no answer in time" if status is None else f"{status}"
+            with open(output, encoding="utf-8", errors="replace") as written:
+                text = " ".join(written.read()[-600:].split())
+            raise DaemonFailed(f"{description.name} did not start: {how}: {text}")
+        time.sleep(0.001)
+
+
+@contextmanager
+def _all_cpus() -> Iterator[None]:
+    """A daemon sees the whole machine, also where this process is bound to one CPU."""
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+def _answers(path: str, echo: bool) -> bool:
+    """Whether a DIRECTORY of / is answered."""
+    request = struct.pack("=4I", 1, 1, 0, 2) + b"/\0"
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        probe.settimeout(START_LIMIT_S)
+        try:
+            probe.connect(path)
+            probe.sendall(request)
+            reply = probe.recv(4096)
+        except OSError:
+            return False
+    return len(reply) >= 16 and (echo or reply[0] == 1)

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Runs of the harness: what is measured, what is missing and named, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyxsd_bench import cli, daemons, limits, results, runner, scenarios
+
+from .conftest import Server, missing, ok, packet
+
+FAST = ["--seconds", "0.01", "--repeat", "1", "--scale", "0", "-q"]
+FLOOR_SCENARIOS = {s.name for s in scenarios.ALL if s.floor}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> str:
+    return str(tmp_path / "result.json")
+
+
+def measured(path: str) -> set[tuple[str, str]]:
+    return {(s["scenario"], s["daemon"]) for s in results.load(path)["samples"]}
+
+
+def test_the_floor(out: str) -> None:
+    """Without any xenstored: the harness and its compiled parts work, and every figure is there."""
+    assert cli.main(["run", "floor", "floor-poll", "-o", out, *FAST]) == 0
+    result = results.load(out)
+    assert result["complete"]
+    assert measured(out) == {(s, d) for s in FLOOR_SCENARIOS for d in ("floor", "floor-poll")}
+    # In so short a sample the kernel's account of a process that never slept may not move.
+    assert any(s["cpu_us"] > 0 for s in result["samples"] if s["scenario"] == "one-at-a-time")
+    for sample in result["samples"]:
+        if sample["scenario"] == "in-flight-32" and sample["round"] == 0:
+            assert sample["requests"] >= 32
+            assert sample["gen_us"] > 0
+            assert 0 < sample["p50_us"] <= sample["p99_us"] <= sample["max_us"]
+            assert sum(count for _, count in sample["hist"]) == sample["requests"]
+
+
+def test_the_daemons_that_are_here(out: str) -> None:
+    """A smoke run of every scenario against every daemon of this machine."""
+    present = []
+    for name in ("pyxsd", "oxenstored", "xenstored"):
+        command = daemons.built_in(name).command[0].strip("{}")
+        program = daemons.places("", "", "", {}).get(command, command)
+        if shutil.which(program) or list(Path("/usr/lib").glob(f"xen-*/bin/{name}")):
+            present.append(name)
+    if len(present) < 3:
+        missing(f"daemons: only {present} (pip install . ; Debian package xen-utils-4.17)")
+    assert cli.main(["run", *present, "--smoke", "-q", "-o", out]) == 0
+    wanted = {(s.name, name) for s in scenarios.ALL for name in present}
+    assert measured(out) == wanted
+
+
+@pytest.mark.parametrize("options", [
+    ["nosuchdaemon"], ["floor", "--only", "nosuchscenario"], ["floor", "--repeat", "0"],
+    ["floor", "--seconds", "0"], ["floor", "--scale", "2"], ["--socket", "/no/such/socket"],
+    ["/no/such/file.ini"], ["floor", "-o", "/no/such/folder/r.json"],
+])
+def test_bad_options(options: list[str], out: str, capsys: Any) -> None:
+    extra = [] if "-o" in options else ["-o", out]
+    assert cli.main(["run", *options, *extra]) == runner.USAGE
+    assert capsys.readouterr().err.startswith("pyxsd-bench: ")
+
+
+DAEMONS = {
+    "is not there": ("/no/such/program", "is not installed"),
+    "ends at once": ("/bin/false", "did not start: 1"),
+    "says why": ("/bin/sh {config}", "did not start: 7: no grants"),
+}
+
+
+@pytest.mark.parametrize("fault", DAEMONS)
+def test_a_daemon_that_does_not_start(fault: str, out: str, tmp_path: Path) -> None:
+    command, reason = DAEMONS[fault]
+    ini = tmp_path / "d.ini"
+    ini.write_text(f"[daemon]\nname = sick\ncommand = {command}\npreload = no\n"
+                   "[config]\necho no grants; exit 7; x = y\n")
+    status = cli.main(["run", str(ini), "floor", "-o", out, "--only", "churn", *FAST])
+    assert status == runner.MISSING
+    rows = results.load(out)["missing"]
+    assert [row["daemon"] for row in rows] == ["sick"]
+    assert reason in rows[0]["reason"]
+    assert measured(out) == {("churn", "floor")}  # the rest went on
+
+
+def mostly_ok(kind: int, req_id: int, tx_id: int, payload: bytes) -> bytes:
+    """Writes succeed, reads give what was never written."""
+    return ok(kind, req_id, tx_id, payload) if kind != 2 else packet(2, req_id, tx_id, b"else")
+
+
+SICK = {
+    "wrong values": (mostly_ok, "unexpected reply"),
+    "errors": (lambda k, r, t, p: packet(16, r, t, b"EACCES\0"), "EACCES"),
+    "closing": (lambda k, r, t, p: None, "closed the connection"),
+}
+
+
+@pytest.mark.parametrize("fault", SICK)
+def test_errors_are_never_measured(fault: str, out: str, serve: Callable[..., Server]) -> None:
+    """A daemon that answers fast and wrong gives no figures but an exit status."""
+    answer, reason = SICK[fault]
+    server = serve(answer)
+    status = cli.main(["run", "--socket", server.path, "-o", out, "--only", "one-at-a-time", *FAST])
+    assert status == runner.MISSING
+    result = results.load(out)
+    assert result["samples"] == []
+    assert reason in result["missing"][0]["reason"]
+
+
+def test_a_running_daemon_is_cleaned_up_behind(out: str, serve: Callable[..., Server]) -> None:
+    server = serve()
+    cli.main(["run", "--socket", server.path, "-o", out, "--only", "transaction-length", *FAST])
+    assert measured(out)
+    assert (13, 0, b"/bench\0") in server.requests
+
+
+def test_a_running_daemon_gets_no_domains(out: str, serve: Callable[..., Server]) -> None:
+    """Stories would overwrite the trees of a host's real guests."""
+    server = serve()
+    words = [word for s in scenarios.ALL if s.needs for word in ("--only", s.name)]
+    assert {"rings", "boot-storm", "device-models", "hostile-guest"} <= set(words)
+    assert cli.main(["run", "--socket", server.path, "-o", out, *words, *FAST]) == 0
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(("name", "size", "reason"), [
+    ("idle-connections", 10**9, "descriptors"), ("fan-out", 10**9, "descriptors"),
+    ("store-size", 10**9, "MiB of memory"), ("rings", 10, "stand-in"),
+])
+def test_sizes_that_the_machine_cannot_hold(name: str, size: int, reason: str) -> None:
+    scenario = next(s for s in scenarios.ALL if s.name == name)
+    assert reason in limits.objection(scenario, size, 3, False)
+    assert limits.objection(scenario, 1, 1, True) == ""
+
+
+@pytest.mark.parametrize(("scale", "expected"), [
+    (0, [1]), (0.001, [1]), (0.01, [1, 10]), (0.5, [1, 10, 100, 500]),
+    (1, [1, 10, 100, 500, 1000]),
+])
+def test_scale(scale: float, expected: list[int]) -> None:
+    scenario = next(s for s in scenarios.ALL if s.name == "fan-out")
+    assert runner.sizes(scenario, scale) == expected
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.01)
+
+
+def test_ctrl_c_keeps_what_is_done(out: str) -> None:
+    command = [sys.executable, "-m", "pyxsd_bench", "run", "floor", "-o", out, "--seconds", "0.05",
+               "--repeat", "3"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def some() -> bool:
+        return os.path.exists(out) and bool(results.load(out)["samples"])
+
+    try:
+        wait_for(some)
+        process.send_signal(signal.SIGINT)
+        text = process.communicate(timeout=30)[1]
+    finally:
+        process.kill()
+    assert process.returncode == runner.INTERRUPTED
+    assert "interrupted" in text
+    assert "left" in text  # the progress says how long it takes
+    result = results.load(out)
+    assert result["samples"]
+    assert not result["complete"]
+
+
+def test_a_daemon_that_dies_in_the_middle(out: str, tmp_path: Path) -> None:
+    """Killed while it is measured: named, and the next daemon's figures are there."""
+    pid_file = tmp_path / "pid"
+    ini = tmp_path / "d.ini"
+    ini.write_text(
+        "[daemon]\nname = mortal\npreload = no\necho = yes\n"
+        f"command = /bin/sh -c echo${{IFS}}$$>{pid_file};exec${{IFS}}{sys.executable}"
+        "${IFS}-m${IFS}pyxsd_bench.floor${IFS}{run}/socket\n"
+    )
+    command = [sys.executable, "-m", "pyxsd_bench", "run", str(ini), "floor", "-o", out,
+               "--only", "one-at-a-time", "--seconds", "0.3", "--repeat", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+        text = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == runner.MISSING, text
+    result = json.loads(Path(out).read_text())
+    assert result["missing"][0]["daemon"] == "mortal"
+    reason = result["missing"][0]["reason"]
+    known = ("died", "closed", "reset", "Broken", "start: -9")
+    assert any(word in reason for word in known), reason
+    assert ("one-at-a-time", "floor") in measured(out)
