@@ -731,22 +731,26 @@ cdef class Tree:
     cdef bint forget(self, int64_t domid) except -1:
         cdef Walker w
         cdef Node *node
+        cdef Node *above[PATH_PARTS_MAX + 1]     # the nodes on the way down
         cdef Perms *perms
         cdef Path *path
-        cdef list names = [], owned = [], mentioned = []
+        cdef uint32_t i
+        cdef list names, owned = [], mentioned = []
         walk_begin(&w, self.root, False)
         try:
             while True:
                 node = walk_next(&w)
                 if node == NULL:
                     break
-                del names[w.depth:]
-                names.append(node.name[:node.name_len])
+                above[w.depth] = node
+                if not perms_mention(node.perms, domid):
+                    continue
+                names = [above[i].name[:above[i].name_len] for i in range(1, w.depth + 1)]
                 if w.depth and perms_owner(node.perms) == domid:
-                    owned.append(names[1:])
+                    owned.append(names)
                     _walk_skip(&w, node)
-                elif perms_mention(node.perms, domid):
-                    mentioned.append(names[1:])
+                else:
+                    mentioned.append(names)
         finally:
             walk_end(&w)
         path = <Path *>malloc(sizeof(Path))

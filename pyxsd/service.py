@@ -146,9 +146,9 @@ def listen(
 ) -> int:
     """Make the listening socket and return its descriptor (non-blocking, cloexec).
 
-    Its mode is left to the umask.  A stale socket is replaced.  The run directory is made, and locked meanwhile: of two daemons
-    that start together exactly one gets the socket.  AlreadyRunning beside a live xenstored,
-    ServiceError for what the system refuses.
+    Its mode is left to the umask.  A stale socket is replaced.  The run directory is made, and
+    locked meanwhile: of two daemons that start together exactly one gets the socket.
+    AlreadyRunning beside a live xenstored, ServiceError for what the system refuses.
     """
     directory = os.path.dirname(path) or "."
     make_directory(directory)

@@ -70,9 +70,11 @@ class Host:
         self.server.fire_special(b"@introduceDomain", [domid])
 
     def release(self, connection: Any, domid: int) -> None:
+        if domid == 0:
+            raise RequestError("EINVAL")
         gone = self.server.domains.get(domid)
         self.server.forget_domain(domid)
-        if gone is None or domid == 0:
+        if gone is None:
             raise RequestError("EINVAL")
         self.server.disconnect(gone)
         self.server.fire_special(b"@releaseDomain", [domid])

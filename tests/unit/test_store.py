@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The tree: wide and deep, snapshots, permissions, entry counts, what a domain leaves."""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pyxsd._store import Tree, live_counts
+from tests.unit.kit import begin, end, error, ok, recount, write
+from tests.world import ERROR, TYPES, World, packet
+
+Make = Callable[..., Any]
+Shape = list[tuple[tuple[bytes, ...], bytes, bytes]]
+
+
+def shape(tree: Any) -> list[Any]:
+    """All nodes: components, permissions, value."""
+    return list(tree.walk())
+
+
+def later(world: World) -> None:
+    """Time passes, so that what is only kept for a while is let go."""
+    world.now += 10.0
+    world.server.tick(world.now)
+
+
+# -- the tree by itself -------------------------------------------------------
+
+def test_load_and_walk() -> None:
+    tree = Tree()
+    tree.load([b"b"], b"n1\0r2\0", b"vb")
+    tree.load([b"a"], b"b0\0", b"")
+    tree.load([b"b", b"x"], b"w1\0", b"v\0x")
+    assert shape(tree) == [((), [(0, 0)], b""), ((b"a",), [(0, 3)], b""),
+                           ((b"b",), [(1, 0), (2, 1)], b"vb"), ((b"b", b"x"), [(1, 2)], b"v\0x")]
+    assert [names for names, _, _ in tree.walk(True)] == [(), (b"b",), (b"b", b"x"), (b"a",)]
+    assert tree.size == 3 and tree.all_entries() == {0: 1, 1: 2} and tree.entries(1) == 2
+
+
+@pytest.mark.parametrize("names, perms", [([b"x", b"y"], b"n0\0"), ([b"x"], b""),
+                                          ([b"x"], b"q0\0"), ([b"x"], b"n0")])
+def test_load_refuses(names: list[bytes], perms: bytes) -> None:
+    tree = Tree()
+    with pytest.raises(ValueError, match=r"."):
+        tree.load(names, perms, b"")
+    assert tree.size == 0
+
+
+def test_a_walk_holds_a_snapshot(world: World) -> None:
+    """The tree may change, and even go, while it is walked."""
+    for n in range(100):
+        ok(world, "s0", "WRITE", b"/w/%02d\0v" % n)
+    tree = world.server.tree
+    walk = tree.walk()
+    first = [next(walk) for _ in range(5)]
+    ok(world, "s0", "RM", b"/\0")
+    ok(world, "s0", "WRITE", b"/new\0v")
+    rest = [names for names, _, _ in walk]
+    assert len(first) + len(rest) > 105 and (b"w", b"99") in rest and (b"new",) not in rest
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_wide_directories_stay_ordered(make_world: Make, seed: int) -> None:
+    """Insertions and removals in random order, with and without a snapshot held;
+    every state is that of a dictionary."""
+    world: World = make_world(domids=())
+    pick = random.Random(seed)
+    names: dict[bytes, bytes] = {}
+    held: list[tuple[Any, list[bytes]]] = []
+    for round_ in range(4000):
+        if pick.random() < (0.7 if round_ < 2500 else 0.2):
+            name, value = b"n%d" % pick.randrange(3000), b"%d" % round_
+            world.connection("s0")[1].feed(write(b"/wide/" + name, value))
+            names[name] = value
+        else:
+            name = pick.choice(sorted(names)) if names and pick.random() < 0.9 else b"none"
+            world.connection("s0")[1].feed(packet("RM", b"/wide/" + name + b"\0"))
+            names.pop(name, None)
+        world.turn("s0")
+        if round_ % 500 == 100:
+            walk = world.server.tree.walk()
+            held.append((walk, sorted(names)))
+    got = [(path[1], value) for path, _, value in world.server.tree.walk()
+           if path[:1] == (b"wide",) and len(path) == 2]
+    assert got == sorted(names.items())
+    for walk, then in held:
+        assert [path[1] for path, _, _ in walk if path[:1] == (b"wide",) and len(path) == 2] == then
+    world.connection("s0")[1].take()
+    world.rest.clear()
+    recount(world)
+
+
+def test_order_is_by_bytes(world: World) -> None:
+    names = [b"Z", b"a", b"-", b"_", b"@", b"0", b"a-", b"a0", b"aa", b"b", b"aaa"]
+    for name in names:
+        ok(world, "s0", "MKDIR", b"/o/" + name + b"\0")
+    assert ok(world, "s0", "DIRECTORY", b"/o\0").split(b"\0")[:-1] == sorted(names)
+
+
+def test_directory_part_gives_a_wide_directory_whole(world: World) -> None:
+    names = sorted(b"name-%d" % n for n in range(3000))
+    for name in names:
+        ok(world, "s0", "MKDIR", b"/wide/" + name + b"\0")
+    assert error(world, "s0", "DIRECTORY", b"/wide\0") == "E2BIG"
+    found = b""
+    generation = None
+    for _ in range(100):
+        body = ok(world, "s0", "DIRECTORY_PART", b"/wide\0%d\0" % len(found))
+        assert len(body) <= 4096
+        head, _, rest = body.partition(b"\0")
+        assert generation in (None, head)
+        generation = head
+        if rest.endswith(b"\0\0") or rest == b"\0":
+            found += rest[:-1]
+            break
+        found += rest
+    assert found.split(b"\0")[:-1] == names
+    ok(world, "s1", "WRITE", b"/wide/name-5/x\0")
+    assert ok(world, "s0", "DIRECTORY_PART", b"/wide\x000\0").split(b"\0")[0] != generation
+
+
+GENERATIONS = [
+    ("nothing", [], True),
+    ("a sibling", [("WRITE", b"/g2\0v")], True),
+    ("the parent's value", [("WRITE", b"/\0v")], True),
+    ("its value", [("WRITE", b"/g\0v")], False),
+    ("its permissions", [("SET_PERMS", b"/g\0r0\0")], False),
+    ("below it", [("WRITE", b"/g/a/b\0v")], False),
+    ("an equal value below", [("WRITE", b"/g/a\0a")], False),
+    ("a removal below", [("RM", b"/g/a\0")], False),
+    ("a removal of nothing", [("RM", b"/g/none\0")], True),
+    ("a mkdir of what is there", [("MKDIR", b"/g/a\0")], True),
+    ("8 others asked for", [("DIRECTORY_PART", b"/h/%d\x000\0" % n) for n in range(8)], False),
+    ("7 others asked for", [("DIRECTORY_PART", b"/h/%d\x000\0" % n) for n in range(7)], True),
+]
+
+
+@pytest.mark.parametrize("what, changes, same", GENERATIONS, ids=lambda x: str(x)[:30])
+def test_generation_counts(world: World, what: str, changes: list[tuple[str, bytes]],
+                           same: bool) -> None:
+    """Equal exactly where nothing at or below the node was touched in between."""
+    ok(world, "s0", "WRITE", b"/g/a\0a")
+    for n in range(8):
+        ok(world, "s0", "WRITE", b"/h/%d\0v" % n)
+    first = ok(world, "s0", "DIRECTORY_PART", b"/g\x000\0")
+    for type_, payload in changes:
+        ok(world, "s0", type_, payload)
+    again = ok(world, "s0", "DIRECTORY_PART", b"/g\x000\0")
+    assert (first.split(b"\0")[0] == again.split(b"\0")[0]) == same
+
+
+# -- deep trees ---------------------------------------------------------------
+
+DEEP = b"/" + b"/".join([b"a"] * 1500)
+
+
+def deep_world(make_world: Make) -> World:
+    world: World = make_world(quota_path_max=4000)
+    ok(world, "s0", "WRITE", DEEP + b"\0deep")
+    return world
+
+
+def test_paths_of_1500_components(make_world: Make) -> None:
+    world = deep_world(make_world)
+    assert world.server.tree.size > 1500
+    assert ok(world, "s0", "READ", DEEP + b"\0") == b"deep"
+    assert ok(world, "s0", "DIRECTORY", DEEP[:-2] + b"\0") == b"a\0"
+    ok(world, "s0", "SET_PERMS", DEEP + b"\0n1\0")
+    tx_id = begin(world, "s0")
+    ok(world, "s0", "WRITE", DEEP + b"\0again", tx_id)
+    ok(world, "s1", "WRITE", b"/local/x\0")
+    assert end(world, "s0", tx_id) == "OK"
+    ok(world, "s0", "WATCH", DEEP + b"\0t\0")
+    recount(world)
+    assert world.step("s1", "RM", b"/a\0")[1] == {"s0": [DEEP + b"\0t\0"]}
+    assert error(world, "s0", "READ", DEEP + b"\0") == "ENOENT"
+    recount(world)
+
+
+@pytest.mark.parametrize("how", ["rm", "rm root", "transaction", "domain", "with the server"])
+def test_deep_trees_go_without_recursion(make_world: Make, how: str) -> None:
+    """Ten such trees one below the other cannot be written, but 100 beside each other."""
+    world: World = make_world(quota_path_max=4000, quota_maxentity=1 << 30)
+    before = live_counts()["nodes"]
+    for n in range(100):
+        path = b"/" + b"/".join([b"%d" % n, *([b"a"] * 1500)])
+        ok(world, "s0", "WRITE", path + b"\0v")
+    assert live_counts()["nodes"] >= before + 150_000
+    if how == "rm":
+        for n in range(100):
+            ok(world, "s0", "RM", b"/%d\0" % n)
+    elif how == "rm root":
+        ok(world, "s0", "RM", b"/\0")
+    elif how == "transaction":
+        tx_id = begin(world, "s0")
+        ok(world, "s0", "RM", b"/\0", tx_id)
+        assert end(world, "s0", tx_id) == "OK"
+    elif how == "domain":
+        for n in range(100):
+            ok(world, "s0", "SET_PERMS", b"/%d\0n9\0" % n)
+        assert error(world, "s0", "RELEASE", b"9\0") == "EINVAL"
+    else:
+        world.close()
+        assert live_counts()["nodes"] == 0
+        return
+    recount(world)
+    later(world)
+    assert live_counts()["nodes"] < before + 100
+
+
+def test_a_subtree_of_a_deep_chain_owned_by_somebody_goes(make_world: Make) -> None:
+    world = deep_world(make_world)
+    ok(world, "s0", "SET_PERMS", b"/a" * 750 + b"\0n1\0r2\0")
+    ok(world, "s0", "RELEASE", b"1\0")
+    assert error(world, "s0", "READ", DEEP + b"\0") == "ENOENT"
+    assert ok(world, "s0", "READ", b"/a" * 749 + b"\0") == b""
+    recount(world)
+
+
+# -- sharing ------------------------------------------------------------------
+
+def test_snapshots_cost_nothing_and_hold_only_what_differs(world: World) -> None:
+    for n in range(2000):
+        ok(world, "s0", "WRITE", b"/big/%d/%d\0v" % (n % 50, n))
+    before = live_counts()
+    ids = [begin(world, "s0") for _ in range(100)]
+    assert live_counts()["nodes"] == before["nodes"]
+    for tx_id in ids:
+        ok(world, "s0", "WRITE", b"/big/7/new\0v", tx_id)
+    # Each has its own "/", "big", "7" and "new".
+    assert live_counts()["nodes"] == before["nodes"] + 400
+    for tx_id in ids:
+        assert end(world, "s0", tx_id, b"F") == "OK"
+    later(world)
+    assert live_counts() == before
+
+
+def test_without_snapshots_nothing_is_copied(world: World) -> None:
+    ok(world, "s0", "WRITE", b"/x/y\0v")
+    before = live_counts()
+    for n in range(100):
+        ok(world, "s0", "WRITE", b"/x/y\0%d" % n)
+        assert live_counts() == before
+
+
+def test_no_reference_cycles_hold_a_server(make_world: Make) -> None:
+    """All goes by counting references: the daemon runs without the cyclic collector."""
+    from tests.leaks import differences
+    from tests.leaks import live_counts as all_counts
+    before = all_counts()
+    gc.collect()
+    gc.disable()
+    try:
+        world: World = make_world()
+        for who in ("s0", "d1"):
+            ok(world, who, "WATCH", b"x\0t\0")
+            tx_id = begin(world, who)
+            ok(world, who, "WRITE", b"x\0v", tx_id)
+            begin(world, who)
+            ok(world, "s1", "WRITE", b"/local/domain/1/y\0v")
+            assert end(world, who, tx_id) == "OK"
+            world.connection(who)[1].room = 0
+        for n in range(3000):
+            world.feed("s1", write(b"/local/domain/1/x/%d" % n))
+        ok(world, "s2", "DIRECTORY_PART", b"/\x000\0")
+        ok(world, "s2", "RELEASE", b"1\0")
+        world.close()
+        del world
+        assert differences(before, all_counts()) == {}
+    finally:
+        gc.enable()
+
+
+def test_the_leak_check_sees_what_is_left(make_world: Make) -> None:
+    """Each kind of object is counted while it lives, and gone after it."""
+    from tests.leaks import differences
+    from tests.leaks import live_counts as all_counts
+    before = all_counts()
+    world: World = make_world()
+    ok(world, "s0", "WATCH", b"/a\0t\0")
+    begin(world, "s0")
+    ok(world, "s0", "WRITE", b"/a\0v")
+    left = differences(before, all_counts())
+    assert {kind for kind, n in left.items() if n > 0} == set(before)
+    world.close()
+    assert differences(before, all_counts()) == {}
+
+
+# -- permissions, quotas ------------------------------------------------------
+
+@pytest.mark.parametrize("who", ["d1", "d2"])
+def test_perms_activate_false_checks_no_node(make_world: Make, who: str) -> None:
+    world: World = make_world(perms_activate=False)
+    ok(world, "s0", "WRITE", b"/p\0secret")
+    assert ok(world, who, "READ", b"/p\0") == b"secret"
+    ok(world, who, "WRITE", b"/q\0v")
+    ok(world, who, "SET_PERMS", b"/q\0r0\0")
+    # What only domain 0 may do stays so: requests, and giving nodes away.
+    assert error(world, who, "SET_PERMS", b"/q\0r1\0") == "EACCES"
+    assert error(world, who, "IS_DOMAIN_INTRODUCED", b"1\0") == "EACCES"
+
+
+def test_target_gives_both_rights_until_it_disconnects(world: World) -> None:
+    ok(world, "s0", "WRITE", b"/t2\0v")
+    ok(world, "s0", "SET_PERMS", b"/t2\0n2\0")
+    assert error(world, "d1", "READ", b"/t2\0") == "EACCES"
+    ok(world, "s0", "SET_TARGET", b"1\x002\0")
+    assert ok(world, "d1", "READ", b"/t2\0") == b"v"
+    ok(world, "d1", "WRITE", b"own\0v")
+    ok(world, "d1", "SET_PERMS", b"/t2\0n2\0r3\0")
+    assert error(world, "d1", "SET_PERMS", b"/t2\0n1\0") == "EACCES"
+    ok(world, "s0", "SET_TARGET", b"1\x003\0")
+    ok(world, "d1", "READ", b"/t2\0")
+    assert error(world, "d1", "WRITE", b"/t2\0v") == "EACCES"
+    ok(world, "s0", "SET_TARGET", b"1\x000\0")
+    assert ok(world, "d1", "IS_DOMAIN_INTRODUCED", b"1\0") == b"T\0"
+    # Paths stay relative to its own domain, and DIRECTORY_PART stays refused.
+    assert ok(world, "d1", "READ", b"own\0") == b"v"
+    assert error(world, "d1", "DIRECTORY_PART", b"/\x000\0") == "EINVAL"
+    ok(world, "s0", "RELEASE", b"1\0")
+    world.introduce(1)
+    assert error(world, "d1", "IS_DOMAIN_INTRODUCED", b"1\0") == "EACCES"
+
+
+def test_a_new_node_takes_its_parents_permissions_whole(world: World) -> None:
+    ok(world, "s0", "MKDIR", b"/p\0")
+    ok(world, "s0", "SET_PERMS", b"/p\0n2\0b1\0r3\0")
+    ok(world, "d1", "WRITE", b"/p/a/b\0v")
+    for path in (b"/p/a", b"/p/a/b"):
+        assert ok(world, "s0", "GET_PERMS", path + b"\0") == b"n2\0b1\0r3\0"
+    assert world.server.tree.entries(2) == 4 and world.server.tree.entries(1) == 1
+
+
+def test_implicit_parents_stay_where_the_request_fails(make_world: Make) -> None:
+    world: World = make_world(quota_maxentity=4, quota_maxsize=4)
+    assert error(world, "d1", "WRITE", b"a/b\x0012345") == "E2BIG"
+    assert ok(world, "d1", "DIRECTORY", b"a\0") == b""
+    assert error(world, "d1", "WRITE", b"c/d/e/f\0v") == "EQUOTA"
+    assert ok(world, "d1", "DIRECTORY", b"c/d\0") == b""
+    assert world.server.tree.entries(1) == 4
+    recount(world)
+
+
+def test_quota_off(make_world: Make) -> None:
+    world: World = make_world(quota_activate=False, quota_maxentity=1, quota_maxsize=1)
+    ok(world, "d1", "WRITE", b"a/b/c\0long value")
+    assert world.ask("d1", "TRANSACTION_START", b"\0")[0] == TYPES["TRANSACTION_START"]
+    assert world.ask("d1", "READ", b"none\0")[0] == ERROR
+
+
+def test_counts_move_with_owners(world: World) -> None:
+    ok(world, "s0", "WRITE", b"/c/a\0v")
+    ok(world, "s0", "SET_PERMS", b"/c/a\0n1\0")
+    assert world.server.tree.entries(1) == 2
+    ok(world, "s0", "SET_PERMS", b"/c/a\0n2\0")
+    assert (world.server.tree.entries(1), world.server.tree.entries(2)) == (1, 2)
+    ok(world, "s0", "RM", b"/c\0")
+    assert (world.server.tree.entries(1), world.server.tree.entries(2)) == (1, 1)
+    recount(world)
+    # The root does not count for its owner.
+    ok(world, "s0", "SET_PERMS", b"/\0n2\0")
+    assert world.server.tree.entries(2) == 1
+    recount(world)
+
+
+def test_many_owners(world: World) -> None:
+    """The table of counts grows and shrinks."""
+    for n in range(2000):
+        ok(world, "s0", "WRITE", b"/o/%d\0" % n)
+        ok(world, "s0", "SET_PERMS", b"/o/%d\0n%d\0" % (n, n * 7919 % 32749))
+    recount(world)
+    for n in range(0, 2000, 3):
+        ok(world, "s0", "RM", b"/o/%d\0" % n)
+    recount(world)
+    ok(world, "s0", "RM", b"/o\0")
+    recount(world)
+
+
+# -- what a domain leaves -----------------------------------------------------
+
+def test_release_removes_nodes_and_entries(world: World) -> None:
+    for path, text in ((b"/k", b"n0\0r1\0w2\0"), (b"/k/theirs", b"n1\0"),
+                       (b"/k/theirs/zero", b"n0\0"), (b"/k/two", b"n2\0b1\0r1\0"),
+                       (b"/", b"n0\0r1\0"), (b"@releaseDomain", b"n0\0r1\0")):
+        ok(world, "s0", "WRITE", path + b"\0")
+        ok(world, "s0", "SET_PERMS", path + b"\0" + text)
+    ok(world, "s1", "WATCH", b"/\0t\0")
+    world.drain("s1")
+    assert world.step("s0", "RELEASE", b"1\0")[1] == {}
+    perms = {b"/" + b"/".join(names): found for names, found, _ in world.server.tree.walk()}
+    assert perms[b"/k"] == [(0, 0), (2, 2)]
+    assert perms[b"/k/two"] == [(2, 0)]
+    assert perms[b"/"] == [(0, 0)] and perms[b"/@releaseDomain"] == [(0, 0)]
+    assert b"/k/theirs" not in perms and b"/local/domain/1" not in perms
+    assert all(domid != 1 for found in perms.values() for domid, _ in found)
+    recount(world)

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Watches: what matches, who may see it, special watches, and many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.unit.kit import begin, end, error, events, ok, watch
+from tests.world import World, packet
+
+Make = Callable[..., Any]
+
+
+class Match(NamedTuple):
+    """A watch, a change, and the path of its event (None: no event)."""
+    path: bytes
+    depth: bytes
+    type: str
+    payload: bytes
+    event: bytes | None
+
+
+# The store: /a/b/c.  Watches are d1's, whose home is /local/domain/1; all is readable.
+MATCHES = [
+    Match(b"/a", b"", "WRITE", b"/a\0v", b"/a"),
+    Match(b"/a", b"", "WRITE", b"/a/b/c\0v", b"/a/b/c"),
+    Match(b"/a", b"", "WRITE", b"/a/n/m\0v", b"/a/n/m"),
+    Match(b"/a", b"", "WRITE", b"/ab\0v", None),
+    Match(b"/a/b", b"", "WRITE", b"/a\0v", None),
+    Match(b"/", b"", "WRITE", b"/a/b/c\0v", b"/a/b/c"),
+    Match(b"/", b"0\0", "WRITE", b"/a\0v", None),
+    Match(b"/", b"1\0", "WRITE", b"/a\0v", b"/a"),
+    Match(b"/", b"1\0", "WRITE", b"/a/b\0v", None),
+    Match(b"/a", b"0\0", "WRITE", b"/a\0v", b"/a"),
+    Match(b"/a", b"0\0", "WRITE", b"/a/b\0v", None),
+    Match(b"/a", b"1\0", "WRITE", b"/a/b\0v", b"/a/b"),
+    Match(b"/a", b"1\0", "WRITE", b"/a/b/c\0v", None),
+    Match(b"/a", b"00001\0", "WRITE", b"/a/b\0v", b"/a/b"),
+    Match(b"/a", b"4294967296\0", "WRITE", b"/a/b/c\0v", b"/a/b/c"),
+    Match(b"/a", b"", "MKDIR", b"/a/n\0", b"/a/n"),
+    Match(b"/a", b"", "MKDIR", b"/a/b\0", None),
+    Match(b"/a", b"", "SET_PERMS", b"/a/b\0r0\0", b"/a/b"),
+    Match(b"/a", b"", "RM", b"/a/b\0", b"/a/b"),
+    Match(b"/a", b"", "RM", b"/a/none\0", None),
+    Match(b"/a/b/c", b"", "RM", b"/a\0", b"/a/b/c"),
+    Match(b"/a/b/c", b"0\0", "RM", b"/a\0", b"/a/b/c"),
+    Match(b"/a/b/none", b"", "RM", b"/a\0", b"/a/b/none"),
+    Match(b"/a/b/none/none", b"", "RM", b"/a\0", None),
+    Match(b"/a/b", b"", "WRITE", b"/a\0v", None),
+    Match(b"/a/b", b"", "SET_PERMS", b"/a\0r0\0", None),
+    Match(b"x", b"", "WRITE", b"/local/domain/1/x/y\0v", b"x/y"),
+    Match(b"x", b"0\0", "WRITE", b"/local/domain/1/x/y\0v", None),
+    Match(b"/local/domain/1/x", b"", "WRITE", b"/local/domain/1/x/y\0v",
+          b"/local/domain/1/x/y"),
+    Match(b"x/y", b"", "RM", b"/local/domain/1\0", b"x/y"),
+    Match(b"x", b"", "WRITE", b"/x\0v", None),
+    Match(b"/", b"", "WRITE", b"/\0v", None),
+    Match(b"/", b"", "SET_PERMS", b"/\0r0\0", None),
+    Match(b"/", b"", "RM", b"/\0", None),
+    Match(b"/", b"", "MKDIR", b"/\0", None),
+    Match(b"/a", b"", "RM", b"/\0", b"/a"),
+    Match(b"/@introduceDomain", b"", "WRITE", b"@introduceDomain\0v", b"/@introduceDomain"),
+    Match(b"/", b"", "WRITE", b"@introduceDomain\0v", b"/@introduceDomain"),
+    Match(b"@introduceDomain", b"", "WRITE", b"@introduceDomain\0v", None),
+    Match(b"@introduceDomain", b"", "RM", b"/\0", None),
+]
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["plain", "transaction"])
+@pytest.mark.parametrize("case", MATCHES, ids=repr)
+def test_match(make_world: Make, case: Match, inside: bool) -> None:
+    world: World = make_world(domids=(1,))
+    for path in (b"/", b"/a", b"/a/b", b"/a/b/c", b"/local/domain/1", b"/local/domain/1/x",
+                 b"@introduceDomain"):
+        ok(world, "s0", "WRITE", path + b"\0")
+        ok(world, "s0", "SET_PERMS", path + b"\0r0\0")
+    watch(world, "d1", case.path, b"tok", case.depth)
+    tx_id = begin(world, "s0") if inside else 0
+    ok(world, "s0", case.type, case.payload, tx_id)
+    if inside:
+        assert events(world, "d1") == []
+        assert end(world, "s0", tx_id) == "OK"
+    assert events(world, "d1") == ([] if case.event is None else [(case.event, b"tok")])
+
+
+class Sight(NamedTuple):
+    """Who sees a change: permissions of /p and /p/k (None: not there), what is done
+    to /p/k, and whether domain 1 is told."""
+    parent: bytes
+    node: bytes | None
+    type: str
+    payload: bytes
+    told: bool
+
+
+SIGHTS = [
+    Sight(b"n0", b"r0", "WRITE", b"v", True),
+    Sight(b"r0", b"n0", "WRITE", b"v", True),
+    Sight(b"n0", b"n0", "WRITE", b"v", False),
+    Sight(b"w0", b"w0", "WRITE", b"v", False),
+    Sight(b"n0", b"n0\0r1", "WRITE", b"v", True),
+    Sight(b"n0", b"n0\0w1", "WRITE", b"v", False),
+    Sight(b"n0", b"n1", "WRITE", b"v", True),
+    Sight(b"n0", None, "WRITE", b"v", False),
+    Sight(b"r0", None, "WRITE", b"v", True),
+    Sight(b"n0", b"r0", "RM", b"", True),
+    Sight(b"r0", b"n0", "RM", b"", True),
+    Sight(b"n0", b"n0", "RM", b"", False),
+    Sight(b"n0", b"n0", "SET_PERMS", b"r0\0", True),
+    Sight(b"n0", b"r0", "SET_PERMS", b"n0\0", True),
+    Sight(b"n0", b"n0", "SET_PERMS", b"n0\0r2\0", False),
+    Sight(b"n0", b"n0", "SET_PERMS", b"n0\0r1\0", True),
+]
+
+
+@pytest.mark.parametrize("checks", [True, False])
+@pytest.mark.parametrize("case", SIGHTS, ids=repr)
+def test_who_may_see_an_event(make_world: Make, case: Sight, checks: bool) -> None:
+    world: World = make_world(domids=(1,), perms_watch_activate=checks)
+    ok(world, "s0", "MKDIR", b"/p\0")
+    ok(world, "s0", "SET_PERMS", b"/p\0" + case.parent + b"\0")
+    if case.node:
+        ok(world, "s0", "MKDIR", b"/p/k\0")
+        ok(world, "s0", "SET_PERMS", b"/p/k\0" + case.node + b"\0")
+    watch(world, "d1", b"/p")
+    ok(world, "s0", case.type, b"/p/k\0" + case.payload)
+    told = case.told or not checks
+    assert events(world, "d1") == ([(b"/p/k", b"t")] if told else [])
+    assert world.server.refused == (0 if told else 1)
+
+
+def test_without_watch_checks_root_changes_are_told(make_world: Make) -> None:
+    world: World = make_world(perms_watch_activate=False)
+    watch(world, "d1", b"/")
+    ok(world, "s0", "WRITE", b"/\0v")
+    assert events(world, "d1") == [(b"/", b"t")]
+
+
+def test_several_watches_are_each_told(make_world: Make) -> None:
+    world: World = make_world()
+    for path, token in ((b"/", b"1"), (b"/a", b"2"), (b"/a", b"3"), (b"/a/b", b"4")):
+        watch(world, "s0", path, token)
+    ok(world, "s1", "WRITE", b"/a/b\0v")
+    assert sorted(events(world, "s0")) == [(b"/a/b", b"%d" % n) for n in (1, 2, 3, 4)]
+
+
+def test_unwatch_ends_only_that_watch(make_world: Make) -> None:
+    world: World = make_world()
+    for token in (b"1", b"2"):
+        watch(world, "s0", b"/a", token)
+        watch(world, "s1", b"/a", token)
+    ok(world, "s0", "UNWATCH", b"/a\x001\0")
+    assert error(world, "s0", "UNWATCH", b"/a\x001\0") == "ENOENT"
+    ok(world, "s2", "WRITE", b"/a\0v")
+    assert events(world, "s0") == [(b"/a", b"2")]
+    assert sorted(events(world, "s1")) == [(b"/a", b"1"), (b"/a", b"2")]
+
+
+def test_watch_is_told_at_once_when_the_node_is_not_there(make_world: Make) -> None:
+    world: World = make_world()
+    assert world.step("d1", "WATCH", b"/none/of/this\0t\0")[1] == {"d1": [b"/none/of/this\0t\0"]}
+
+
+# -- special watches ----------------------------------------------------------
+
+SPECIAL_WATCHES = [
+    (b"@introduceDomain", b"i", b""), (b"@releaseDomain", b"r", b""),
+    (b"@introduceDomain", b"i1", b"1\0"), (b"@releaseDomain", b"r1", b"1\0"),
+    (b"@releaseDomain/5", b"r5", b""), (b"@releaseDomain/6", b"r6", b""),
+]
+
+
+def test_special_events(make_world: Make) -> None:
+    world: World = make_world()
+    for path, token, depth in SPECIAL_WATCHES:
+        watch(world, "s0", path, token, depth)
+    ok(world, "s1", "INTRODUCE", b"5\x004660\x007\0")
+    assert sorted(events(world, "s0")) == [(b"@introduceDomain", b"i"),
+                                           (b"@introduceDomain/5", b"i1")]
+    ok(world, "s1", "INTRODUCE", b"5\x004660\x007\0")
+    assert events(world, "s0") == []
+    ok(world, "s1", "RELEASE", b"5\0")
+    assert sorted(events(world, "s0")) == [(b"@releaseDomain", b"r"), (b"@releaseDomain/5", b"r1"),
+                                           (b"@releaseDomain/5", b"r5")]
+
+
+def test_several_at_once_fire_the_generic_event_once(make_world: Make) -> None:
+    world: World = make_world()
+    for path, token, depth in SPECIAL_WATCHES:
+        watch(world, "s0", path, token, depth)
+    world.server.fire_special(b"@releaseDomain", [5, 6, 7])
+    world.turn()
+    assert sorted(events(world, "s0")) == [
+        (b"@releaseDomain", b"r"), (b"@releaseDomain/5", b"r1"), (b"@releaseDomain/5", b"r5"),
+        (b"@releaseDomain/6", b"r1"), (b"@releaseDomain/6", b"r6"), (b"@releaseDomain/7", b"r1")]
+
+
+SPECIAL_SIGHTS = [
+    # permissions of: "/", "@releaseDomain", "@releaseDomain/5" (made only where given);
+    # tokens that domain 1 is told.
+    (b"n0", b"n0", None, []),
+    (b"n0", b"r0", None, [b"r"]),
+    (b"n0", b"n0\0r1", None, [b"r"]),
+    (b"n0", b"n0\0r2", None, []),
+    (b"r0", b"n0", None, [b"r", b"r1", b"r5"]),
+    (b"n0", b"n0", b"r0", [b"r1", b"r5"]),
+    (b"n0", b"r0", b"n0", [b"r"]),
+]
+
+
+@pytest.mark.parametrize("root, node, each, told", SPECIAL_SIGHTS)
+def test_who_may_see_special_events(make_world: Make, root: bytes, node: bytes,
+                                    each: bytes | None, told: list[bytes]) -> None:
+    world: World = make_world()
+    for path, token, depth in SPECIAL_WATCHES:
+        watch(world, "d1", path, token, depth)
+    if each:
+        ok(world, "s0", "WRITE", b"@releaseDomain/5\0")
+        ok(world, "s0", "SET_PERMS", b"@releaseDomain/5\0" + each + b"\0")
+    ok(world, "s0", "SET_PERMS", b"@releaseDomain\0" + node + b"\0")
+    ok(world, "s0", "SET_PERMS", b"/\0" + root + b"\0")
+    world.server.fire_special(b"@releaseDomain", [5])
+    world.turn()
+    assert sorted(token for _, token in events(world, "d1")) == told
+
+
+# -- limits -------------------------------------------------------------------
+
+def test_one_more_than_the_quota_is_accepted(make_world: Make) -> None:
+    world: World = make_world(quota_maxwatch=3)
+    for n in range(4):
+        watch(world, "d1", b"/w%d" % n)
+    assert error(world, "d1", "WATCH", b"/w9\0t\0") == "EQUOTA"
+    ok(world, "d1", "UNWATCH", b"/w0\0t\0")
+    watch(world, "d1", b"/w9")
+    for n in range(20):
+        watch(world, "s0", b"/w%d" % n)
+
+
+@pytest.mark.parametrize("config", [{"quota_maxwatch": 0}, {"quota_maxwatch": 2,
+                                                            "quota_activate": False}])
+def test_no_watch_quota(make_world: Make, config: dict[str, Any]) -> None:
+    world: World = make_world(**config)
+    for n in range(20):
+        watch(world, "d1", b"/w%d" % n)
+
+
+def test_a_hundred_thousand_watches(make_world: Make) -> None:
+    """On their own paths, on one path, and none is told of what it does not match."""
+    world: World = make_world(quota_maxwatchevents=1 << 20)
+    for first in range(0, 100_000, 1000):
+        world.connection("s0")[1].feed(b"".join(
+            packet("WATCH", b"/w/%d/%d\0t\0" % (n % 300, n) if n % 2 else b"/same\0%d\0" % n)
+            for n in range(first, first + 1000)))
+        world.turn("s0")
+        world.turn("s0")
+        world.connection("s0")[1].take()
+    assert world.server.watch_total == world.connection("s0")[0].watch_count == 100_000
+    ok(world, "s1", "WRITE", b"/w/7/10507/deep\0v")
+    assert events(world, "s0") == [(b"/w/7/10507/deep", b"t")]
+    ok(world, "s1", "WRITE", b"/same\0v")
+    got = events(world, "s0")
+    assert len(got) == 50_000 and {path for path, _ in got} == {b"/same"}
+    ok(world, "s1", "RM", b"/w\0")
+    # Only those whose node or parent was there: /w/7/10507 and what stood beside it under /w/7.
+    got = events(world, "s0")
+    assert {path for path, _ in got} == {b"/w/7/%d" % n for n in range(1, 100_000, 2)
+                                         if n % 300 == 7}
+    world.server.disconnect(world.connection("s0")[0])
+    assert world.server.watch_total == 0
+    del world.sockets["s0"]
