@@ -11,6 +11,7 @@ from pyxsd._outq cimport OutQueue
 from pyxsd._path cimport Path
 from pyxsd._perms cimport Actor, Perms
 from pyxsd._poll cimport Poller
+from pyxsd._ring cimport EventChannels
 from pyxsd._store cimport Node, Tree
 from pyxsd._watch cimport Watch, WatchTrie
 from pyxsd._wire cimport Buffer, Header, Slice, Transport

@@ -4,6 +4,7 @@ from typing import Any
 
 from pyxsd._accesslog import AccessLog
 from pyxsd._poll import Poller
+from pyxsd._ring import EventChannels
 from pyxsd._store import Tree
 from pyxsd._txn import Transaction
 
@@ -95,6 +96,8 @@ class Hub:
     def service(self, c: Connection) -> None: ...
     def serve_ready(self, poller: Poller, connections: dict[int, Connection],
                     handlers: dict[int, Callable[[], None]]) -> None: ...
+    def serve_ports(self, channels: EventChannels,
+                    by_port: dict[int, Connection]) -> list[int] | None: ...
     def flush(self) -> bool: ...
     def take_changed(self) -> list[Connection]: ...
     def fire_special(self, name: bytes, domids: Iterable[int],

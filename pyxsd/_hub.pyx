@@ -403,6 +403,23 @@ cdef class Hub:
                 self._service(<Connection>c)
         self.flush()
 
+    def serve_ports(self, EventChannels channels not None, dict by_port not None):
+        """Takes the pending ports and serves those that have a connection
+        (port: Connection); the others as a list, or None.  All of them stay
+        masked until channels.release()."""
+        cdef int i
+        cdef object c
+        cdef list others = None
+        for i in range(channels.take()):
+            c = by_port.get(channels.ports[i])
+            if c is not None:
+                self._service(<Connection>c)
+            elif others is None:
+                others = [channels.ports[i]]
+            else:
+                others.append(channels.ports[i])
+        return others
+
     def service(self, Connection c not None):
         """Serves what a client has sent, one turn's worth; its output goes out
         at the end of the turn (flush)."""

@@ -29,12 +29,19 @@ cdef struct Interface:
     uint32_t error           # FAIL_*
     uint32_t evtchn_port
 
+cdef enum:
+    PORTS_MAX = 1024         # pending ports taken in one go
+
 cdef class EventChannels:
     cdef const xsd_glue_api *api
     cdef xsd_glue *glue
     cdef readonly list notified      # without a glue: the ports, for tests
+    cdef uint32_t ports[PORTS_MAX]   # taken, and masked until release()
+    cdef int count
 
     cdef void notify(self, uint32_t port) noexcept
+    # Takes the ports that are pending; how many.
+    cdef int take(self) except -1
 
 cdef class RingTransport(Transport):
     cdef Interface *page

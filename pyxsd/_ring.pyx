@@ -42,9 +42,6 @@ FEATURE_ERROR = 2
 FEATURE_WATCH_DEPTH = 4
 FEATURES = FEATURE_RECONNECTION | FEATURE_ERROR | FEATURE_WATCH_DEPTH
 
-cdef enum:
-    PORTS_MAX = 1024         # pending ports taken in one go
-
 
 @cython.final
 @cython.no_gc
@@ -71,28 +68,30 @@ cdef class EventChannels:
         """Notifies a port."""
         self.notify(port)
 
-    def pending(self):
-        """Ports that are pending now, at most PORTS_MAX; each is masked until
-        unmask().  An empty list where there is none; OSError."""
-        cdef uint32_t ports[PORTS_MAX]
-        cdef int n, i
-        if self.api == NULL:
-            return []
-        n = self.api.pending(self.glue, ports, PORTS_MAX)
-        if n < 0:
-            raise OSError(-n, "pending event channels: " + os.strerror(-n))
-        return [ports[i] for i in range(n)]
+    cdef int take(self) except -1:
+        cdef int n = self.count
+        if n == 0 and self.api != NULL:
+            n = self.api.pending(self.glue, self.ports, PORTS_MAX)
+            if n < 0:
+                raise OSError(-n, "pending event channels: " + os.strerror(-n))
+            self.count = n
+        return n
 
-    def unmask(self, list pending not None):
-        """Lets these ports (at most PORTS_MAX) become pending again."""
-        cdef uint32_t ports[PORTS_MAX]
-        cdef int i, n = len(pending)
-        if n > PORTS_MAX:
-            raise ValueError("too many ports")
-        for i in range(n):
-            ports[i] = pending[i]
-        if self.api != NULL and n:
-            self.api.unmask(self.glue, ports, n)
+    def release(self):
+        """Lets the ports that were taken become pending again."""
+        cdef int n = self.count
+        self.count = 0
+        if n and self.api != NULL:
+            self.api.unmask(self.glue, self.ports, n)
+
+    def make_pending(self, list ports not None):
+        """Without a glue: what the next turn takes (at most PORTS_MAX)."""
+        cdef int i
+        if self.api != NULL or len(ports) > PORTS_MAX:
+            raise ValueError("not for real event channels")
+        for i in range(len(ports)):
+            self.ports[i] = ports[i]
+        self.count = len(ports)
 
 
 @cython.final

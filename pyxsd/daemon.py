@@ -83,7 +83,7 @@ class Daemon:
 
     def watch_event_channels(self) -> None:
         """Serves domains whose event channel fires."""
-        self._register(self.domains.xen.fileno(), self._on_event_channel)
+        self._register(self.domains.xen.fileno(), self.domains.on_events)
 
     # -- the loop -------------------------------------------------------------
 
@@ -187,9 +187,6 @@ class Daemon:
         self.connections[fd] = connection
         self.epoll.register(fd, IN)
         return connection
-
-    def _on_event_channel(self) -> None:
-        self.domains.on_events()
 
     # -- signals --------------------------------------------------------------
 

@@ -249,27 +249,16 @@ class Domains:
 
     # -- every turn -----------------------------------------------------------
 
-    def on_events(self) -> bool:
-        """Serves the domains whose ports are pending; was there one?"""
+    def on_events(self) -> None:
+        """Serves the domains whose ports are pending."""
         channels = self.xen.channels
-        ports = channels.pending()
-        if not ports:
-            return False
-        service, by_port = self.server.service, self.by_port
-        changed = False
         try:
-            for port in ports:
-                connection = by_port.get(port)
-                if connection is not None:
-                    service(connection)
-                elif port == self.virq_port:
-                    changed = True
-            if changed:
+            others = self.server.serve_ports(channels, self.by_port)
+            if others is not None and self.virq_port in others:
                 self.on_virq()
         finally:
             # Whatever happened: a port that stays masked is never heard of again.
-            channels.unmask(ports)
-        return True
+            channels.release()
 
     def scan(self) -> int:
         """Looks at all rings for work that nobody was told of; how many had some."""
