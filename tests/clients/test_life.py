@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Beginning and end of the daemon, its signals, and what the machine may do to it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.clients.conftest import require
+from tests.clients.daemon import DEADLINE, PROJECT, Client, Daemon, wait_for
+from tests.world import TYPES
+
+WRITE_OK = (TYPES["WRITE"], b"OK\0")
+
+
+def test_sigterm_saves_and_leaves(tmp_path: Path) -> None:
+    """The database is written, the pid file is gone, clients do not hold it up."""
+    daemon = Daemon(root=tmp_path)
+    client = daemon.client()
+    assert client.ask("WRITE", b"/saved\0value") == WRITE_OK
+    client.ask("TRANSACTION_START", b"\0")
+    assert daemon.pid_file.read_text() == f"{daemon.pid}\n"
+    assert daemon.end() == 0
+    assert not daemon.pid_file.exists()
+    lines = (daemon.run / "db").read_text().splitlines()
+    assert lines[0] == "$xenstored-dump-format"
+    assert f"store,{b'/saved'.hex()},{b'n0'.hex()},{b'value'.hex()}" in lines
+    with pytest.raises(EOFError):
+        client.answer()
+    client.close()
+    daemon.check_logs()
+    # It comes back with its store.
+    with Daemon(root=tmp_path, arguments=("--no-fork", "--restart")) as again, \
+            again.client() as reader:
+        assert reader.ask("READ", b"/saved\0") == (TYPES["READ"], b"value")
+
+
+def test_sighup_reopens_the_logs(daemon: Daemon) -> None:
+    with daemon.client() as client:
+        client.ask("WRITE", b"/before\0v")
+        wait_for(lambda: "/before" in daemon.access_log_file.read_text(), "not logged")
+        moved = daemon.access_log_file.with_suffix(".moved")
+        daemon.access_log_file.rename(moved)
+        os.kill(daemon.pid, signal.SIGHUP)
+        wait_for(daemon.access_log_file.exists, "the log is not opened again")
+        client.ask("WRITE", b"/after\0v")
+        wait_for(lambda: "/after" in daemon.access_log_file.read_text(), "not logged")
+        assert "/after" not in moved.read_text()
+
+
+def test_sigusr1_dumps_the_tree(daemon: Daemon) -> None:
+    with daemon.client() as client:
+        client.ask("WRITE", b"/dumped\0a\"b\x01")
+    os.kill(daemon.pid, signal.SIGUSR1)
+    dump = daemon.run / "db.debug"
+    wait_for(lambda: dump.exists() and "dumped" in dump.read_text(), "no dump")
+    assert '/dumped{n0} = a\\"b\\001\n' in dump.read_text()
+
+
+def test_many_signals_while_serving(daemon: Daemon) -> None:
+    """No request is lost to a signal."""
+    with daemon.client() as client:
+        for k in range(300):
+            os.kill(daemon.pid, (signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE)[k % 3])
+            assert client.ask("WRITE", b"/k\0%d" % k) == WRITE_OK
+
+
+def test_a_second_daemon_is_refused(daemon: Daemon) -> None:
+    """It says why and leaves the first one and its files alone."""
+    listening = daemon.socket.stat().st_ino
+    root = daemon.root / "second"
+    root.mkdir()
+    second = Daemon(root=root, config=daemon.config.read_bytes(), wait=False,
+                    env={"XENSTORED_RUNDIR": str(daemon.run)})
+    try:
+        assert second.process.wait(DEADLINE) not in (0, None)
+        assert "running" in second.output() or "in use" in second.output(), second.output()
+    finally:
+        second.stop()
+    assert daemon.socket.stat().st_ino == listening
+    assert daemon.pid_file.read_text() == f"{daemon.pid}\n"
+
+
+def test_a_second_daemon_is_refused_by_the_socket_alone(daemon: Daemon) -> None:
+    root = daemon.root / "second"
+    root.mkdir()
+    second = Daemon(root=root, wait=False, env={"XENSTORED_RUNDIR": str(daemon.run)})
+    try:
+        assert second.process.wait(DEADLINE) != 0
+    finally:
+        second.stop()
+    assert daemon.answers()
+
+
+def test_stale_files_are_replaced(tmp_path: Path) -> None:
+    """A killed daemon's socket and pid file are no obstacle, nor is a pid in use by others."""
+    daemon = Daemon(root=tmp_path)
+    daemon.end(signal.SIGKILL)
+    assert daemon.socket.exists() and daemon.pid_file.exists()
+    again = Daemon(root=tmp_path)
+    assert daemon.pid != again.pid
+    assert again.pid_file.read_text() == f"{again.pid}\n"
+    again.end(signal.SIGKILL)
+    again.pid_file.write_text(f"{os.getpid()}\n")
+    with Daemon(root=tmp_path) as third:
+        assert third.pid_file.read_text() == f"{third.pid}\n"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_configuration(seed: int, tmp_path: Path) -> None:
+    """Random bytes are warnings, and it serves."""
+    source = random.Random(seed)
+    keys = b"quota-maxwatch merge-activate conflict-burst-limit ring-scan-interval nothing".split()
+    lines = [source.randbytes(source.randrange(200)) for _ in range(50)]
+    lines += [source.choice(keys) + b"=" + source.randbytes(source.randrange(8))
+              for _ in range(50)]
+    source.shuffle(lines)
+    own = (f"\npid-file = {tmp_path}/pid\nxenstored-log-file = {tmp_path}/log\n"
+           f"access-log-file = {tmp_path}/access\n").encode()
+    daemon = Daemon(root=tmp_path, config=b"\n".join(lines) + own)
+    try:
+        with daemon.client() as client:
+            assert client.ask("WRITE", b"/a\0v") == WRITE_OK
+        assert "config: " in daemon.output()
+        assert daemon.end() == 0
+        daemon.check_logs("config: ")
+    finally:
+        daemon.stop()
+
+
+FULL = """
+set -e
+mount -t tmpfs -o size=64k none "$1"
+shift
+exec "$@"
+"""
+
+
+@pytest.fixture
+def namespace() -> list[str]:
+    """A command that runs another in a mount namespace of its own."""
+    command = ["unshare", "--mount", "--propagation", "private"]
+    if os.geteuid() != 0:
+        command += ["--map-root-user"]
+    try:
+        done = subprocess.run([*command, "mount", "-t", "tmpfs", "none", "/mnt"],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        reason = done.stdout.decode()
+    except FileNotFoundError as error:
+        done, reason = None, str(error)
+    if done is None or done.returncode:
+        require(f"no mount namespace: {reason}")
+    return command
+
+
+def test_full_disk_under_the_logs(tmp_path: Path, namespace: list[str]) -> None:
+    """Requests are served all the same; the loss is told; logging goes on when there is space."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    prefix = [*namespace, "sh", "-c", FULL, "sh", str(logs)]
+    daemon = Daemon({"access-log-file": str(logs / "access.log"),
+                     "xenstored-log-file": str(logs / "xenstored.log")},
+                    root=tmp_path, prefix=prefix)
+    # The daemon's view of the directory.
+    inside = Path(f"/proc/{daemon.pid}/root{logs}")
+    try:
+        with daemon.client() as client:
+            before = daemon.resident()
+            for k in range(3000):
+                assert client.ask("WRITE", b"/full/%d\0%s" % (k % 50, b"v" * 100)) == WRITE_OK
+            full = os.statvfs(inside)
+            assert full.f_bfree == 0
+            assert daemon.resident() - before < 8 << 20
+            assert daemon.idle_cpu() < 0.3
+            os.truncate(inside / "access.log", 0)
+            wait_for(lambda: client.ask("WRITE", b"/marker\0v") == WRITE_OK
+                     and b"/marker" in (inside / "access.log").read_bytes(), "it logs no more")
+        assert "No space left" in (inside / "xenstored.log").read_text() + daemon.output()
+        assert daemon.end() == 0
+    finally:
+        daemon.stop()
+
+
+def launched_pid(daemon: Daemon) -> int:
+    """The pid of a daemon that has put itself into the background."""
+    return int(daemon.pid_file.read_text())
+
+
+def test_daemonizing(tmp_path: Path) -> None:
+    """The command returns when the daemon is ready; it has its own session and /dev/null."""
+    extra = tmp_path / "extra.pid"
+    daemon = Daemon(root=tmp_path, arguments=("--pid-file", str(extra)), wait=False)
+    pid = 0
+    try:
+        assert daemon.process.wait(DEADLINE) == 0, daemon.output()
+        # Ready at once: no waiting here.
+        with Client(daemon.socket) as client:
+            assert client.ask("WRITE", b"/a\0v") == WRITE_OK
+        pid = launched_pid(daemon)
+        assert extra.read_text() == f"{pid}\n"
+        assert os.getsid(pid) != os.getsid(0)
+        for number in range(3):
+            assert os.readlink(f"/proc/{pid}/fd/{number}") == "/dev/null"
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not Path(f"/proc/{pid}").exists() or "Z (zombie)" in
+                 Path(f"/proc/{pid}/status").read_text(), "it does not end")
+        assert not extra.exists() and not daemon.pid_file.exists()
+        pid = 0
+        daemon.check_logs()
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+        daemon.stop()
+
+
+@pytest.mark.parametrize("arguments", ((), ("--no-fork",)), ids=("daemon", "foreground"))
+def test_sd_notify(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """READY=1 when it serves, STOPPING=1 at the end, to $NOTIFY_SOCKET."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(path))
+        notify.settimeout(DEADLINE)
+        daemon = Daemon(root=tmp_path, arguments=arguments, env={"NOTIFY_SOCKET": str(path)},
+                        wait=False)
+        pid = 0
+        try:
+            ready = notify.recv(4096).decode().splitlines()
+            assert "READY=1" in ready
+            assert daemon.answers()
+            pid = launched_pid(daemon)
+            if not arguments:
+                assert daemon.process.wait(DEADLINE) == 0
+                assert f"MAINPID={pid}" in ready
+            os.kill(pid, signal.SIGTERM)
+            assert "STOPPING=1" in notify.recv(4096).decode().splitlines()
+            wait_for(lambda: not daemon.pid_file.exists(), "the pid file stays")
+            pid = 0
+            assert daemon.process.wait(DEADLINE) == 0
+        finally:
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+            daemon.stop()
+
+
+def test_run_directory_and_modes(tmp_path: Path) -> None:
+    """Missing folders are made with 0700; the pid file has 0640."""
+    with Daemon(root=tmp_path, env={"XENSTORED_RUNDIR": str(tmp_path / "run")}) as daemon:
+        assert daemon.run.stat().st_mode & 0o777 == 0o700
+        assert daemon.pid_file.stat().st_mode & 0o777 == 0o640
+        assert daemon.socket.is_socket()
+        assert daemon.end() == 0
+    # It is not removed at the end, as oxenstored does not.
+    assert daemon.socket.exists()
+
+
+def test_without_rights_to_its_places(tmp_path: Path) -> None:
+    """A run directory that cannot be made: it says so and ends."""
+    (tmp_path / "file").write_text("")
+    daemon = Daemon(root=tmp_path, env={"XENSTORED_RUNDIR": str(tmp_path / "file" / "run")},
+                    wait=False)
+    try:
+        assert daemon.process.wait(DEADLINE) != 0
+        assert str(tmp_path / "file") in daemon.output()
+        assert "Traceback" not in daemon.output()
+    finally:
+        daemon.stop()
+
+
+def test_command_line() -> None:
+    """--help and a wrong option, through the program itself."""
+    for argument, status in (("--help", 0), ("--wrong", 2)):
+        done = subprocess.run([sys.executable, "-m", "pyxsd", argument], cwd=PROJECT,
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == status
+        assert "--config-file" in (done.stdout if status == 0 else done.stderr)
