@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import errno
+import socket
 import struct
 from typing import Any
 
 from pyxsd._core import Server
 from pyxsd._ring import EventChannels
+from pyxsd._sock import SocketTransport
 from pyxsd.config import Config
 from pyxsd.domains import Domains
 from pyxsd.xen import DYING, RUNNING, SHUTDOWN, UNKNOWN, XenError
@@ -125,6 +127,29 @@ class FakeXen:
         return news if self.tells else None
 
 
+class SocketEnd:
+    """A client's end of a socket pair."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+
+    def feed(self, data: bytes) -> None:
+        """Sends all; the tests' requests fit into the socket's buffer."""
+        self.end.sendall(data)
+
+    def take(self) -> bytes:
+        """Reads all there is."""
+        data = b""
+        while True:
+            try:
+                more = self.end.recv(65536, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return data
+            if not more:
+                return data
+            data += more
+
+
 class RingHost(Host):
     """A host whose domains are the real ones, on a FakeXen."""
 
@@ -144,14 +169,21 @@ class RingHost(Host):
 
 
 class RingWorld(World):
-    """A world whose domains have rings; d0 is domain 0's own ring, and silent."""
+    """A world whose domains have rings; d0 is domain 0's own ring, and silent.
+
+    With `sockets` s0 ... are socket pairs, so that all transports are the real ones; what
+    is fed to them must fit into a socket's buffer.
+    """
 
     host: RingHost
 
-    def __init__(self, config: Config | None = None, log: Any = None) -> None:
+    def __init__(self, config: Config | None = None, log: Any = None,
+                 sockets: bool = False) -> None:
         super().__init__(config, log)
+        self.sockets_are_real = sockets
         self.xen = FakeXen()
         self.guests: dict[int, Guest] = {}
+        self.ends: dict[str, tuple[Any, SocketEnd]] = {}
         self.host.domains = Domains(self.server, self.xen, self.host.log)
 
     def make_host(self) -> Host:
@@ -166,7 +198,13 @@ class RingWorld(World):
     def connection(self, name: str) -> tuple[Any, Any]:
         if name[0] == "d" and name != "d0":
             return self.server.domains.get(int(name[1:])), self.guests[int(name[1:])]
-        return super().connection(name)
+        if name[0] != "s" or not self.sockets_are_real:
+            return super().connection(name)
+        if name not in self.ends:
+            ours, theirs = socket.socketpair()
+            connection = self.server.connect(SocketTransport(theirs.detach()))
+            self.ends[name] = (connection, SocketEnd(ours))
+        return self.ends[name]
 
     def feed(self, name: str, data: bytes) -> None:
         """Bytes from a client, and turns until they are served.  A guest reads
@@ -195,6 +233,10 @@ class RingWorld(World):
     def close(self) -> None:
         self.host.domains.stop()
         super().close()
+        for connection, end in self.ends.values():
+            end.end.close()
+            connection.transport.close()
+        self.ends.clear()
         del self.host.domains
 
 

@@ -105,10 +105,11 @@ class Player:
 def play(name: str, pieces: bool = False, rings: bool = False) -> World:
     """Replays a transcript packet by packet, or byte by byte with `pieces`.
 
-    With `rings` domains speak through pages, else through byte queues.
+    With `rings` over the real transports: socket pairs, and pages for domains.
+    Else all are byte queues.
     """
     head, steps = load(name)
-    world = RingWorld(configuration(head)) if rings else World(configuration(head))
+    world = RingWorld(configuration(head), sockets=True) if rings else World(configuration(head))
     player = Player(name, world)
     if head["profile"] != "lifecycle":
         if isinstance(world, RingWorld):

@@ -22,5 +22,5 @@ def test_byte_by_byte(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_over_rings(name: str) -> None:
+def test_over_sockets_and_rings(name: str) -> None:
     play(name, rings=True).close()

@@ -399,3 +399,15 @@ def test_release_removes_nodes_and_entries(world: World) -> None:
     assert b"/k/theirs" not in perms and b"/local/domain/1" not in perms
     assert all(domid != 1 for found in perms.values() for domid, _ in found)
     recount(world)
+
+
+def test_release_of_the_owner_of_the_root(world: World) -> None:
+    """ "/" stays, as nobody's; a new domain of that number has no right to it."""
+    ok(world, "s0", "SET_PERMS", b"/\0n1\0r2\0")
+    ok(world, "d1", "WRITE", b"/\0v")
+    ok(world, "s0", "RELEASE", b"1\0")
+    world.introduce(1)
+    assert error(world, "d1", "READ", b"/\0") == "EACCES"
+    assert ok(world, "d2", "READ", b"/\0") == b"v"
+    assert ok(world, "s0", "DIRECTORY", b"/\0")
+    recount(world)
