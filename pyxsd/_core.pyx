@@ -518,7 +518,10 @@ cdef class Server(Hub):
     @property
     def wants_tick(self):
         """Is there something that time will change?"""
-        return bool(self.history) or bool(self.paused) or bool(self.penalised)
+        return self.wants_loop()
+
+    cdef bint wants_loop(self) noexcept:
+        return len(self.history) != 0 or bool(self.paused) or bool(self.penalised)
 
     def tick(self, double now):
         """Does what is due by now (monotonic seconds); when it wants to be
@@ -603,7 +606,8 @@ cdef class Server(Hub):
             self.txn = None
             if status == ST_EQUOTA:
                 status = self.quota_status
-            if txn is not None:
+            if txn is not None and status != ST_EIO:
+                # oxenstored does not remember a request that failed with EIO.
                 txn.count += 1
                 if c.transactions.get(txn.id) is txn:
                     self._note(txn, row, type, status)
@@ -612,7 +616,7 @@ cdef class Server(Hub):
                         if row.flags & ROW_REPLAY else None, status,
                         PyBytes_FromStringAndSize(self.answer.data, self.answer.tail)
                         if row.flags & ROW_DATA and self.answer.tail else None))
-            elif self.effect.wrote or before is not None:
+            elif txn is None and (self.effect.wrote or before is not None):
                 # The history keeps every request that may write, as oxenstored's.
                 self.commits += 1
                 self.writes += self.effect.wrote

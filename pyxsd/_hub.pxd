@@ -132,6 +132,8 @@ cdef class Hub:
     cdef int _forget_waiting(self, Connection c, uint64_t serial) except -1
     cdef int _flush_one(self, Connection c) except -1
     cdef int _want(self, Connection c) except -1
+    cdef bint wants_loop(self) noexcept
+    cdef bint _turn(self, Poller poller, dict connections, dict handlers) except -1
     cdef int _service(self, Connection c) except -1
     cdef int _serve(self, Connection c) except -1
     cdef int _reset(self, Connection c) except -1

@@ -25,3 +25,7 @@ cdef class Poller:
     cdef readonly uint64_t spun  # waits that polling ended, since the start
 
     cdef uint64_t _read_clocks(self) noexcept
+    # Polls for as long as that is worth it; how many are ready.
+    cdef int spin(self) noexcept
+    # Waits at most so many seconds; how many are ready.  A signal ends it.
+    cdef int sleep(self, double timeout) except -1

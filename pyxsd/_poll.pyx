@@ -50,8 +50,7 @@ cdef class Poller:
         self.now = at.tv_sec + at.tv_nsec * 1e-9
         return <uint64_t>at.tv_sec * 1000000000 + at.tv_nsec
 
-    def spin(self):
-        """Polls for as long as that is worth it; how many are ready."""
+    cdef int spin(self) noexcept:
         cdef timespec at
         cdef uint64_t begin, since
         self.count = 0
@@ -73,13 +72,16 @@ cdef class Poller:
         self.score -= 1
         return 0
 
-    def sleep(self, double timeout):
-        """Waits at most so many seconds; how many are ready.  A signal ends it."""
+    cdef int sleep(self, double timeout) except -1:
         cdef int ms = <int>(min(timeout, 1e6) * 1000.0 + 0.999) if timeout > 0.0 else 0
-        cdef uint64_t begin, end
-        begin = self._read_clocks()
-        with nogil:
-            self.count = epoll_wait(self.epfd, self.ready, EVENTS_MAX, ms)
+        cdef uint64_t begin = 0, end
+        cdef timespec at
+        if self.budget:
+            clock_gettime(CLOCK_MONOTONIC, &at)
+            begin = <uint64_t>at.tv_sec * 1000000000 + at.tv_nsec
+        # Python's lock is kept: the daemon has one thread, and to let go of
+        # the lock and take it again costs every request.
+        self.count = epoll_wait(self.epfd, self.ready, EVENTS_MAX, ms)
         if self.count < 0:
             if errno != EINTR:
                 self.count = 0

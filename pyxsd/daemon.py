@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The loop: epoll, timers, signals, connections of the socket (floor 4).
 
-One turn: wait; serve whom there is something of; let the server flush; change
-what epoll waits for where it differs.  Before the loop sleeps, and at least
-every LOG_SECONDS, the lines of the access log are written with one call.
+The server runs the turns (wait, serve, flush); the loop here does what hardly
+ever happens: timers, signals, new and closed connections.  Before a sleep, and
+at least every LOG_SECONDS, the access log is written with one call.
 """
 
 from __future__ import annotations
@@ -60,8 +60,7 @@ class Daemon:
         self.epoll = select.epoll()
         self.poller = Poller(self.epoll.fileno(), config.poll_time_us)
         self.connections: dict[int, Any] = {}  # fd: Connection
-        self.handlers: dict[int, Callable[[], None]] = {}  # fd: what else there is
-        self.signals: list[int] = []
+        self.handlers: dict[int, Callable[[], bool | None]] = {}  # fd: what else there is
         # (deadline, what to do), monotonic seconds
         self.timers: Any = SortedKeyList(key=lambda timer: timer[0])
         self.due = 0.0  # when something is to be done, whatever the clients do
@@ -77,7 +76,7 @@ class Daemon:
             os.set_blocking(listener, False)
             self._register(listener, self._on_accept)
 
-    def _register(self, fd: int, handler: Callable[[], None]) -> None:
+    def _register(self, fd: int, handler: Callable[[], bool | None]) -> None:
         self.handlers[fd] = handler
         self.epoll.register(fd, IN)
 
@@ -92,23 +91,13 @@ class Daemon:
         self._install_signals()
         self.after(PERIODIC, self._periodic)
         server, poller = self.server, self.poller
-        connections, handlers = self.connections, self.handlers
-        log, persistent = server.log, self.config.persistent
         while not self.stopping:
             try:
-                # What is below runs for every request; what it calls of this
-                # class hardly ever.
-                if poller.now >= self.due or server.wants_tick or log.lines or persistent:
-                    self._do_what_is_due(poller.now)
-                if server.more:
-                    poller.sleep(0.0)
-                elif not poller.spin():
-                    if log.lines:
-                        self._write_access_log()
-                    poller.sleep(self.due - poller.now)
-                server.serve_ready(poller, connections, handlers)
-                if server.attention:
-                    self._apply(server.take_changed())
+                self._do_what_is_due(poller.now)
+                # Returns for what hardly ever happens; requests are served in there.
+                server.run_turns(poller, self.connections, self.handlers,
+                                 self._write_access_log, self.due, self.config.persistent)
+                self._apply(server.take_changed())
             except Exception:
                 if self.reraise:
                     raise
@@ -160,7 +149,8 @@ class Daemon:
 
     # -- what becomes ready ---------------------------------------------------
 
-    def _on_accept(self) -> None:
+    def _on_accept(self) -> bool:
+        """Takes new connections; True where the loop must look at the timers."""
         for _ in range(ACCEPTS):
             fd = accept(self.listener)
             if fd >= 0:
@@ -175,7 +165,9 @@ class Daemon:
                     self.daemon_log.warn("xenstored", f"cannot accept: {os.strerror(-fd)}")
                 self.epoll.unregister(self.listener)
                 self.after(ACCEPT_PAUSE, self._accept_again)
-            return
+                return True
+            return False
+        return False
 
     def _accept_again(self) -> None:
         self.epoll.register(self.listener, IN)
@@ -196,16 +188,16 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, self._note_signal)
 
-    def _note_signal(self, number: int, _frame: Any) -> None:
-        self.signals.append(number)
+    @staticmethod
+    def _note_signal(_number: int, _frame: Any) -> None:
+        """Nothing: the number comes through the pipe."""
 
-    def _on_signal(self) -> None:
+    def _on_signal(self) -> bool:
         try:
-            os.read(self._wake[0], 512)
+            numbers = os.read(self._wake[0], 512)
         except BlockingIOError:
-            pass
-        while self.signals:
-            number = self.signals.pop(0)
+            return False
+        for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT):
                 self.daemon_log.info("xenstored", f"Received {signal.Signals(number).name}")
                 self.stopping = True
@@ -215,6 +207,7 @@ class Daemon:
                 self.daemon_log.reopen()
             elif number == signal.SIGUSR1:
                 self._write("db.debug", dump.readable(self.server.tree))
+        return True
 
     # -- state on disk --------------------------------------------------------
 

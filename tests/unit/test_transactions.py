@@ -91,6 +91,8 @@ CASES = [
          [("s1", W, b"/a/b\0y")], FAILED),
     Case("a wrong end cannot be replayed", [("TRANSACTION_END", b"X\0"), (W, b"/a/b\0x")],
          [("s1", W, b"/a/b\0y")], FAILED),
+    Case("what failed with EIO is not remembered", [("INTRODUCE", b"9\0x\x001\0"), (W, b"/a/b\0x")],
+         [("s1", W, b"/a/b\0y")], REPLAYED),
     Case("domain path can be replayed", [("GET_DOMAIN_PATH", b"1\0"), (W, b"/a/b\0x")],
          [("s1", W, b"/a/b\0y")], REPLAYED),
     Case("a created node is read", [(W, b"/a/n\0x"), (R, b"/a/n\0")], [("s1", W, b"/e\0y")],
