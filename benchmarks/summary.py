@@ -103,7 +103,9 @@ class Summary:
 
     def growth(self, scenario: str, measure: str, daemon: str) -> str:
         """How the scenario's figure grows with the size, in words; empty for too few points."""
-        points = self.points(scenario, measure, daemon, self.main(scenario))
+        found = self.points(scenario, measure, daemon, self.main(scenario))
+        # A clock that did not move in a sample says nothing of the growth.
+        points = [(size, cost) for size, cost in found if cost > 0]
         if len(points) < 3:
             return ""
         fit = stats.growth(points)
