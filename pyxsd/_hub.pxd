@@ -127,6 +127,7 @@ cdef class Hub:
                    const char *p, size_t n) except -1
     cdef int touch(self, Connection c) except -1
     cdef int unblock(self, Connection c) except -1
+    cdef int _serve_again(self, Connection c) except -1
     cdef int drop_watches(self, Connection c) except -1
     cdef int remove_watch(self, Connection c, Watch *watch) except -1
     cdef int _forget_waiting(self, Connection c, uint64_t serial) except -1

@@ -483,6 +483,7 @@ cdef class Hub:
         cdef Py_ssize_t got
         cdef Header head
         cdef bint fresh = True       # nothing read in this turn yet
+        cdef bint more = False       # and more is known to be there
         have = buffer_len(&c.inp)
         if have:
             memcpy(data, c.inp.data + c.inp.head, have)
@@ -520,6 +521,8 @@ cdef class Hub:
             got = c.transport.read(data + have, TURN_BYTES + PACKET_MAX - have)
             if got > 0:
                 have += got
+                # A ring that was not emptied brings no further kick.
+                more = not c.socket and have == TURN_BYTES + PACKET_MAX
                 self.touch(c)
                 continue
             if got == IO_CLOSED:
@@ -531,6 +534,8 @@ cdef class Hub:
             break
         if have > at:
             buffer_put(&c.inp, data + at, have - at)
+        if more and not c.stalled:
+            self._serve_again(c)
         return self._want(c)
 
     cdef int _fail(self, Connection c) except -1:
@@ -561,8 +566,13 @@ cdef class Hub:
 
     cdef int unblock(self, Connection c) except -1:
         """Serves a connection again that was found blocked, if it is not now."""
-        if c.stalled and not c.resuming and not c.closed \
-                and not c.is_blocked(self.max_outstanding):
+        if c.stalled and not c.closed and not c.is_blocked(self.max_outstanding):
+            self._serve_again(c)
+        return 0
+
+    cdef int _serve_again(self, Connection c) except -1:
+        """At the end of this turn, or in the next one."""
+        if not c.resuming:
             c.resuming = True
             self.resume.append(c)
         return 0

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The Transport over a domain's shared page (floor 1).
 
-The page belongs to a hostile guest: each index is read once, checked, and only
-the copy is used.  A full barrier stands between looking at an index and the
-bytes it speaks of, and between the bytes and advancing an index.  The domain
-is notified once per turn, in finish().
+The page belongs to a hostile guest: an index is read, checked, and only the
+copy is used.  The other side's index is read with acquire before the bytes it
+speaks of, the own one written with release behind them; then a full barrier,
+and a look at the other side's index again.  The domain is notified once per
+turn, in finish().
 """
 
 import os
@@ -27,6 +28,14 @@ cdef extern from *:
     {
         __atomic_store_n(at, value, __ATOMIC_RELAXED);
     }
+    static inline uint32_t ring_load_acquire(const uint32_t *at)
+    {
+        return __atomic_load_n(at, __ATOMIC_ACQUIRE);
+    }
+    static inline void ring_store_release(uint32_t *at, uint32_t value)
+    {
+        __atomic_store_n(at, value, __ATOMIC_RELEASE);
+    }
     static inline void ring_barrier(void)
     {
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -34,6 +43,8 @@ cdef extern from *:
     """
     uint32_t ring_load(const uint32_t *at) noexcept nogil
     void ring_store(uint32_t *at, uint32_t value) noexcept nogil
+    uint32_t ring_load_acquire(const uint32_t *at) noexcept nogil
+    void ring_store_release(uint32_t *at, uint32_t value) noexcept nogil
     void ring_barrier() noexcept nogil
 
 #: Bits of server_features: reconnection, the error field, WATCH with depth.
@@ -112,62 +123,75 @@ cdef class RingTransport(Transport):
         self.channels = channels
         self.port = port
 
+    # A guest that writes into a ring which is not empty, or reads from one which
+    # is not full, need not kick: it may count on the daemon to look again after
+    # it has moved its own index (Linux does).  So both directions go on until
+    # they have seen the ring empty, or full, after that.
+
     cdef Py_ssize_t read(self, char *dst, size_t cap) noexcept:
+        """Fewer than cap bytes: the ring was empty then, and more will be kicked for."""
         cdef Interface *page = self.page
         cdef uint32_t cons, prod, n, at, first
+        cdef size_t got = 0
         if page == NULL:
             return IO_CLOSED
         if ring_load(&page.connection) != 0:
             return IO_RESET
         cons = ring_load(&page.req_cons)
-        prod = ring_load(&page.req_prod)
-        n = prod - cons
-        if n > RING_SIZE:
-            self.fail(FAIL_INDICES)
-            return IO_BAD
-        if n == 0:
-            return IO_NONE
-        if n > cap:
-            n = <uint32_t>cap
-        ring_barrier()
-        at = cons % RING_SIZE
-        first = RING_SIZE - at
-        if first > n:
-            first = n
-        memcpy(dst, page.req + at, first)
-        memcpy(dst + first, page.req, n - first)
-        ring_barrier()
-        ring_store(&page.req_cons, cons + n)
-        self.kick = True
-        return n
+        while got < cap:
+            prod = ring_load_acquire(&page.req_prod)
+            n = prod - cons
+            if n > RING_SIZE:
+                self.fail(FAIL_INDICES)
+                return IO_BAD
+            if n == 0:
+                break
+            if n > cap - got:
+                n = <uint32_t>(cap - got)
+            at = cons % RING_SIZE
+            first = RING_SIZE - at
+            if first > n:
+                first = n
+            memcpy(dst + got, page.req + at, first)
+            memcpy(dst + got + first, page.req, n - first)
+            cons += n
+            got += n
+            ring_store_release(&page.req_cons, cons)
+            ring_barrier()
+            self.kick = True
+        return got if got else IO_NONE
 
     cdef Py_ssize_t write(self, const char *src, size_t size) noexcept:
+        """Fewer than size bytes: the ring was full then, and room will be kicked for."""
         cdef Interface *page = self.page
         cdef uint32_t cons, prod, n, at, first
+        cdef size_t put = 0
         if page == NULL:
             return IO_CLOSED
         prod = ring_load(&page.rsp_prod)
-        cons = ring_load(&page.rsp_cons)
-        n = prod - cons
-        if n > RING_SIZE:
-            self.fail(FAIL_INDICES)
-            return IO_BAD
-        n = RING_SIZE - n
-        if n > size:
-            n = <uint32_t>size
-        if n == 0:
-            return IO_NONE
-        ring_barrier()
-        at = prod % RING_SIZE
-        first = RING_SIZE - at
-        if first > n:
-            first = n
-        memcpy(page.rsp + at, src, first)
-        memcpy(page.rsp, src + first, n - first)
-        ring_barrier()
-        ring_store(&page.rsp_prod, prod + n)
-        self.kick = True
-        return n
+        while put < size:
+            cons = ring_load_acquire(&page.rsp_cons)
+            n = prod - cons
+            if n > RING_SIZE:
+                self.fail(FAIL_INDICES)
+                return IO_BAD
+            n = RING_SIZE - n
+            if n > size - put:
+                n = <uint32_t>(size - put)
+            if n == 0:
+                break
+            at = prod % RING_SIZE
+            first = RING_SIZE - at
+            if first > n:
+                first = n
+            memcpy(page.rsp + at, src + put, first)
+            memcpy(page.rsp, src + put + first, n - first)
+            prod += n
+            put += n
+            ring_store_release(&page.rsp_prod, prod)
+            ring_barrier()
+            self.kick = True
+        return put if put else IO_NONE
 
     cdef void finish(self) noexcept:
         if self.kick:

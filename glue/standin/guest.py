@@ -53,6 +53,7 @@ class Load(ctypes.Structure):
     _fields_ = [
         ("type", ctypes.c_uint32), ("tx_id", ctypes.c_uint32), ("len", ctypes.c_uint32),
         ("depth", ctypes.c_uint32), ("in_turn", ctypes.c_uint32), ("spin", ctypes.c_uint32),
+        ("frugal", ctypes.c_uint32),
         ("requests", ctypes.c_uint64), ("payload", ctypes.c_char_p),
         ("nanoseconds", ctypes.c_uint64), ("replies", ctypes.c_uint64),
         ("errors", ctypes.c_uint64), ("events", ctypes.c_uint64), ("waits", ctypes.c_uint64),

@@ -285,18 +285,31 @@ static uint64_t now(void)
     return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
 }
 
-/* Fills the guest's requests up to the depth; one kick. */
+/* Has the daemon taken all requests before prod?  Else it will look again by itself. */
+static int all_taken(xsd_guest *g, uint32_t prod)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    return (int32_t)(atomic_load_explicit(&g->page->req_cons, memory_order_relaxed) - prod) >= 0;
+}
+
+/* Fills the guest's requests up to the depth; one kick, or a frugal guest's. */
 static void launch(struct flight *f, struct xsd_load *l, uint64_t *left)
 {
     struct xsd_header h = {.type = l->type, .tx_id = l->tx_id, .len = l->len};
     uint32_t before = f->sent;
 
-    while (f->sent < l->depth && *left && xsd_guest_send(f->g, &h, l->payload)) {
+    while (f->sent < l->depth && *left) {
+        uint32_t prod = atomic_load_explicit(&f->g->page->req_prod, memory_order_relaxed);
+
+        if (!xsd_guest_send(f->g, &h, l->payload))
+            break;
+        if (l->frugal && all_taken(f->g, prod))
+            xsd_guest_kick(f->g);
         f->sent++;
         h.req_id++;
         --*left;
     }
-    if (f->sent != before)
+    if (f->sent != before && !l->frugal)
         xsd_guest_kick(f->g);
 }
 

@@ -81,6 +81,7 @@ struct xsd_load {
     uint32_t depth;            /* requests in flight per guest, kicked together */
     uint32_t in_turn;          /* not 0: only one guest has requests in flight, then the next one */
     uint32_t spin;             /* look at the ring this often before waiting */
+    uint32_t frugal;           /* kick only where all before had been taken, as Linux's driver */
     uint64_t requests;         /* how many in all */
     const void *payload;
     uint64_t nanoseconds;      /* out: elapsed */

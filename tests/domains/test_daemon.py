@@ -91,6 +91,27 @@ def test_kicks_coalesce_and_none_is_lost(stand: Stand) -> None:
         assert domain.request(GET_DOMAIN_PATH, b"5\0").payload == b"/local/domain/5\0"
 
 
+@pytest.mark.parametrize("size", (2, 900))
+@pytest.mark.parametrize("together", (0, 1))
+@pytest.mark.parametrize("spin", (0, 100000))
+def test_a_guest_that_kicks_only_where_it_must(
+        stand: Stand, size: int, together: int, spin: int) -> None:
+    """As Linux's driver: neither for a request behind others that were not taken, nor for room in
+    a ring that was not full.  The daemon has to look again after it moved its index, or it waits
+    for ever.  Small replies try the first, large ones the second, where no further request comes
+    before all replies are there (together)."""
+    with stand.client() as client:
+        domain = stand.host.create(5)
+        introduce(client, domain)
+        home(client, 5)
+        domain.request(WRITE, b"k\0" + b"v" * size)
+        count = 1000000 if spin else 50000
+        load = guests.Load(type=READ, len=2, payload=b"k\0", depth=16, spin=spin, frugal=1,
+                           in_turn=together, requests=count)
+        stand.host.run_load([domain], load)
+        assert (load.replies, load.errors) == (count, 0)
+
+
 def test_features_and_reconnect(stand: Stand) -> None:
     """A guest finds the features, breaks its ring, is told so, and comes back."""
     with stand.client() as client:
