@@ -97,7 +97,10 @@ cdef class Transaction:
         cdef Path *path
         cdef bint clean
         if epoch == self.epoch and current.root == self.base.root:
-            current.adopt(self.tree)
+            # A replay may find nothing left to change; then what its failed
+            # requests created on the way is lost.
+            if self.changes:
+                current.adopt(self.tree)
             return COMMIT_DONE
         if not merge or epoch != self.epoch:
             return COMMIT_CONFLICT

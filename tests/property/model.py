@@ -693,13 +693,15 @@ class Model:
                 self.root = put(self.root, txn.write_low, find(txn.root, txn.write_low))
             return True
         self.client.next_tx()
-        self.work = self.root
+        self.work, changed = self.root, False
         for type_, payload, answer in txn.requests:
             if type_ not in REPLAYABLE or self.run(type_, payload) != answer:
                 self.wrote, self.changed = None, False
                 return False
+            changed |= self.changed
         self.wrote, self.changed = None, False
-        self.root = self.work
+        if changed:
+            self.root = self.work
         return True
 
 

@@ -159,6 +159,24 @@ def test_commit(make_world: Make, case: Case, merge: bool) -> None:
     recount(world)
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_replay_that_changes_nothing_leaves_nothing(make_world: Make, there: bool) -> None:
+    """The parents of a WRITE that is too large stay where the commit changes something, and only
+    there: here not where the replayed MKDIR finds its node."""
+    world = make_logged(make_world, quota_maxsize=10)
+    tx_id = begin(world, "s0")
+    assert error(world, "s0", "WRITE", b"/n/m/v\0" + b"x" * 11, tx_id) == "E2BIG"
+    ok(world, "s0", "MKDIR", b"/a/n\0", tx_id)
+    ok(world, "s1", "MKDIR", b"/a/n\0" if there else b"/a/o\0")
+    world.server.log.take()
+    assert end(world, "s0", tx_id) == "OK"
+    assert way(world.server.log.take()[0].splitlines()) == REPLAYED
+    assert ok(world, "s0", "DIRECTORY", b"/a\0").count(b"n\0") == 1
+    listed = ok(world, "s0", "DIRECTORY", b"/\0").split(b"\0")
+    assert (b"n" in listed) is not there
+    recount(world)
+
+
 def test_ids_count_up_and_skip_those_in_use(make_world: Make) -> None:
     world: World = make_world()
     assert [begin(world, "s0") for _ in range(3)] == [1, 2, 3]
