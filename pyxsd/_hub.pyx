@@ -536,7 +536,8 @@ cdef class Hub:
             buffer_put(&c.inp, data + at, have - at)
         if more and not c.stalled:
             self._serve_again(c)
-        return self._want(c)
+        # Where something goes out, flushing will know better what to wait for.
+        return 0 if c.dirty else self._want(c)
 
     cdef int _fail(self, Connection c) except -1:
         """A broken stream: ends a socket, parks a ring."""
