@@ -10,7 +10,6 @@ from pyxsd._nodes cimport NodeLimits
 from pyxsd._outq cimport OutQueue
 from pyxsd._path cimport Path
 from pyxsd._perms cimport Actor, Perms
-from pyxsd._poll cimport Poller
 from pyxsd._ring cimport EventChannels
 from pyxsd._store cimport Node, Tree
 from pyxsd._watch cimport Watch, WatchTrie
@@ -134,7 +133,8 @@ cdef class Hub:
     cdef int _flush_one(self, Connection c) except -1
     cdef int _want(self, Connection c) except -1
     cdef bint wants_loop(self) noexcept
-    cdef bint _turn(self, Poller poller, dict connections, dict handlers) except -1
+    # A socket can be read or written, or was hung up.
+    cdef int on_ready(self, Connection c, bint hangup) except -1
     cdef int _service(self, Connection c) except -1
     cdef int _serve(self, Connection c) except -1
     cdef int _reset(self, Connection c) except -1

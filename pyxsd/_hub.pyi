@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from pyxsd._accesslog import AccessLog
-from pyxsd._poll import Poller
 from pyxsd._ring import EventChannels
 from pyxsd._store import Tree
 from pyxsd._txn import Transaction
@@ -92,9 +91,6 @@ class Hub:
     def connect(self, transport: Any, domid: int | None = None) -> Connection: ...
     def disconnect(self, c: Connection) -> None: ...
     def service(self, c: Connection) -> None: ...
-    def run_turns(self, poller: Poller, connections: dict[int, Connection],
-                  handlers: dict[int, Callable[[], bool | None]],
-                  before_sleep: Callable[[], object], due: float, once: bool) -> None: ...
     def serve_ports(self, channels: EventChannels,
                     by_port: dict[int, Connection]) -> list[int] | None: ...
     def flush(self) -> bool: ...

@@ -28,9 +28,6 @@ from pyxsd._wire cimport (
 
 cdef enum:
     TURN_BYTES = 65536       # read from one connection in one turn, at most
-    HANGUP = 0x18            # EPOLLERR | EPOLLHUP
-    LOG_BYTES = 65536        # of the access log that are not kept back longer
-    LOG_MS = 50              # nor are lines older than this
     TURN_ROUNDS = 4          # of flushing and resuming at the end of a turn
 
 cdef long long _live = 0
@@ -377,65 +374,16 @@ cdef class Hub:
 
     # -- input ----------------------------------------------------------------
 
-    def run_turns(self, Poller poller not None, dict connections not None,
-                  dict handlers not None, before_sleep, double due, bint once):
-        """Waits and serves, turn after turn, until there is something for the
-        loop above: a handler returned True, `due` (monotonic seconds) is reached,
-        a connection changed, the server wants tick(), lines of the access log
-        have waited for LOG_MS without a sleep; with `once` after one turn.
-
-        connections is fd: Connection, handlers fd: callable.  before_sleep is
-        called before each sleep that finds lines in the access log.
-        """
-        cdef double log_due = 0.0
-        while True:
-            if self.more:
-                poller.sleep(0.0)
-            elif not poller.spin():
-                if self.log.lines:
-                    before_sleep()
-                poller.sleep(due - poller.now)
-            if self._turn(poller, connections, handlers) or once or self.more or self.changed \
-                    or poller.now >= due or self.wants_loop():
-                return
-            if self.log.lines == 0:
-                log_due = 0.0
-            elif log_due == 0.0:
-                log_due = poller.now + LOG_MS * 0.001
-            elif poller.now >= log_due or buffer_len(&self.log.buf) > LOG_BYTES:
-                return
-
     cdef bint wants_loop(self) noexcept:
         """Is there something that time will change?"""
         return False
 
-    cdef bint _turn(self, Poller poller, dict connections, dict handlers) except -1:
-        """One turn; does a handler want the loop to look?
-
-        Handlers go first: what the event channels tell of a domain's death
-        must be known before a toolstack's next request.
-        """
-        cdef int i
-        cdef object c
-        cdef bint stop = False
-        self.begin_turn(poller.wall, poller.now)
-        for i in range(poller.count):
-            handler = handlers.get(poller.ready[i].data.fd)
-            if handler is not None:
-                if handler():
-                    stop = True
-        for i in range(poller.count):
-            c = connections.get(poller.ready[i].data.fd)
-            if c is None:
-                continue
-            if poller.ready[i].events & HANGUP and (<Connection>c).stalled:
-                # It went away while it was not served; nobody waits for what
-                # it may still have asked.
-                self._close(<Connection>c)
-            else:
-                self._service(<Connection>c)
-        self.flush()
-        return stop
+    cdef int on_ready(self, Connection c, bint hangup) except -1:
+        if hangup and c.stalled:
+            # It went away while it was not served; nobody waits for what it
+            # may still have asked.
+            return self._close(c)
+        return self._service(c)
 
     def serve_ports(self, EventChannels channels not None, dict by_port not None):
         """Takes the pending ports and serves those that have a connection

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The loop: epoll, timers, signals, connections of the socket (floor 4).
 
-The server runs the turns (wait, serve, flush); the loop here does what hardly
-ever happens: timers, signals, new and closed connections.  Before a sleep, and
-at least every LOG_SECONDS, the access log is written with one call.
+Loop runs the turns (wait, serve, send); here is what hardly ever happens:
+timers, signals, descriptors that have run out, state on disk.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ import traceback
 from sortedcontainers import SortedKeyList
 
 from pyxsd import dump
-from pyxsd._poll import Poller
-from pyxsd._sock import SocketTransport, accept
+from pyxsd._loop import Loop
 from pyxsd.host import resident_bytes
 
 TYPE_CHECKING = False
@@ -29,15 +27,11 @@ if TYPE_CHECKING:
     from pyxsd.config import Config
     from pyxsd.logs import DaemonLog, Log
 
-IN, OUT = select.EPOLLIN, select.EPOLLOUT
-ACCEPTS = 64  # connections taken in one turn
 UNEXPECTED_PAUSE = 0.05  # seconds
 ACCEPT_PAUSE = 0.1  # seconds without accepting when descriptors have run out
 ACCEPT_COMPLAINT = 60.0  # seconds between complaints of that
 PERIODIC = 15.0  # seconds between looks at what is due
 STATISTICS = 120.0
-LOG_SECONDS = 0.05
-LOG_BYTES = 1 << 16
 
 
 class Daemon:
@@ -58,31 +52,24 @@ class Daemon:
         self.reraise = False
         self.stopping = False
         self.epoll = select.epoll()
-        self.poller = Poller(self.epoll.fileno(), config.poll_time_us)
-        self.connections: dict[int, Any] = {}  # fd: Connection
-        self.handlers: dict[int, Callable[[], bool | None]] = {}  # fd: what else there is
+        self.loop = Loop(server, self.epoll.fileno(), config.poll_time_us, self._write_access_log)
         # (deadline, what to do), monotonic seconds
         self.timers: Any = SortedKeyList(key=lambda timer: timer[0])
         self.due = 0.0  # when something is to be done, whatever the clients do
-        self.logged_at = 0.0
         self.refused_at = -ACCEPT_COMPLAINT
         self.last_scan = time.monotonic()
         self.last_statistics = time.monotonic()
         self.counted: dict[str, int] = {}
         self.saved = 0
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._register(self._wake[0], self._on_signal)
+        self.loop.add_handler(self._wake[0], self._on_signal)
         if listener >= 0:
             os.set_blocking(listener, False)
-            self._register(listener, self._on_accept)
-
-    def _register(self, fd: int, handler: Callable[[], bool | None]) -> None:
-        self.handlers[fd] = handler
-        self.epoll.register(fd, IN)
+            self.loop.add_handler(listener, self._on_accept)
 
     def watch_event_channels(self) -> None:
         """Serves domains whose event channel fires."""
-        self._register(self.domains.xen.fileno(), self.domains.on_events)
+        self.loop.add_handler(self.domains.xen.fileno(), self.domains.on_events)
 
     # -- the loop -------------------------------------------------------------
 
@@ -90,14 +77,12 @@ class Daemon:
         """Serves until SIGTERM."""
         self._install_signals()
         self.after(PERIODIC, self._periodic)
-        server, poller = self.server, self.poller
+        loop = self.loop
         while not self.stopping:
             try:
-                self._do_what_is_due(poller.now)
+                self._do_what_is_due(loop.poller.now)
                 # Returns for what hardly ever happens; requests are served in there.
-                server.run_turns(poller, self.connections, self.handlers,
-                                 self._write_access_log, self.due, self.config.persistent)
-                self._apply(server.take_changed())
+                loop.run(self.due, self.config.persistent)
             except Exception:
                 if self.reraise:
                     raise
@@ -106,7 +91,7 @@ class Daemon:
                 time.sleep(UNEXPECTED_PAUSE)
 
     def _do_what_is_due(self, now: float) -> None:
-        """Timers, credit, a full log buffer; when it is due again."""
+        """Timers, credit; when it is due again."""
         server = self.server
         while self.timers and self.timers[0][0] <= now:
             _, what = self.timers.pop(0)
@@ -114,9 +99,6 @@ class Daemon:
         self.due = self.timers[0][0]
         if server.wants_tick:
             self.due = min(self.due, server.tick(now) or self.due)
-        if server.log.lines and (now - self.logged_at > LOG_SECONDS
-                                 or server.log.size > LOG_BYTES):
-            self._write_access_log()
         if self.config.persistent and server.transactions_done != self.saved:
             self._save_readable()
 
@@ -126,59 +108,31 @@ class Daemon:
         self.timers.add((deadline, what))
         self.due = min(self.due, deadline)
 
-    def _apply(self, changed: list[Any]) -> None:
-        """Waits for what the connections want now; lets go of the closed ones."""
-        for connection in changed:
-            if not connection.socket:
-                connection.registered = connection.interest
-                continue
-            fd = connection.transport.fileno()
-            if connection.closed:
-                # Closing takes the descriptor out of the epoll set.
-                self.connections.pop(fd, None)
-                connection.transport.close()
-            elif connection.registered != connection.interest:
-                self.epoll.modify(fd, connection.interest)
-                connection.registered = connection.interest
-
     def _write_access_log(self) -> None:
         log = self.server.log
         if log.lines:
             self.access_log.write(*log.take())
-        self.logged_at = self.poller.now
 
     # -- what becomes ready ---------------------------------------------------
 
     def _on_accept(self) -> bool:
         """Takes new connections; True where the loop must look at the timers."""
-        for _ in range(ACCEPTS):
-            fd = accept(self.listener)
-            if fd >= 0:
-                self.adopt_socket(fd)
-                continue
-            if -fd in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                # Nobody is refused: those who wait are taken when descriptors
-                # come back.
-                now = time.monotonic()
-                if now - self.refused_at > ACCEPT_COMPLAINT:
-                    self.refused_at = now
-                    self.daemon_log.warn("xenstored", f"cannot accept: {os.strerror(-fd)}")
-                self.epoll.unregister(self.listener)
-                self.after(ACCEPT_PAUSE, self._accept_again)
-                return True
+        count = self.loop.accept(self.listener)
+        for _ in range(count):
+            self.daemon_log.debug("xenstored", "new connection through socket")
+        if -count not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
             return False
-        return False
+        # Nobody is refused: those who wait are taken when descriptors come back.
+        now = time.monotonic()
+        if now - self.refused_at > ACCEPT_COMPLAINT:
+            self.refused_at = now
+            self.daemon_log.warn("xenstored", f"cannot accept: {os.strerror(-count)}")
+        self.epoll.unregister(self.listener)
+        self.after(ACCEPT_PAUSE, self._accept_again)
+        return True
 
     def _accept_again(self) -> None:
-        self.epoll.register(self.listener, IN)
-
-    def adopt_socket(self, fd: int) -> Any:
-        """Serves a connected socket; its Connection."""
-        self.daemon_log.debug("xenstored", "new connection through socket")
-        connection = self.server.connect(SocketTransport(fd))
-        self.connections[fd] = connection
-        self.epoll.register(fd, IN)
-        return connection
+        self.epoll.register(self.listener, select.EPOLLIN)
 
     # -- signals --------------------------------------------------------------
 
@@ -268,9 +222,9 @@ class Daemon:
         """Sends what can be sent, and lets go of everything."""
         self.server.flush()
         signal.set_wakeup_fd(-1)
-        for connection in self.connections.values():
+        for connection in self.loop.connections.values():
             connection.transport.close()
-        self.connections.clear()
+        self.loop.connections.clear()
         self._write_access_log()
         if self.listener >= 0:
             os.close(self.listener)

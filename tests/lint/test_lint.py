@@ -20,7 +20,7 @@ SOURCES = sorted(path.name for path in (ROOT / "pyxsd").glob("*.py*")
 FLOORS = {
     0: ["_wire", "_path", "_perms", "_store", "_accesslog"],
     1: ["_watch", "_txn", "_nodes", "_outq", "_sock", "_ring", "_poll"],
-    2: ["_hub", "_core"],
+    2: ["_hub", "_core", "_loop"],
     3: ["config", "logs", "dump", "xen", "_glue", "domains", "control", "extension", "host"],
     4: ["daemon", "service", "restore", "options", "cli", "__main__", "__init__"],
 }

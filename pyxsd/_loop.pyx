@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The turns of a daemon (floor 2): wait, serve who is ready, send what came of
+it, and tell epoll what is waited for now.
+
+A turn in which nothing but requests was served does not leave this file.
+"""
+
+cimport cython
+from libc.errno cimport errno
+from pyxsd._poll cimport epoll_event
+from pyxsd._sock cimport SocketTransport
+from pyxsd._wire cimport buffer_len
+
+import os
+
+from pyxsd._sock import accept
+
+cdef extern from "sys/epoll.h" nogil:
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+    enum:
+        EPOLLIN
+        EPOLLERR
+        EPOLLHUP
+        EPOLL_CTL_ADD
+        EPOLL_CTL_MOD
+
+cdef enum:
+    LOG_BYTES = 65536        # of the access log that are not kept back longer
+    LOG_MS = 50              # nor are lines older than this
+    ACCEPTS = 64             # connections taken in one turn, at most
+
+
+@cython.final
+cdef class Loop:
+    """Serves the sockets of a hub through an epoll descriptor, which it borrows.
+
+    write_log() is called before each sleep that finds lines in the access log,
+    and where some have waited for LOG_MS.  poll_time_us: see Poller.
+    """
+
+    def __cinit__(self, Hub hub not None, int epfd, long poll_time_us, write_log):
+        self.hub = hub
+        self.epfd = epfd
+        self.poller = Poller(epfd, poll_time_us)
+        self.connections = {}
+        self.handlers = {}
+        self.write_log = write_log
+        self.burst = 1
+
+    def add_handler(self, int fd, handler not None):
+        """Calls handler() in each turn in which the descriptor can be read; where
+        it returns True, run() returns."""
+        self._control(EPOLL_CTL_ADD, fd, EPOLLIN)
+        self.handlers[fd] = handler
+
+    def adopt(self, int fd):
+        """Serves a connected socket; its Connection.  The descriptor is closed
+        with it; where it cannot be waited for (OSError) it is closed at once."""
+        cdef SocketTransport transport = SocketTransport(fd)
+        self._control(EPOLL_CTL_ADD, fd, EPOLLIN)
+        connection = self.hub.connect(transport)
+        self.connections[fd] = connection
+        return connection
+
+    def accept(self, int listener):
+        """Takes connections that wait at a listening socket: how many, or the
+        negative errno where the first was refused.
+
+        One as a rule, without asking for a second; where the listener is ready
+        turn after turn, twice as many each time.
+        """
+        cdef int fd, i
+        if self.accepted_in + 1 == self.turns:
+            self.burst = min(2 * self.burst, <int>ACCEPTS)
+        else:
+            self.burst = 1
+        self.accepted_in = self.turns
+        for i in range(self.burst):
+            fd = accept(listener)
+            if fd < 0:
+                return i or fd
+            self.adopt(fd)
+        return self.burst
+
+    def run(self, double due, bint once):
+        """Turn after turn, until there is something for whoever called: a handler
+        returned True, `due` (monotonic seconds) is reached, or the server wants
+        tick(); with `once` after one turn."""
+        cdef Hub hub = self.hub
+        cdef Poller poller = self.poller
+        cdef bint stop
+        while True:
+            if hub.more:
+                poller.sleep(0.0)
+            elif not poller.spin():
+                if hub.log.lines:
+                    self._write_log()
+                poller.sleep(due - poller.now)
+            stop = self._turn()
+            if hub.log.lines == 0:
+                self.log_due = 0.0
+            elif self.log_due == 0.0:
+                self.log_due = poller.now + LOG_MS * 0.001
+            elif poller.now >= self.log_due or buffer_len(&hub.log.buf) > LOG_BYTES:
+                self._write_log()
+            if stop or once or poller.now >= due or hub.wants_loop():
+                return
+
+    cdef int _write_log(self) except -1:
+        self.log_due = 0.0
+        self.write_log()
+        return 0
+
+    cdef bint _turn(self) except -1:
+        """One turn; does a handler want the caller to look?
+
+        Handlers go first: what the event channels tell of a domain's death
+        must be known before a toolstack's next request.
+        """
+        cdef Hub hub = self.hub
+        cdef Poller poller = self.poller
+        cdef int i
+        cdef object c
+        cdef bint stop = False
+        self.turns += poller.count > 0
+        hub.begin_turn(poller.wall, poller.now)
+        for i in range(poller.count):
+            handler = self.handlers.get(poller.ready[i].data.fd)
+            if handler is not None and handler():
+                stop = True
+        for i in range(poller.count):
+            c = self.connections.get(poller.ready[i].data.fd)
+            if c is not None:
+                hub.on_ready(<Connection>c,
+                             poller.ready[i].events & (EPOLLERR | EPOLLHUP) != 0)
+        hub.flush()
+        self._apply()
+        return stop
+
+    cdef int _apply(self) except -1:
+        """Waits for what the connections want now; lets go of the closed ones."""
+        cdef Connection c
+        cdef int fd
+        if not self.hub.changed:
+            return 0
+        for c in self.hub.take_changed():
+            if not c.socket:
+                c.registered = c.interest
+                continue
+            fd = (<SocketTransport?>c.transport).fd
+            if c.closed:
+                # Closing takes the descriptor out of the epoll set.
+                self.connections.pop(fd, None)
+                c.transport.close()
+            elif c.registered != c.interest:
+                self._control(EPOLL_CTL_MOD, fd, c.interest)
+                c.registered = c.interest
+        return 0
+
+    cdef int _control(self, int op, int fd, uint32_t events) except -1:
+        cdef epoll_event event
+        event.events = events
+        event.data.fd = fd
+        if epoll_ctl(self.epfd, op, fd, &event) < 0:
+            raise OSError(errno, f"epoll_ctl {fd}: " + os.strerror(errno))
+        return 0
