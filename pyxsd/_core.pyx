@@ -494,6 +494,7 @@ cdef class Server(Hub):
         self.take_changed()
         self.dirty = []
         self.resume = []
+        self.later = []
         self.system = None
         self.history = []
         self.young.clear()

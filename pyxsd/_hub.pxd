@@ -50,7 +50,7 @@ cdef class Connection:
     cdef readonly bint closed
     cdef readonly bint bad           # broke the rules of its ring
     cdef bint dirty                  # on the server's list of those to flush
-    cdef bint resuming               # on its list of those to serve again
+    cdef bint resuming               # on one of its lists of those to serve again
     cdef bint stalled                # was found blocked when it was served
     cdef readonly int interest       # WANT_*: what the loop should wait for
     cdef public int registered       # WANT_* that the loop waits for
@@ -83,7 +83,8 @@ cdef class Hub:
     cdef uint64_t last_anonymous
     cdef uint64_t last_event         # numbers events that must not be merged
     cdef list dirty
-    cdef list resume
+    cdef list resume                 # to serve again, at the end of the turn
+    cdef list later                  # in the next one
     cdef list changed
     cdef readonly bint more          # flush() left something to do at once
     cdef readonly Connection system  # stands for domain 0's ring where there is none
@@ -126,7 +127,6 @@ cdef class Hub:
                    const char *p, size_t n) except -1
     cdef int touch(self, Connection c) except -1
     cdef int unblock(self, Connection c) except -1
-    cdef int _serve_again(self, Connection c) except -1
     cdef int drop_watches(self, Connection c) except -1
     cdef int remove_watch(self, Connection c, Watch *watch) except -1
     cdef int _forget_waiting(self, Connection c, uint64_t serial) except -1

@@ -27,7 +27,8 @@ from pyxsd._wire cimport (
 )
 
 cdef enum:
-    TURN_BYTES = 65536       # read from one connection in one turn, at most
+    TURN_BYTES = 65536       # read from a socket in one turn, at most
+    TURN_RING_BYTES = 1024   # from a ring: what it holds, and not what is added meanwhile
     TURN_ROUNDS = 4          # of flushing and resuming at the end of a turn
 
 cdef long long _live = 0
@@ -211,6 +212,7 @@ cdef class Hub:
         self.owner_limits = {}
         self.dirty = []
         self.resume = []
+        self.later = []
         self.changed = []
         self.scratch = <char *>malloc(TURN_BYTES + PACKET_MAX)
         self.watch_at = <Path *>malloc(sizeof(Path))
@@ -466,11 +468,11 @@ cdef class Hub:
                 memmove(data, data + at, have - at)
             have -= at
             at = 0
-            got = c.transport.read(data + have, TURN_BYTES + PACKET_MAX - have)
+            got = c.transport.read(data + have, TURN_BYTES if c.socket else TURN_RING_BYTES)
             if got > 0:
                 have += got
-                # A ring that was not emptied brings no further kick.
-                more = not c.socket and have == TURN_BYTES + PACKET_MAX
+                # A ring that was not seen empty brings no further kick.
+                more = not c.socket and got == TURN_RING_BYTES
                 self.touch(c)
                 continue
             if got == IO_CLOSED:
@@ -482,8 +484,9 @@ cdef class Hub:
             break
         if have > at:
             buffer_put(&c.inp, data + at, have - at)
-        if more and not c.stalled:
-            self._serve_again(c)
+        if more and not c.stalled and not c.resuming:
+            c.resuming = True
+            self.later.append(c)
         # Where something goes out, flushing will know better what to wait for.
         return 0 if c.dirty else self._want(c)
 
@@ -515,13 +518,8 @@ cdef class Hub:
 
     cdef int unblock(self, Connection c) except -1:
         """Serves a connection again that was found blocked, if it is not now."""
-        if c.stalled and not c.closed and not c.is_blocked(self.max_outstanding):
-            self._serve_again(c)
-        return 0
-
-    cdef int _serve_again(self, Connection c) except -1:
-        """At the end of this turn, or in the next one."""
-        if not c.resuming:
+        if c.stalled and not c.resuming and not c.closed \
+                and not c.is_blocked(self.max_outstanding):
             c.resuming = True
             self.resume.append(c)
         return 0
@@ -578,7 +576,10 @@ cdef class Hub:
                     c.resuming = False
                     if not c.closed and not c.bad:
                         self._serve(c)
-        return False
+        if self.later:
+            self.resume, self.later = self.later, []
+            self.more = True
+        return self.more
 
     cdef int _want(self, Connection c) except -1:
         """What should the loop wait for?"""
