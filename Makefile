@@ -44,11 +44,12 @@ bench: build
 core-bench: build $(VENV)/.tests
 	$(BIN)/python -m pytest benchmarks/core --benchmark-only
 
-system-test: build $(VENV)/.tests
-	SYSTEM_SIZE=full $(BIN)/python -m pytest -q -rs tests/system
-
-system-test-quick: build $(VENV)/.tests
-	SYSTEM_SIZE=quick $(BIN)/python -m pytest -q -rs tests/system
+# A real Xen under QEMU, see tests/system/README.md. Full: both ways of starting, several guests,
+# save, restore, reboot, destroy: some minutes. Quick: one guest, for every run of CI.
+system-test: SYSTEM_SIZE := full
+system-test-quick: SYSTEM_SIZE := quick
+system-test system-test-quick: build $(VENV)/.tests
+	SYSTEM_SIZE=$(SYSTEM_SIZE) $(BIN)/python -m pytest -q -rs tests/system
 
 dist: $(VENV)/.made
 	$(BIN)/pip install --quiet build

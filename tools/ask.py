@@ -14,6 +14,8 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,6 +84,33 @@ def domain(client: Client, domid: int) -> None:
         new.close()
 
 
+def read(client: Client, path: str) -> None:
+    """Shows a value."""
+    print(client.request(READ, path.encode()).decode(errors="backslashreplace"))
+
+
+def write(client: Client, path: str, value: str) -> None:
+    """Sets a value."""
+    client.request(WRITE, path.encode(), value.encode(), ended=False)
+
+
+def perms(client: Client, path: str) -> None:
+    """Shows who may do what."""
+    print(client.request(GET_PERMS, path.encode()).rstrip(b"\0").split(b"\0"))
+
+
+# command: how many arguments, what it does with them
+COMMANDS: dict[str, tuple[int, Callable[..., object]]] = {
+    "read": (1, read),
+    "write": (2, write),
+    "mkdir": (1, lambda client, path: client.request(MKDIR, path.encode())),
+    "rm": (1, lambda client, path: client.request(RM, path.encode())),
+    "perms": (1, perms),
+    "ls": (1, show),
+    "domain": (1, lambda client, domid: domain(client, int(domid))),
+}
+
+
 def main(words: list[str]) -> None:
     """Runs the commands in turn."""
     if not words:
@@ -89,27 +118,14 @@ def main(words: list[str]) -> None:
     client = Client()
     rest = iter(words)
     for word in rest:
-        try:
-            argument = next(rest)
-            path = argument.encode()
-            if word == "read":
-                print(client.request(READ, path).decode(errors="backslashreplace"))
-            elif word == "write":
-                client.request(WRITE, path, next(rest).encode(), ended=False)
-            elif word == "mkdir":
-                client.request(MKDIR, path)
-            elif word == "rm":
-                client.request(RM, path)
-            elif word == "perms":
-                print(client.request(GET_PERMS, path).rstrip(b"\0").split(b"\0"))
-            elif word == "ls":
-                show(client, argument)
-            elif word == "domain":
-                domain(client, int(argument))
-            else:
-                sys.exit(f"unknown command {word}\n{__doc__}")
-        except StopIteration:
+        if word not in COMMANDS:
+            sys.exit(f"unknown command {word}\n{__doc__}")
+        count, run = COMMANDS[word]
+        arguments = list(islice(rest, count))
+        if len(arguments) < count:
             sys.exit(f"{word}: an argument is missing\n{__doc__}")
+        try:
+            run(client, *arguments)
         except LookupError as error:
             sys.exit(f"{word}: {error}")
 

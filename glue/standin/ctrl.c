@@ -8,7 +8,6 @@
 #include "host.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
@@ -16,9 +15,7 @@
 enum { SHUTDOWN_CRASH = 3 };
 enum { DOMINF_DYING = 1 << 0, DOMINF_SHUTDOWN = 1 << 2, DOMINF_RUNNING = 1 << 5 };
 
-typedef struct xc_interface {
-    struct hostmap *m;
-} xc_interface;
+typedef struct device xc_interface;
 
 /* The record of the list call: 112 bytes in 4.17. */
 struct domaininfo {
@@ -68,36 +65,15 @@ EXPORT const char *xc_error_code_to_desc(int code);
 
 xc_interface *xc_interface_open(void *logger, void *dombuild, unsigned flags)
 {
-    xc_interface *x = calloc(1, sizeof(*x));
-    int err;
-
     (void)logger;
     (void)dombuild;
     (void)flags;
-    if (!x) {
-        errno = ENOMEM;
-        return NULL;
-    }
-    err = host_open(NULL, &x->m);
-    if (!err) {
-        err = host_fault(x->m, "open-ctrl", -1);
-        if (err)
-            host_close(x->m);
-    }
-    if (err) {
-        free(x);
-        errno = -err;
-        return NULL;
-    }
-    return x;
+    return host_device_open("open-ctrl");
 }
 
 int xc_interface_close(xc_interface *x)
 {
-    if (x) {
-        host_close(x->m);
-        free(x);
-    }
+    host_device_close(x);
     return 0;
 }
 
@@ -106,10 +82,8 @@ int xc_domain_getinfolist(xc_interface *x, uint32_t first, unsigned max, struct 
     int err = host_fault(x->m, "info", (int)first);
     unsigned n = 0;
 
-    if (err) {
-        errno = -err;
-        return -1;
-    }
+    if (err)
+        return host_result(err);
     for (uint32_t d = first; d <= x->m->h->domid_hint && n < max; d++) {
         struct domain *dom = &x->m->h->domains[d];
         uint32_t state = dom->state;
@@ -153,25 +127,17 @@ int xc_domain_getinfo(xc_interface *x, uint32_t first, unsigned max, struct domi
         info[n].nr_online_vcpus = 1;
         first = raw.domid + 1U;
     }
-    if (n == 0 && max) {
-        errno = ESRCH;
-        return -1;
-    }
-    return (int)n;
+    return n == 0 && max ? host_result(-ESRCH) : (int)n;
 }
 
 /* Any frame number names the one page a domain has here. */
 void *xc_map_foreign_range(xc_interface *x, uint32_t domid, int size, int prot, unsigned long mfn)
 {
-    void *page = NULL;
-    int err = size == HOST_PAGE_SIZE ? host_map_page(x->m, domid, prot, &page) : -EINVAL;
-
     (void)mfn;
-    if (err) {
-        errno = -err;
-        return NULL;
-    }
-    return page;
+    if (size == HOST_PAGE_SIZE)
+        return host_device_map(x, domid, prot);
+    errno = EINVAL;
+    return NULL;
 }
 
 /* Code 0: none kept here; the caller falls back on errno. */

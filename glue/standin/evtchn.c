@@ -8,18 +8,12 @@
 #include "host.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
 #define NO_CLOEXEC 1U
 
-typedef struct xenevtchn_handle {
-    struct hostmap *m;
-    int index;
-    int fd;
-} xenevtchn_handle;
+typedef struct device xenevtchn_handle;
 
 EXPORT xenevtchn_handle *xenevtchn_open(void *logger, unsigned flags);
 EXPORT xenevtchn_handle *xenevtchn_fdopen(void *logger, int fd, unsigned flags);
@@ -34,43 +28,16 @@ EXPORT int xenevtchn_pending(xenevtchn_handle *x);
 EXPORT int xenevtchn_unmask(xenevtchn_handle *x, uint32_t port);
 EXPORT int xenevtchn_restrict(xenevtchn_handle *x, uint16_t domid);
 
-static int result(int r)
-{
-    if (r >= 0)
-        return r;
-    errno = -r;
-    return -1;
-}
-
 static xenevtchn_handle *make(int fd, bool keep)
 {
-    xenevtchn_handle *x = calloc(1, sizeof(*x));
-    int err;
+    xenevtchn_handle *x = host_device_open("open-evtchn");
 
-    if (!x) {
-        errno = ENOMEM;
+    if (!x)
         return NULL;
-    }
-    err = host_open(NULL, &x->m);
-    if (!err) {
-        err = host_fault(x->m, "open-evtchn", -1);
-        if (!err && fd >= 0) {
-            x->fd = fd;
-            x->index = host_handle_from_fd(x->m, fd);
-            err = x->index < 0 ? x->index : 0;
-        } else if (!err) {
-            x->index = host_handle_open(x->m, HANDLE_DEVICE, keep, false, &x->fd);
-            err = x->index < 0 ? x->index : 0;
-        }
-        if (err)
-            host_close(x->m);
-    }
-    if (err) {
-        free(x);
-        errno = -err;
-        return NULL;
-    }
-    return x;
+    x->fd = fd;
+    x->index = fd >= 0 ? host_handle_from_fd(x->m, fd)
+                       : host_handle_open(x->m, HANDLE_DEVICE, keep, false, &x->fd);
+    return x->index < 0 ? host_device_refuse(x, x->index) : x;
 }
 
 xenevtchn_handle *xenevtchn_open(void *logger, unsigned flags)
@@ -100,9 +67,8 @@ int xenevtchn_close(xenevtchn_handle *x)
     if (!x)
         return 0;
     err = host_handle_close(x->m, x->index, x->fd);
-    host_close(x->m);
-    free(x);
-    return result(err);
+    host_device_close(x);
+    return host_result(err);
 }
 
 int xenevtchn_fd(xenevtchn_handle *x)
@@ -112,27 +78,27 @@ int xenevtchn_fd(xenevtchn_handle *x)
 
 int xenevtchn_notify(xenevtchn_handle *x, uint32_t port)
 {
-    return result(host_notify(x->m, 0, x->index, port));
+    return host_result(host_notify(x->m, 0, x->index, port));
 }
 
 int xenevtchn_bind_unbound_port(xenevtchn_handle *x, uint32_t domid)
 {
-    return result(host_alloc_unbound(x->m, 0, domid, x->index));
+    return host_result(host_alloc_unbound(x->m, 0, domid, x->index));
 }
 
 int xenevtchn_bind_interdomain(xenevtchn_handle *x, uint32_t domid, uint32_t port)
 {
-    return result(host_bind_interdomain(x->m, x->index, domid, port));
+    return host_result(host_bind_interdomain(x->m, x->index, domid, port));
 }
 
 int xenevtchn_bind_virq(xenevtchn_handle *x, unsigned virq)
 {
-    return result(host_bind_virq(x->m, x->index, virq));
+    return host_result(host_bind_virq(x->m, x->index, virq));
 }
 
 int xenevtchn_unbind(xenevtchn_handle *x, uint32_t port)
 {
-    return result(host_unbind(x->m, 0, x->index, port));
+    return host_result(host_unbind(x->m, 0, x->index, port));
 }
 
 /* Blocks where the descriptor does, as the device. */
@@ -150,12 +116,12 @@ int xenevtchn_pending(xenevtchn_handle *x)
 
 int xenevtchn_unmask(xenevtchn_handle *x, uint32_t port)
 {
-    return result(host_unmask(x->m, 0, x->index, port));
+    return host_result(host_unmask(x->m, 0, x->index, port));
 }
 
 int xenevtchn_restrict(xenevtchn_handle *x, uint16_t domid)
 {
     (void)x;
     (void)domid;
-    return result(-EOPNOTSUPP);
+    return host_result(-EOPNOTSUPP);
 }

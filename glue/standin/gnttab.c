@@ -9,17 +9,13 @@
 #include "host.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
-typedef struct xengnttab_handle {
-    struct hostmap *m;
-    int fd;
-} xengnttab_handle;
+typedef struct device xengnttab_handle;
 
 EXPORT xengnttab_handle *xengnttab_open(void *logger, unsigned flags);
 EXPORT int xengnttab_close(xengnttab_handle *x);
@@ -30,31 +26,14 @@ EXPORT int xengnttab_unmap(xengnttab_handle *x, void *addr, uint32_t count);
 
 xengnttab_handle *xengnttab_open(void *logger, unsigned flags)
 {
-    xengnttab_handle *x = calloc(1, sizeof(*x));
-    int err;
+    xengnttab_handle *x = host_device_open("open-gnttab");
 
     (void)logger;
     (void)flags;
-    if (!x) {
-        errno = ENOMEM;
+    if (!x)
         return NULL;
-    }
-    err = host_open(NULL, &x->m);
-    if (!err) {
-        err = host_fault(x->m, "open-gnttab", -1);
-        if (!err) {
-            x->fd = eventfd(0, EFD_CLOEXEC);
-            err = x->fd < 0 ? -errno : 0;
-        }
-        if (err)
-            host_close(x->m);
-    }
-    if (err) {
-        free(x);
-        errno = -err;
-        return NULL;
-    }
-    return x;
+    x->fd = eventfd(0, EFD_CLOEXEC);
+    return x->fd < 0 ? host_device_refuse(x, -errno) : x;
 }
 
 int xengnttab_close(xengnttab_handle *x)
@@ -62,8 +41,7 @@ int xengnttab_close(xengnttab_handle *x)
     if (!x)
         return 0;
     close(x->fd);
-    host_close(x->m);
-    free(x);
+    host_device_close(x);
     return 0;
 }
 
@@ -81,14 +59,10 @@ int xengnttab_set_max_grants(xengnttab_handle *x, uint32_t n)
 
 void *xengnttab_map_grant_ref(xengnttab_handle *x, uint32_t domid, uint32_t ref, int prot)
 {
-    void *page = NULL;
-    int err = ref == HOST_XENSTORE_REF ? host_map_page(x->m, domid, prot, &page) : -EINVAL;
-
-    if (err) {
-        errno = -err;
-        return NULL;
-    }
-    return page;
+    if (ref == HOST_XENSTORE_REF)
+        return host_device_map(x, domid, prot);
+    errno = EINVAL;
+    return NULL;
 }
 
 int xengnttab_unmap(xengnttab_handle *x, void *addr, uint32_t count)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The shared host: opening, faults, domains.  Contract and rules in host.h. */
+/* The shared host: opening, faults, devices, domains.  Contract and rules in host.h. */
 #define _GNU_SOURCE
 #include "host.h"
 
@@ -205,6 +205,49 @@ int host_fault(struct hostmap *m, const char *call, int domid)
     }
     fclose(f);
     return found;
+}
+
+/* ---- devices ---------------------------------------------------------- */
+
+struct device *host_device_open(const char *call)
+{
+    struct device *d = calloc(1, sizeof(*d));
+    int err = d ? host_open(NULL, &d->m) : -ENOMEM;
+
+    if (!err)
+        err = host_fault(d->m, call, -1);
+    return err ? host_device_refuse(d, err) : d;
+}
+
+void host_device_close(struct device *d)
+{
+    if (!d)
+        return;
+    if (d->m)
+        host_close(d->m);
+    free(d);
+}
+
+void *host_device_refuse(struct device *d, int err)
+{
+    host_device_close(d);
+    errno = -err;
+    return NULL;
+}
+
+void *host_device_map(struct device *d, uint32_t domid, int prot)
+{
+    void *page = NULL;
+
+    return host_result(host_map_page(d->m, domid, prot, &page)) < 0 ? NULL : page;
+}
+
+int host_result(int r)
+{
+    if (r >= 0)
+        return r;
+    errno = -r;
+    return -1;
 }
 
 /* ---- domains ---------------------------------------------------------- */

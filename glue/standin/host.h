@@ -112,6 +112,23 @@ void host_close(struct hostmap *m);
  * open-gnttab, open-ctrl, open-manage, map, bind, virq, unbind, info. */
 int host_fault(struct hostmap *m, const char *call, int domid);
 
+/* The handle that a library with one of Xen's names hands out: the opaque type of its API. */
+struct device {
+    struct hostmap *m;
+    int index; /* evtchn: of its host handle */
+    int fd;    /* evtchn: its FIFO; gnttab: an eventfd */
+};
+
+/* A new one on the host of $XSD_STANDIN_DIR, unless DIR/faults refuses `call`; NULL with errno. */
+struct device *host_device_open(const char *call);
+void host_device_close(struct device *d); /* its fd is the caller's; NULL: nothing */
+/* For an open that failed later on: closes, sets errno to -err, returns NULL. */
+void *host_device_refuse(struct device *d, int err);
+/* The domain's page, mapped; NULL with errno. */
+void *host_device_map(struct device *d, uint32_t domid, int prot);
+/* What a C library's function returns: a value >= 0, or -1 with errno. */
+int host_result(int r);
+
 int host_domain_create(struct hostmap *m, uint32_t domid);
 /* New state; DOM_NONE removes the domain.  Raises VIRQ_DOM_EXC. */
 int host_domain_set(struct hostmap *m, uint32_t domid, enum dom_state state, uint32_t code);

@@ -8,7 +8,6 @@
 #include "host.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 #define EXPORT __attribute__((visibility("default")))
 #ifdef MANAGE_WITHOUT_CAPS
@@ -20,9 +19,7 @@
 enum { STATE_EXIST = 1, STATE_SHUTDOWN = 2, STATE_DYING = 4 };
 enum { CAP_CONTROL = 1, CAP_HARDWARE = 2, CAP_XENSTORE = 4 };
 
-typedef struct xenmanage_handle {
-    struct hostmap *m;
-} xenmanage_handle;
+typedef struct device xenmanage_handle;
 
 EXPORT xenmanage_handle *xenmanage_open(void *logger, unsigned flags);
 EXPORT int xenmanage_close(xenmanage_handle *x);
@@ -33,34 +30,13 @@ EXPORT int xenmanage_poll_changed_domain(xenmanage_handle *x, unsigned *domid, u
 
 xenmanage_handle *xenmanage_open(void *logger, unsigned flags)
 {
-    xenmanage_handle *x = calloc(1, sizeof(*x));
-    int err;
-
     (void)logger;
-    if (!x) {
-        errno = ENOMEM;
-        return NULL;
-    }
-    err = flags ? -EINVAL : host_open(NULL, &x->m);
-    if (!err) {
-        err = host_fault(x->m, "open-manage", -1);
-        if (err)
-            host_close(x->m);
-    }
-    if (err) {
-        free(x);
-        errno = -err;
-        return NULL;
-    }
-    return x;
+    return flags ? host_device_refuse(NULL, -EINVAL) : host_device_open("open-manage");
 }
 
 int xenmanage_close(xenmanage_handle *x)
 {
-    if (x) {
-        host_close(x->m);
-        free(x);
-    }
+    host_device_close(x);
     return 0;
 }
 
@@ -93,10 +69,8 @@ int xenmanage_get_domain_info(xenmanage_handle *x, unsigned domid, unsigned *sta
         err = -EINVAL;
     if (!err && x->m->h->domains[domid].state == DOM_NONE)
         err = -ESRCH;
-    if (err) {
-        errno = -err;
-        return -1;
-    }
+    if (err)
+        return host_result(err);
     tell(&x->m->h->domains[domid], domid, state, caps, uid);
     return 0;
 }
@@ -115,6 +89,5 @@ int xenmanage_poll_changed_domain(xenmanage_handle *x, unsigned *domid, unsigned
         tell(&x->m->h->domains[d], d, state, caps, uid);
         return 0;
     }
-    errno = ENOENT;
-    return -1;
+    return host_result(-ENOENT);
 }
