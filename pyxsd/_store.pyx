@@ -605,13 +605,13 @@ cdef class Tree:
 
     cdef int set_value(self, const Path *path, const char *p, size_t n) except -1:
         cdef Node *node
-        if path.parts:
-            # An equal value touches the way to the node, not the node itself:
-            # transactions that looked at it can still be merged.
-            node = self.find(path)
-            if node.value_len == n and (n == 0 or memcmp(node.value, p, n) == 0):
+        # An equal value touches the way to the node, not the node itself:
+        # transactions that looked at it can still be merged.
+        node = self.find(path)
+        if node.value_len == n and (n == 0 or memcmp(node.value, p, n) == 0):
+            if path.parts:
                 self._edit(path, path.parts - 1)
-                return 0
+            return 0
         return node_set_value(self._edit(path, path.parts), p, n)
 
     cdef int set_perms(self, const Path *path, Perms *perms) except -1:

@@ -37,7 +37,7 @@ def sources(tmp_path: Path) -> Path:
 
 
 def test_sdist_and_wheel(tmp_path: Path) -> None:
-    if importlib.util.find_spec("build") is None:
+    if importlib.util.find_spec("build.__main__") is None:
         text = "build is not installed: pip install the extra 'test'"
         if os.environ.get("PYXSD_REQUIRE_ALL"):
             pytest.fail(text)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Xenstore in plain Python: what every request answers and which events it causes.
 
-Made to be obviously right, not fast: a node is never changed, only replaced
-along its way to the root, so a snapshot is a reference and "untouched" is "the
-same object"; entry counts are counted anew whenever they are asked for.
+Made to be obviously right, not fast.  The store is in model_tree.py, what a
+client has in model_clients.py.
 
 Left out: queues and their limits, who pays for conflicts, logs, and answers
 over 4096 bytes.  The rules are those of xenstore.txt and oxenstored's.
@@ -12,18 +11,27 @@ over 4096 bytes.  The rules are those of xenstore.txt and oxenstored's.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Optional
 
-Parts = tuple[bytes, ...]
-Perms = tuple[tuple[int, str], ...]
-Answer = tuple[str, bytes]  # ("OK", data) or (error name, b"")
-Counted = dict[int, int]
+from tests.property.model_clients import Answer, Client, Limits, Path, Transaction, Watch
+from tests.property.model_tree import (
+    INTEGER,
+    Node,
+    Parts,
+    Perms,
+    common,
+    counted,
+    find,
+    forget,
+    parse_perms,
+    put,
+    untouched,
+    walk,
+)
 
 COMPONENT = re.compile(rb"[A-Za-z0-9_@-]+\Z")
 HOME = re.compile(rb"/local/domain/[+-]?[0-9]+/")
-INTEGER = re.compile(rb"[+-]?[0-9]+\Z")
 PRIVILEGED = {"INTRODUCE", "RELEASE", "RESUME", "SET_TARGET", "IS_DOMAIN_INTRODUCED",
               "GET_FEATURE", "SET_FEATURE", "GET_QUOTA", "SET_QUOTA"}
 REPLAYABLE = {"DIRECTORY", "DIRECTORY_PART", "READ", "GET_PERMS", "GET_DOMAIN_PATH", "WRITE",
@@ -32,185 +40,10 @@ READS = {"DIRECTORY", "DIRECTORY_PART", "READ", "GET_PERMS"}
 OK: Answer = ("OK", b"OK\0")
 
 
-class Node:
-    """A node; what is below it is in kids.  Never changed once made."""
-
-    def __init__(self, value: bytes, perms: Perms, kids: dict[bytes, Node]) -> None:
-        self.value = value
-        self.perms = perms
-        self.kids = kids
-
-
-def find(root: Node, path: Parts) -> Optional[Node]:
-    """The node at a path, or None."""
-    node: Optional[Node] = root
-    for name in path:
-        node = node.kids.get(name) if node else None
-    return node
-
-
-def put(root: Node, path: Parts, node: Optional[Node]) -> Node:
-    """The tree with another node at a path (None: without it); its parent must exist."""
-    if not path:
-        assert node is not None
-        return node
-    kids = dict(root.kids)
-    below = put(kids[path[0]], path[1:], node) if len(path) > 1 else node
-    if below is None:
-        kids.pop(path[0], None)
-    else:
-        kids[path[0]] = below
-    return Node(root.value, root.perms, kids)
-
-
-def walk(node: Node, path: Parts = ()) -> Iterator[tuple[Parts, Node]]:
-    """All nodes with their paths, parents first, names in ascending order."""
-    yield path, node
-    for name in sorted(node.kids):
-        yield from walk(node.kids[name], (*path, name))
-
-
-def counted(root: Node) -> Counted:
-    """{owner: nodes}, without the root."""
-    counts: Counted = {}
-    for path, node in walk(root):
-        if path:
-            owner = node.perms[0][0]
-            counts[owner] = counts.get(owner, 0) + 1
-    return counts
-
-
-def forget(node: Node, domid: int) -> Node:
-    """The tree without a domain's nodes and without its entries elsewhere; "/", which
-    stays, is then nobody's (-1)."""
-    owner = (-1, node.perms[0][1]) if node.perms[0][0] == domid else node.perms[0]
-    perms = (owner,) + tuple(entry for entry in node.perms[1:] if entry[0] != domid)
-    kids = {name: forget(kid, domid) for name, kid in node.kids.items()
-            if kid.perms[0][0] != domid}
-    return Node(node.value, perms, kids)
-
-
-def common(low: Optional[Parts], path: Parts) -> Parts:
-    """The deepest common ancestor; low is None where there was nothing before."""
-    if low is None:
-        return path
-    n = 0
-    while n < min(len(low), len(path)) and low[n] == path[n]:
-        n += 1
-    return low[:n]
-
-
-def untouched(old: Node, new: Node, low: Optional[Parts]) -> bool:
-    """Is the node at `low` the same, with the same permissions above it?  Where
-    it is in neither tree, does its parent exist now?"""
-    if low is None:
-        return True
-    was, now = find(old, low), find(new, low)
-    if was is None and now is None:
-        return find(new, low[:-1]) is not None
-    for n in range(len(low)):
-        above, there = find(old, low[:n]), find(new, low[:n])
-        if above is None or there is None or above.perms != there.perms:
-            return False
-    return was is now
-
-
-def parse_perms(text: bytes) -> Optional[Perms]:
-    """ "n5\\0r0\\0" -> ((5, "n"), (0, "r")); None where it is malformed."""
-    perms = []
-    for entry in text.split(b"\0")[:-1]:
-        if entry[:1] not in (b"n", b"r", b"w", b"b") or not INTEGER.match(entry[1:]):
-            return None
-        perms.append((int(entry[1:]), entry[:1].decode()))
-    return tuple(perms) or None
-
-
 def lenient(text: bytes) -> int:
     """A number as C's lenient readers take it: the first digits, or 0."""
     digits = re.search(rb"[0-9]+", text)
     return int(digits.group()) if digits else 0
-
-
-@dataclass
-class Path:
-    """A path as a request gave it."""
-    parts: Parts
-    special: bool = False
-    relative: bool = False
-
-    @property
-    def text(self) -> bytes:
-        """Its absolute form."""
-        return b"/" + b"/".join(self.parts)
-
-
-@dataclass(eq=False)
-class Watch:
-    """One watch; depth None matches at any depth."""
-    path: Path
-    given: bytes
-    token: bytes
-    depth: Optional[int]
-
-
-@dataclass(eq=False)
-class Transaction:
-    """An open transaction: the store at its start, its own, and what it asked."""
-    base: Node
-    root: Node
-    epoch: int
-    requests: list[tuple[str, bytes, Answer]] = field(default_factory=list)
-    changes: list[tuple[str, Path]] = field(default_factory=list)
-    count: int = 0
-    read_low: Optional[Parts] = None
-    write_low: Optional[Parts] = None
-
-
-class Client:
-    """A connection: its rights, watches and transactions."""
-
-    def __init__(self, name: str, domid: int) -> None:
-        self.name = name
-        self.domid = domid
-        self.target = -1
-        self.base = b"/local/domain/%d/" % domid
-        self.watches: list[Watch] = []
-        self.transactions: dict[int, Transaction] = {}
-        self.last_tx = 0
-        self.listings: list[tuple[Node, int]] = []
-        self.generations = 0
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """The domains whose rights it has."""
-        return (self.domid,) if self.target < 0 else (self.domid, self.target)
-
-    @property
-    def privileged(self) -> bool:
-        """Has it the rights of domain 0?"""
-        return 0 in self.ids
-
-    def next_tx(self) -> int:
-        """The id of its next transaction: counting up, without those in use."""
-        self.last_tx += 1
-        while self.last_tx in self.transactions:
-            self.last_tx += 1
-        return self.last_tx
-
-
-@dataclass
-class Limits:
-    """The configuration, by oxenstored's names."""
-    quota_activate: bool = True
-    quota_maxentity: int = 1000
-    quota_maxsize: int = 2048
-    quota_maxwatch: int = 100
-    quota_transaction: int = 10
-    quota_maxrequests: int = 1024
-    quota_path_max: int = 2048
-    merge_activate: bool = True
-    perms_activate: bool = True
-    perms_watch_activate: bool = True
 
 
 class Model:
@@ -516,7 +349,7 @@ class Model:
         else:
             # An equal value touches what is above the node, not the node.
             new = node
-            if value != node.value or not path.parts:
+            if value != node.value:
                 new = Node(value, node.perms, node.kids)
             self.work = put(self.work, path.parts, new)
             self.wrote = path.parts

@@ -24,8 +24,8 @@ SUITES = (
 )
 #: Tests that start processes or look at time and memory: nothing of them is about our C.
 LEFT_OUT = (
-    "tests/unit/test_service.py", "tests/unit/test_logs.py", "tests/unit/test_config.py",
-    "tests/unit/test_options.py", "tests/unit/test_layers.py",
+    "tests/unit/test_service.py", "tests/unit/test_pid_files.py", "tests/unit/test_logs.py",
+    "tests/unit/test_log_files.py", "tests/unit/test_config.py", "tests/unit/test_options.py",
 )
 MINUTES = 10
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The daemon among other processes: sockets and pid files of live, hung and killed daemons."""
+"""The daemon among other processes: sockets of live, hung and killed daemons, systemd, limits."""
 
 from __future__ import annotations
 
@@ -8,53 +8,19 @@ import fcntl
 import os
 import resource
 import select
-import shutil
 import signal
 import socket
 import stat
 import struct
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pyxsd import service
-from pyxsd.service import AlreadyRunning, Notifier, PidFile, ServiceError
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """A Python process with pyxsd importable; talks by lines on stdin and stdout."""
-    return subprocess.Popen(
-        [sys.executable, "-u", "-c", "import os, sys\nfrom pyxsd import service\n" + code]
-        + [str(argument) for argument in arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
-def line_of(process: subprocess.Popen[str]) -> str:
-    """The next line of its stdout; fails with its stderr where there is none."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        assert process.stderr is not None
-        pytest.fail(f"ended early: {process.stderr.read()}")
-    return line.strip()
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.communicate()
-
+from pyxsd.service import AlreadyRunning, Notifier, ServiceError
+from tests.unit.processes import end, line_of, race, start
 
 # environment, run directory, socket
 PATHS = [
@@ -257,26 +223,6 @@ def test_what_cannot_be_replaced(path: str, kind: str, text: str) -> None:
     other.close()
 
 
-RACE_COUNT = 12
-
-
-def race(code: str, *arguments: object) -> list[str]:
-    """What each of several processes says that were released together."""
-    racers = [
-        start("print('up'); sys.stdin.readline()\n" + code, *arguments) for _ in range(RACE_COUNT)
-    ]
-    for racer in racers:
-        assert line_of(racer) == "up"
-    for racer in racers:
-        assert racer.stdin is not None
-        racer.stdin.write("\n")
-        racer.stdin.flush()
-    results = [line_of(racer) for racer in racers]
-    for racer in racers:
-        end(racer)
-    return results
-
-
 @pytest.mark.parametrize("stale", [False, True])
 def test_of_racing_daemons_one_gets_the_socket(path: str, stale: bool) -> None:
     if stale:
@@ -318,267 +264,6 @@ def test_a_lock_that_is_held_for_a_moment_is_waited_for(path: str) -> None:
     os.close(directory)
     assert line_of(process) == "listens"
     process.communicate()
-
-
-# --- pid files ---
-
-
-@pytest.fixture
-def pid_path(tmp_path: Path) -> str:
-    return str(tmp_path / "xenstored.pid")
-
-
-def test_a_pid_file(pid_path: str) -> None:
-    mask = os.umask(0o077)
-    try:
-        held = PidFile.claim(pid_path)
-    finally:
-        os.umask(mask)
-    assert Path(pid_path).read_text() == f"{os.getpid()}\n"
-    assert stat.S_IMODE(os.stat(pid_path).st_mode) == 0o640
-    held.remove()
-    held.remove()
-    assert not os.path.exists(pid_path)
-
-
-CLAIM_AND_WAIT = """
-held = service.PidFile.claim(sys.argv[1])
-print('up')
-sys.stdin.read()
-held.remove()
-print('removed')
-"""
-
-
-def test_a_live_daemon_holds_its_pid_file(pid_path: str) -> None:
-    process = start(CLAIM_AND_WAIT, pid_path)
-    assert line_of(process) == "up"
-    text = f"process {process.pid} holds the pid file {pid_path}"
-    with pytest.raises(AlreadyRunning, match=text):
-        service.check_pid_file(pid_path)
-    with pytest.raises(AlreadyRunning, match=text):
-        PidFile.claim(pid_path)
-    for configured, given in ((pid_path, ""), ("", pid_path)):
-        with pytest.raises(AlreadyRunning, match=text):
-            service.claim_pid_files(configured, given)
-    assert Path(pid_path).read_text() == f"{process.pid}\n"
-    process.communicate()
-    assert not os.path.exists(pid_path)
-    service.check_pid_file(pid_path)
-
-
-def test_a_killed_daemon_s_pid_file_is_taken_over(pid_path: str) -> None:
-    process = start(CLAIM_AND_WAIT, pid_path)
-    assert line_of(process) == "up"
-    process.send_signal(signal.SIGKILL)
-    # Not waited for yet: a zombie holds no lock and is no live daemon.
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert Path(pid_path).read_text() == f"{process.pid}\n"
-    service.check_pid_file(pid_path)
-    held = PidFile.claim(pid_path)
-    assert Path(pid_path).read_text() == f"{os.getpid()}\n"
-    held.remove()
-    process.communicate()
-
-
-def test_c_xenstored_s_lock_is_respected(pid_path: str) -> None:
-    """It locks with lockf(3) and need not have written its pid yet."""
-    code = """
-import fcntl
-file = open(sys.argv[1], 'w')
-fcntl.lockf(file, fcntl.LOCK_EX)
-print('up')
-sys.stdin.read()
-"""
-    process = start(code, pid_path)
-    assert line_of(process) == "up"
-    text = f"another process holds the pid file {pid_path}"
-    with pytest.raises(AlreadyRunning, match=text):
-        service.check_pid_file(pid_path)
-    with pytest.raises(AlreadyRunning, match=text):
-        PidFile.claim(pid_path)
-    end(process)
-    PidFile.claim(pid_path).remove()
-
-
-@pytest.fixture
-def sleeper(tmp_path: Path) -> Iterator[object]:
-    """Starts processes that sleep under a name; they are killed at the end."""
-    started: list[subprocess.Popen[bytes]] = []
-    sleep = shutil.which("sleep")
-    assert sleep is not None
-
-    def start_sleep(name: str, *command: str) -> int:
-        program = tmp_path / name
-        if command:
-            program.write_text("import sys\nsys.stdin.read()\n")
-        else:
-            shutil.copy(sleep, program)
-        process = subprocess.Popen(
-            [*command, str(program)] if command else [str(program), "1000"],
-            stdin=subprocess.PIPE,
-        )
-        started.append(process)
-        # exec(2) has returned for Popen a moment before the new command line is there to read.
-        deadline = time.monotonic() + 10
-        while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
-            assert time.monotonic() < deadline, f"{name} does not start"
-        return process.pid
-
-    yield start_sleep
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-# name, interpreter before it, whether the process is a xenstored
-NAMES = [
-    ("oxenstored", (), True),
-    ("xenstored", (), True),
-    ("oxenstored-4.17", (), True),
-    ("xenstored.orig", (), True),
-    ("sleep", (), False),
-    ("my-xenstored", (), False),
-    ("pyxsd", (sys.executable,), True),
-    ("pyxsd", (sys.executable, "-u"), True),
-    ("other", (sys.executable,), False),
-]
-
-
-@pytest.mark.parametrize(("name", "interpreter", "expected"), NAMES)
-def test_pids_are_judged_by_their_process(
-    pid_path: str, sleeper: object, name: str, interpreter: tuple[str, ...], expected: bool
-) -> None:
-    """oxenstored locks nothing: the name tells it from a stranger that got a dead daemon's pid."""
-    assert callable(sleeper)
-    pid = sleeper(name, *interpreter)
-    Path(pid_path).write_text(f"{pid}\n")
-    assert service.is_xenstored(pid) is expected
-    if expected:
-        with pytest.raises(AlreadyRunning, match=f"process {pid} holds"):
-            service.check_pid_file(pid_path)
-        with pytest.raises(AlreadyRunning, match=f"process {pid} holds"):
-            PidFile.claim(pid_path)
-        assert Path(pid_path).read_text() == f"{pid}\n"
-    else:
-        service.check_pid_file(pid_path)
-        PidFile.claim(pid_path).remove()
-
-
-def test_a_zombie_is_no_live_daemon(sleeper: object) -> None:
-    assert callable(sleeper)
-    pid = sleeper("oxenstored")
-    assert service.is_xenstored(pid)
-    os.kill(pid, signal.SIGKILL)
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    assert Path(f"/proc/{pid}/comm").read_text() == "oxenstored\n"
-    assert not service.is_xenstored(pid)
-
-
-# what a stale pid file may hold
-CONTENTS = [b"", b"\n", b"0\n", b"-1\n", b"x\n", b"\xff\0", b"9" * 31, b"99999999\n", b"1" * 5000]
-
-
-@pytest.mark.parametrize("text", [*CONTENTS, f"{os.getpid()}\n".encode()])
-def test_stale_contents(pid_path: str, text: bytes) -> None:
-    """Among them one's own pid: after a reboot, or in a live update."""
-    Path(pid_path).write_bytes(text)
-    service.check_pid_file(pid_path)
-    held = PidFile.claim(pid_path)
-    assert Path(pid_path).read_text() == f"{os.getpid()}\n"
-    held.remove()
-
-
-def test_another_s_pid_file_is_not_removed(pid_path: str) -> None:
-    held = PidFile.claim(pid_path)
-    os.unlink(pid_path)
-    Path(pid_path).write_text("1\n")
-    held.remove()
-    assert Path(pid_path).read_text() == "1\n"
-
-
-def test_a_device_as_pid_file() -> None:
-    first = PidFile.claim("/dev/null")
-    second = PidFile.claim("/dev/null")
-    first.remove()
-    second.remove()
-    assert os.path.exists("/dev/null")
-
-
-@pytest.mark.parametrize("stale", [False, True])
-def test_of_racing_daemons_one_gets_the_pid_file(pid_path: str, stale: bool) -> None:
-    if stale:
-        Path(pid_path).write_text("99999999\n")
-    code = """
-try:
-    held = service.PidFile.claim(sys.argv[1])
-except service.AlreadyRunning as error:
-    print('refused', error)
-else:
-    print('won', os.getpid())
-sys.stdin.read()
-"""
-    results = race(code, pid_path)
-    assert len([result for result in results if result.startswith("won")]) == 1
-    assert f"won {Path(pid_path).read_text().strip()}" in results
-
-
-def test_claiming_while_others_remove(pid_path: str) -> None:
-    """At any time at most one holds the file, and the one at the path is the holder's."""
-    code = """
-witness = sys.argv[2]
-wins = 0
-while wins < 50:
-    try:
-        held = service.PidFile.claim(sys.argv[1])
-    except service.AlreadyRunning:
-        continue
-    os.close(os.open(witness, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    assert open(sys.argv[1]).read() == f"{os.getpid()}\\n"
-    wins += 1
-    os.unlink(witness)
-    held.remove()
-print('done')
-"""
-    processes = [start(code, pid_path, pid_path + ".witness") for _ in range(4)]
-    assert [line_of(process) for process in processes] == ["done"] * 4
-    for process in processes:
-        process.communicate()
-    assert not os.path.exists(pid_path)
-
-
-def test_both_pid_files(tmp_path: Path) -> None:
-    names = [str(tmp_path / "a"), str(tmp_path / "b")]
-    held, warnings = service.claim_pid_files(*names)
-    assert warnings == []
-    assert [Path(name).read_text() for name in names] == [f"{os.getpid()}\n"] * 2
-    for file in held:
-        file.remove()
-    assert os.listdir(tmp_path) == []
-    assert service.claim_pid_files("", "") == ([], [])
-
-
-def test_the_same_pid_file_twice(tmp_path: Path) -> None:
-    """/var/run/x and /run/x are one file, as on every host."""
-    (tmp_path / "link").symlink_to(tmp_path)
-    held, warnings = service.claim_pid_files(str(tmp_path / "x"), str(tmp_path / "link" / "x"))
-    assert (len(held), warnings) == (1, [])
-    held[0].remove()
-    assert not (tmp_path / "x").exists()
-
-
-def test_failures_of_both_pid_files(tmp_path: Path) -> None:
-    good, bad = str(tmp_path / "good"), str(tmp_path / "no" / "bad")
-    held, warnings = service.claim_pid_files(bad, good)
-    assert warnings == [f"cannot write the pid file {bad}: No such file or directory"]
-    held[0].remove()
-    with pytest.raises(ServiceError, match=f"cannot write the pid file {bad}: No such file"):
-        service.claim_pid_files(good, bad)
-    with pytest.raises(ServiceError, match=r"cannot write the pid file .*: Is a directory"):
-        service.claim_pid_files(good, str(tmp_path))
-    with pytest.raises(ServiceError, match="NUL in the name"):
-        service.claim_pid_files(good, "\0")
-    assert not os.path.exists(good)
 
 
 # --- systemd ---

@@ -46,6 +46,8 @@ CASES = [
          [("s1", W, b"/a/d\0y")], MERGED, REPLAYED),
     Case("same node", [(W, b"/a/b\0x")], [("s1", W, b"/a/b\0y")], REPLAYED),
     Case("same node, equal value", [(W, b"/a/b\0x")], [("s1", W, b"/a/b\0b")], MERGED, REPLAYED),
+    Case("the root, equal value", [(W, b"/a/b\0x")], [("s1", W, b"/\0")], DIRECT),
+    Case("the root, another value", [(W, b"/a/b\0x")], [("s1", W, b"/\0y")], MERGED, REPLAYED),
     Case("read node written", [(R, b"/a/b\0"), (W, b"/e/f\0x")], [("s1", W, b"/a/b\0y")], FAILED),
     Case("read node touched below", [(R, b"/a/b\0"), (W, b"/e/f\0x")],
          [("s1", W, b"/a/b/c\0y")], REPLAYED),
