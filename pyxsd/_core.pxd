@@ -83,6 +83,7 @@ cdef class Server(Hub):
     cdef int _fire_transaction(self, Connection c, Transaction txn) except -1
     cdef int _start(self, Connection c, uint32_t *id) except -1
     cdef int _commit(self, Connection c, bytes label, Transaction txn, Transaction into) except -1
+    cpdef int set_target(self, Connection c, int64_t target) except -1
     cdef int _end(self, Connection c, Transaction txn) except -1
     cdef int _replay(self, Connection c, Transaction txn) except -1
     cdef int _rerun(self, Connection c, Transaction txn, Tree tree, Transaction into,

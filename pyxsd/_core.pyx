@@ -362,15 +362,12 @@ cdef int _h_resume(Server s, Connection c, Slice p) except -1:
 cdef int _h_set_target(Server s, Connection c, Slice p) except -1:
     cdef Slice first, second
     cdef Connection to
-    cdef int64_t target
     if not _cut(&p, &first) or not _cut(&p, &second) or p.n:
         return ST_EINVAL
     to = s.domains.get(lenient_int(first.p, first.n))
     if to is None:
         return ST_ENOENT
-    target = lenient_int(second.p, second.n)
-    to.who.target = target
-    to.who.privileged = to.who.domid == 0 or target == 0
+    s.set_target(to, lenient_int(second.p, second.n))
     return ST_OK
 
 
@@ -961,10 +958,6 @@ cdef class Server(Hub):
         self.owner_limits[owner] = entries
         self.limits.by_owner = <void *>self.owner_limits
 
-    def drop_owner_limit(self, int64_t owner):
-        """The owner has the common entry quota again."""
-        self.owner_limits.pop(owner, None)
-
     def owner_limit(self, int64_t owner):
         """The entry quota of an owner."""
         return self.owner_limits.get(owner, self.limits.entries)
@@ -987,10 +980,11 @@ cdef class Server(Hub):
     def quota_maxsize(self, Py_ssize_t value):
         self.limits.value = value
 
-    def set_target(self, Connection c not None, int64_t target):
+    cpdef int set_target(self, Connection c, int64_t target) except -1:
         """The connection acts for that domain too (-1: for no other)."""
         c.who.target = target
         c.who.privileged = c.who.domid == 0 or target == 0
+        return 0
 
     def restore_watch(self, Connection c not None, bytes path not None, bytes token not None,
                       bytes depth):

@@ -182,7 +182,7 @@ cdef int node_rm(Tree tree, const Path *path, const Actor *who, Effect *effect) 
 
 cdef int node_set_perms(Tree tree, const Path *path, const Actor *who, Slice text,
                         Effect *effect) except -1:
-    cdef Perms *perms = perms_parse(text.p, text.n)
+    cdef Perms *perms = perms_parse(text.p, text.n, tree.mentions)
     cdef Node *node
     cdef int status = ST_OK
     if perms == NULL:

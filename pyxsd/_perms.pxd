@@ -4,6 +4,7 @@
 
 from libc.stdint cimport int64_t, uint32_t
 from libc.stddef cimport size_t
+from pyxsd._counts cimport Counts
 from pyxsd._wire cimport Buffer
 
 cdef enum:
@@ -15,10 +16,16 @@ cdef struct PermEntry:
     int64_t domid
     int access               # PERM_READ | PERM_WRITE
 
+# How often each domid stands in the lists of one store.
+cdef struct Mentions:
+    size_t refs              # lists and trees
+    Counts *counts
+
 # The first entry names the owner and the access of everybody not listed.
 cdef struct Perms:
     uint32_t refs
     uint32_t count           # entries, at least 1
+    Mentions *mentions       # where they are counted
     PermEntry entry[1]
 
 # On whose behalf a request is served.
@@ -30,8 +37,8 @@ cdef struct Actor:
 
 # Reads "n5\0r0\0..."; what follows the last NUL is dropped.  NULL where it is
 # malformed or empty (and with MemoryError set where memory ran out).
-cdef Perms *perms_parse(const char *p, size_t n) except? NULL
-cdef Perms *perms_simple(int64_t owner, int access) except NULL
+cdef Perms *perms_parse(const char *p, size_t n, Mentions *mentions) except? NULL
+cdef Perms *perms_simple(int64_t owner, int access, Mentions *mentions) except NULL
 # The list without the entries of a domain; where it is the owner, nobody
 # (domid -1) owns instead.  A new reference.
 cdef Perms *perms_without(Perms *perms, int64_t domid) except NULL
@@ -53,3 +60,11 @@ cdef bint perms_equal(const Perms *a, const Perms *b) noexcept nogil
 cdef bint perms_allow(const Perms *perms, const Actor *who, int want) noexcept nogil
 cdef bint perms_is_owner(const Perms *perms, const Actor *who) noexcept nogil
 cdef int64_t perms_live() noexcept
+
+cdef Mentions *mentions_new() except NULL
+cdef inline Mentions *mentions_ref(Mentions *mentions) noexcept nogil:
+    mentions.refs += 1
+    return mentions
+cdef void mentions_unref(Mentions *mentions) noexcept nogil
+# In how many entries of the lists alive does the domid stand?
+cdef int64_t mentions_of(const Mentions *mentions, int64_t domid) noexcept nogil

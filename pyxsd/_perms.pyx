@@ -4,6 +4,7 @@
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr
+from pyxsd._counts cimport counts_add, counts_get, counts_new, counts_take, counts_unref
 from pyxsd._wire cimport buffer_put, strict_int
 
 cdef const char *_letters = b"nrwb"      # by access
@@ -15,23 +16,71 @@ cdef int64_t perms_live() noexcept:
     return _live
 
 
+cdef Mentions *mentions_new() except NULL:
+    cdef Mentions *mentions = <Mentions *>malloc(sizeof(Mentions))
+    if mentions == NULL:
+        raise MemoryError()
+    mentions.refs = 1
+    try:
+        mentions.counts = counts_new(16)
+    except MemoryError:
+        free(mentions)
+        raise
+    return mentions
+
+
+cdef void mentions_unref(Mentions *mentions) noexcept nogil:
+    mentions.refs -= 1
+    if mentions.refs == 0:
+        counts_unref(mentions.counts)
+        free(mentions)
+
+
+cdef int64_t mentions_of(const Mentions *mentions, int64_t domid) noexcept nogil:
+    return counts_get(mentions.counts, domid)
+
+
 cdef Perms *_new(size_t count) except NULL:
+    """A list to be filled in, which nothing counts yet."""
     global _live
     cdef Perms *perms = <Perms *>malloc(sizeof(Perms) + (count - 1) * sizeof(PermEntry))
     if perms == NULL:
         raise MemoryError()
     perms.refs = 1
     perms.count = <uint32_t>count
+    perms.mentions = NULL
     _live += 1
+    return perms
+
+
+cdef Perms *_counted(Perms *perms, Mentions *mentions) except NULL:
+    """The list, from now on counted."""
+    cdef uint32_t i = 0, k
+    try:
+        while i < perms.count:
+            counts_add(&mentions.counts, perms.entry[i].domid, 1)
+            i += 1
+    except MemoryError:
+        for k in range(i):
+            counts_take(mentions.counts, perms.entry[k].domid, 1)
+        perms_unref(perms)
+        raise
+    perms.mentions = mentions_ref(mentions)
     return perms
 
 
 cdef void perms_unref(Perms *perms) noexcept nogil:
     global _live
+    cdef uint32_t i
     perms.refs -= 1
-    if perms.refs == 0:
-        _live -= 1
-        free(perms)
+    if perms.refs:
+        return
+    if perms.mentions != NULL:
+        for i in range(perms.count):
+            counts_take(perms.mentions.counts, perms.entry[i].domid, 1)
+        mentions_unref(perms.mentions)
+    _live -= 1
+    free(perms)
 
 
 cdef int _access(char letter) noexcept:
@@ -39,7 +88,7 @@ cdef int _access(char letter) noexcept:
     return -1 if at == NULL else <int>(at - _letters)
 
 
-cdef Perms *perms_parse(const char *p, size_t n) except? NULL:
+cdef Perms *perms_parse(const char *p, size_t n, Mentions *mentions) except? NULL:
     cdef size_t count = 0, i = 0
     cdef const char *end
     cdef Perms *perms
@@ -57,14 +106,14 @@ cdef Perms *perms_parse(const char *p, size_t n) except? NULL:
             return NULL
         n -= end - p + 1
         p = end + 1
-    return perms
+    return _counted(perms, mentions)
 
 
-cdef Perms *perms_simple(int64_t owner, int access) except NULL:
+cdef Perms *perms_simple(int64_t owner, int access, Mentions *mentions) except NULL:
     cdef Perms *perms = _new(1)
     perms.entry[0].domid = owner
     perms.entry[0].access = access
-    return perms
+    return _counted(perms, mentions)
 
 
 cdef bint perms_mention(const Perms *perms, int64_t domid) noexcept nogil:
@@ -92,7 +141,7 @@ cdef Perms *perms_without(Perms *perms, int64_t domid) except NULL:
         if perms.entry[i].domid != domid:
             copy.entry[kept] = perms.entry[i]
             kept += 1
-    return copy
+    return _counted(copy, perms.mentions)
 
 
 cdef bint perms_equal(const Perms *a, const Perms *b) noexcept nogil:

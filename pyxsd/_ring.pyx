@@ -95,15 +95,6 @@ cdef class EventChannels:
         if n and self.api != NULL:
             self.api.unmask(self.glue, self.ports, n)
 
-    def make_pending(self, list ports not None):
-        """Without a glue: what the next turn takes (at most PORTS_MAX)."""
-        cdef int i
-        if self.api != NULL or len(ports) > PORTS_MAX:
-            raise ValueError("not for real event channels")
-        for i in range(len(ports)):
-            self.ports[i] = ports[i]
-        self.count = len(ports)
-
 
 @cython.final
 @cython.no_gc

@@ -10,8 +10,9 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stddef cimport size_t
+from pyxsd._counts cimport Counts
 from pyxsd._path cimport Path
-from pyxsd._perms cimport Perms
+from pyxsd._perms cimport Mentions, Perms
 
 cdef struct Node:
     uint32_t refs
@@ -32,16 +33,6 @@ cdef struct Page:
     void *slot[1]
 
 # Entry counts by owner; shared and copied on change like nodes.
-cdef struct CountSlot:
-    int64_t owner
-    int64_t count            # 0: the slot is free
-
-cdef struct Counts:
-    uint32_t refs
-    uint32_t used
-    uint32_t size            # slots, a power of two
-    CountSlot slot[1]
-
 cdef Node *node_new(const char *name, size_t n, Perms *perms) except NULL
 cdef inline Node *node_ref(Node *node) noexcept nogil:
     node.refs += 1
@@ -75,7 +66,8 @@ cdef void walk_end(Walker *w) noexcept
 
 cdef class Tree:
     cdef Node *root
-    cdef Counts *counts
+    cdef Counts *counts      # entries by owner
+    cdef Mentions *mentions  # of the permission lists of this tree and its snapshots
     cdef int64_t nodes       # below the root
 
     cdef Tree snapshot(self)

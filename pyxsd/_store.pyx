@@ -2,12 +2,15 @@
 """The tree of nodes (floor 0); its table of contents is _store.pxd."""
 
 cimport cython
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove
+from pyxsd._counts cimport (
+    CountSlot, counts_add, counts_get, counts_live, counts_new, counts_unref,
+)
 from pyxsd._path cimport PATH_PARTS_MAX, PATH_TEXT_MAX, Path
 from pyxsd._perms cimport (
-    Perms, perms_live, perms_mention, perms_owner, perms_parse, perms_ref, perms_simple,
-    perms_unref, perms_without,
+    Perms, mentions_new, mentions_of, mentions_ref, mentions_unref, perms_live, perms_mention,
+    perms_owner, perms_parse, perms_ref, perms_simple, perms_unref, perms_without,
 )
 
 cdef enum:
@@ -17,12 +20,11 @@ cdef enum:
 
 cdef int64_t _live_nodes = 0
 cdef int64_t _live_pages = 0
-cdef int64_t _live_counts = 0
 
 
 def live_counts():
     """Objects alive in the process by kind, for leak tests."""
-    return {"nodes": _live_nodes, "pages": _live_pages, "counts": _live_counts,
+    return {"nodes": _live_nodes, "pages": _live_pages, "counts": counts_live(),
             "perms": perms_live()}
 
 
@@ -470,82 +472,6 @@ cdef void walk_end(Walker *w) noexcept:
     w.frame = NULL
 
 
-# -- entry counts -------------------------------------------------------------
-
-cdef Counts *_counts_new(uint32_t size) except NULL:
-    global _live_counts
-    cdef Counts *counts = <Counts *>calloc(1, sizeof(Counts) + (size - 1) * sizeof(CountSlot))
-    if counts == NULL:
-        raise MemoryError()
-    counts.refs = 1
-    counts.size = size
-    _live_counts += 1
-    return counts
-
-
-cdef void _counts_unref(Counts *counts) noexcept nogil:
-    global _live_counts
-    counts.refs -= 1
-    if counts.refs == 0:
-        _live_counts -= 1
-        free(counts)
-
-
-cdef inline uint32_t _counts_slot(const Counts *counts, int64_t owner) noexcept nogil:
-    """The slot of an owner, or the free one where it would go."""
-    cdef uint32_t mask = counts.size - 1
-    cdef uint32_t i = <uint32_t>((<unsigned long long>owner
-                                  * <unsigned long long>0x9E3779B97F4A7C15) >> 33) & mask
-    while counts.slot[i].count != 0 and counts.slot[i].owner != owner:
-        i = (i + 1) & mask
-    return i
-
-
-cdef Counts *_counts_copy(const Counts *counts, uint32_t size) except NULL:
-    cdef Counts *copy = _counts_new(size)
-    cdef uint32_t i
-    if size == counts.size:
-        memcpy(copy.slot, counts.slot, size * sizeof(CountSlot))
-    else:
-        for i in range(counts.size):
-            if counts.slot[i].count:
-                copy.slot[_counts_slot(copy, counts.slot[i].owner)] = counts.slot[i]
-    copy.used = counts.used
-    return copy
-
-
-cdef int _counts_add(Counts **ref, int64_t owner, int64_t n) except -1:
-    cdef Counts *counts = ref[0]
-    cdef Counts *copy
-    cdef uint32_t i, size
-    cdef CountSlot moved
-    if n == 0:
-        return 0
-    size = counts.size
-    if counts.used * 2 >= size:
-        size *= 2
-    if counts.refs > 1 or size != counts.size:
-        copy = _counts_copy(counts, size)
-        _counts_unref(counts)
-        ref[0] = counts = copy
-    i = _counts_slot(counts, owner)
-    if counts.slot[i].count == 0:
-        counts.slot[i].owner = owner
-        counts.used += 1
-    counts.slot[i].count += n
-    if counts.slot[i].count == 0:
-        # Close the gap: what was pushed behind this slot is placed again.
-        counts.used -= 1
-        while True:
-            i = (i + 1) & (counts.size - 1)
-            if counts.slot[i].count == 0:
-                break
-            moved = counts.slot[i]
-            counts.slot[i].count = 0
-            counts.slot[_counts_slot(counts, moved.owner)] = moved
-    return 0
-
-
 # -- the tree -----------------------------------------------------------------
 
 @cython.final
@@ -557,16 +483,19 @@ cdef class Tree:
         cdef Perms *perms
         if empty:
             return
-        perms = perms_simple(0, 0)
+        self.mentions = mentions_new()
+        perms = perms_simple(0, 0, self.mentions)
         self.root = node_new(b"", 0, perms)
         perms_unref(perms)
-        self.counts = _counts_new(16)
+        self.counts = counts_new(16)
 
     def __dealloc__(self):
         if self.root != NULL:
             node_unref(self.root)
         if self.counts != NULL:
-            _counts_unref(self.counts)
+            counts_unref(self.counts)
+        if self.mentions != NULL:
+            mentions_unref(self.mentions)
 
     cdef Tree snapshot(self):
         """The same tree, apart from now on.  Costs the same on any tree."""
@@ -574,6 +503,7 @@ cdef class Tree:
         copy.root = node_ref(self.root)
         copy.counts = self.counts
         copy.counts.refs += 1
+        copy.mentions = mentions_ref(self.mentions)
         copy.nodes = self.nodes
         return copy
 
@@ -696,10 +626,10 @@ cdef class Tree:
         return 0
 
     cdef int64_t count_of(self, int64_t owner) noexcept nogil:
-        return self.counts.slot[_counts_slot(self.counts, owner)].count
+        return counts_get(self.counts, owner)
 
     cdef int count_add(self, int64_t owner, int64_t n) except -1:
-        return _counts_add(&self.counts, owner, n)
+        return counts_add(&self.counts, owner, n)
 
     cdef int adopt(self, Tree other) except -1:
         """Becomes what the other tree is."""
@@ -707,8 +637,11 @@ cdef class Tree:
         node_unref(self.root)
         self.root = other.root
         other.counts.refs += 1
-        _counts_unref(self.counts)
+        counts_unref(self.counts)
         self.counts = other.counts
+        mentions_ref(other.mentions)
+        mentions_unref(self.mentions)
+        self.mentions = other.mentions
         self.nodes = other.nodes
         return 0
 
@@ -736,6 +669,8 @@ cdef class Tree:
         cdef Path *path
         cdef uint32_t i
         cdef list names, owned = [], mentioned = []
+        if mentions_of(self.mentions, domid) == 0:
+            return False
         walk_begin(&w, self.root, False)
         try:
             while True:
@@ -780,6 +715,11 @@ cdef class Tree:
         """The entry count of a domid."""
         return self.count_of(owner)
 
+    def mentions_of(self, int64_t domid):
+        """In how many entries of permission lists a domid stands; lists that only
+        snapshots still have count, one that many nodes share counts once."""
+        return mentions_of(self.mentions, domid)
+
     def all_entries(self):
         """{domid: entry count} of all owners."""
         cdef uint32_t i
@@ -805,7 +745,7 @@ cdef class Tree:
         cdef Perms *parsed = NULL
         cdef size_t parts
         try:
-            parsed = perms_parse(perms, len(perms))
+            parsed = perms_parse(perms, len(perms), self.mentions)
             if parsed == NULL:
                 raise ValueError("malformed permissions")
             _path_of(path, names)

@@ -18,7 +18,7 @@ SOURCES = sorted(path.name for path in (ROOT / "pyxsd").glob("*.py*")
 
 #: Which floor each module is on; a module may import from its own floor and below.
 FLOORS = {
-    0: ["_wire", "_path", "_perms", "_store", "_accesslog"],
+    0: ["_wire", "_path", "_counts", "_perms", "_store", "_accesslog"],
     1: ["_watch", "_txn", "_nodes", "_outq", "_sock", "_ring", "_poll"],
     2: ["_hub", "_core", "_loop"],
     3: ["config", "logs", "dump", "xen", "_glue", "domains", "control", "extension", "host"],

@@ -411,3 +411,30 @@ def test_release_of_the_owner_of_the_root(world: World) -> None:
     assert ok(world, "d2", "READ", b"/\0") == b"v"
     assert ok(world, "s0", "DIRECTORY", b"/\0")
     recount(world)
+
+
+def test_mentions_end_with_the_lists(make_world: Make) -> None:
+    """So the store is not walked for a domain that nothing is left of."""
+    world = make_world(domids=())
+    tree = world.server.tree
+    assert tree.mentions_of(7) == 0
+    for path in (b"/a", b"/b", b"/b/c"):
+        ok(world, "s0", "WRITE", path + b"\0v")
+    ok(world, "s0", "SET_PERMS", b"/a\0n7\0r8\0w7\0")
+    ok(world, "s0", "SET_PERMS", b"/b/c\0n8\0")
+    for number in range(100, 200):
+        ok(world, "s0", "SET_PERMS", b"/b\0n0\0r%d\0" % number)
+        assert tree.mentions_of(number) == 1 and tree.mentions_of(number - 1) == 0
+    assert (tree.mentions_of(7), tree.mentions_of(8)) == (2, 2)
+    assert error(world, "s0", "SET_PERMS", b"/a\0n9\0r9\0x9\0") == "EINVAL"
+    assert error(world, "s0", "SET_PERMS", b"/z\0n9\0") == "ENOENT"
+    assert tree.mentions_of(9) == 0
+    tx_id = begin(world, "s0")
+    ok(world, "s0", "RM", b"/a\0")
+    assert tree.mentions_of(7) == 2         # the transaction still sees it
+    assert end(world, "s0", tx_id) == "OK"
+    assert (tree.mentions_of(7), tree.mentions_of(8)) == (0, 1)
+    assert error(world, "s0", "RELEASE", b"8\0") == "EINVAL"     # and cleans
+    assert tree.mentions_of(8) == 0
+    assert error(world, "s0", "READ", b"/b/c\0") == "ENOENT"
+    recount(world)
