@@ -24,7 +24,6 @@ from __future__ import annotations
 import configparser
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -63,7 +62,6 @@ _OX_COMMAND = ("{oxenstored}", "--no-fork", "--config-file", "{config}")
 _PY_COMMAND = ("{pyxsd}", "--no-fork", "--config-file", "{config}")
 _FLOOR = ("{python}", "-m", "pyxsd_bench.floor", "{run}/socket")
 _DEBIAN = "Debian package xen-utils-4.17"
-_DPKG = ("dpkg-query", "-W", "-f", "${Version}", "xen-utils-4.17")
 
 
 def _pyxsd(name: str, *extra: tuple[str, str]) -> Description:
@@ -74,14 +72,11 @@ BUILT_IN: tuple[Description, ...] = (
     _pyxsd("pyxsd", *_NO_LOG),
     _pyxsd("pyxsd-nopoll", *_NO_LOG, ("poll-time-us", "0")),
     _pyxsd("pyxsd-log"),
-    Description(
-        "oxenstored", _OX_COMMAND, _OXEN + _NO_LOG + _OX_EVENTS, version=_DPKG, package=_DEBIAN
-    ),
-    Description("oxenstored-log", _OX_COMMAND, _OXEN + _OX_EVENTS, version=_DPKG, package=_DEBIAN),
+    Description("oxenstored", _OX_COMMAND, _OXEN + _NO_LOG + _OX_EVENTS, package=_DEBIAN),
+    Description("oxenstored-log", _OX_COMMAND, _OXEN + _OX_EVENTS, package=_DEBIAN),
     Description(
         "xenstored",
         ("{xenstored}", "--no-fork", "--pid-file", "{run}/daemon.pid"),
-        version=_DPKG,
         package=_DEBIAN,
     ),
     Description("floor", _FLOOR, preload=False, echo=True),
@@ -161,21 +156,3 @@ def places(run: str, host: str, config: str, programs: Mapping[str, str]) -> dic
         "pyxsd": _program("pyxsd"),
         **programs,
     }
-
-
-def version(description: Description) -> str:
-    """What the daemon says of its version, or a package's; empty where nobody knows."""
-    command = list(description.version)
-    if description.command == _PY_COMMAND:
-        command = [
-            sys.executable,
-            "-c",
-            "import importlib.metadata as m; print(m.version('pyxsd'))",
-        ]
-    if not command:
-        return ""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

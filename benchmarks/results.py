@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import time
+from contextlib import suppress
 from typing import Any
 
 VERSION = 1
@@ -84,12 +85,17 @@ def new(settings: dict[str, Any]) -> Result:
 def save(path: str, result: Result) -> None:
     """Replaces the file.  OSError where that does not work."""
     part = f"{path}.part"
-    with open(part, "w", encoding="utf-8") as out:
-        json.dump(result, out, separators=(",", ":"))
-        out.write("\n")
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(part, path)
+    try:
+        with open(part, "w", encoding="utf-8") as out:
+            json.dump(result, out, separators=(",", ":"))
+            out.write("\n")
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(part, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
 
 
 def load(path: str) -> Result:
@@ -112,12 +118,42 @@ def load(path: str) -> Result:
         for name in names:
             if not isinstance(result.get(name), kind):
                 raise BadResult(f"{path}: {name} is missing")
+    for kind, keys in (("samples", SAMPLE), ("missing", MISSING)):
+        for number, row in enumerate(result[kind]):
+            fault = _fault(row, keys)
+            if fault:
+                raise BadResult(f"{path}: entry {number} of {kind}: {fault}")
     for sample in result["samples"]:
-        if not isinstance(sample, dict) or not sample.keys() >= KEYS:
-            raise BadResult(f"{path}: a sample without {', '.join(sorted(KEYS))}")
         if sample["scenario"] not in result["scenarios"]:
             raise BadResult(f"{path}: a sample of an undescribed scenario")
+    for about in result["scenarios"].values():
+        if not isinstance(about, dict) or not about.keys() >= ABOUT:
+            raise BadResult(f"{path}: a scenario without {', '.join(sorted(ABOUT))}")
     return result
 
 
-KEYS = {"scenario", "measure", "size", "daemon", "round", "cpu_us", "rate"}
+Kinds = dict[str, tuple[type, ...]]
+SAMPLE: Kinds = {
+    "scenario": (str,),
+    "measure": (str,),
+    "daemon": (str,),
+    "size": (int,),
+    "round": (int,),
+    "cpu_us": (int, float),
+    "rate": (int, float),
+}
+MISSING: Kinds = {"scenario": (str,), "size": (int,), "daemon": (str,), "reason": (str,)}
+ABOUT = {"title", "why"}
+
+
+def _fault(row: object, kinds: Kinds) -> str:
+    """What is wrong with one entry of a list; empty where it can be used."""
+    if not isinstance(row, dict):
+        return "no table"
+    for name, kind in kinds.items():
+        if not isinstance(row.get(name), kind):
+            return f"{name} is {'wrong' if name in row else 'missing'}"
+    hist = row.get("hist", [])
+    if not isinstance(hist, list) or any(not isinstance(b, list) or len(b) != 2 for b in hist):
+        return "hist is wrong"
+    return ""

@@ -16,9 +16,9 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from typing import Callable
+from typing import Any, Callable
 
-from . import daemons, limits, proc, report_html, results, scenarios
+from . import daemons, limits, proc, report_html, results, scenarios, versions
 from .load import LoadError
 from .measure import NothingMeasured
 from .program import EITHER, Program
@@ -26,11 +26,11 @@ from .progress import Progress
 from .scenarios import Context, Scenario
 from .scenarios.base import ROOT
 from .summary import Summary
-from .target import DaemonFailed, Target, running, start
+from .target import DaemonFailed, NotStarted, Target, running, start
 from .wire import RM
 
 OK, USAGE, MISSING, INTERRUPTED = 0, 2, 3, 130
-FAILURES = (LoadError, DaemonFailed, NothingMeasured, OSError)
+FAILURES = (LoadError, DaemonFailed, NothingMeasured, OSError, MemoryError)
 SYSCALL_SECONDS = 0.1
 SLOW_S = 20.0  # after a sample that took longer: no more at this size, no larger size
 Start = Callable[[], Target]
@@ -63,6 +63,8 @@ class Runner:
         self.progress = Progress(sum(self._steps(s) for s in self.chosen), options.quiet)
         self.can_count = True
         self.slow: dict[tuple[str, str], str] = {}  # (scenario, daemon) -> what took so long
+        self.unstartable: dict[str, str] = {}  # daemon -> why it does not start
+        self.unsaved = ""  # why the result file could not be written the last time
 
     def _sizes(self, scenario: Scenario) -> list[int]:
         scale: float = self.options.scale
@@ -81,7 +83,10 @@ class Runner:
         ]
 
     def run(self) -> int:
-        """The exit status: 0, 3 where something is missing, 130 after Ctrl-C or SIGTERM."""
+        """The exit status: 0, 3 where something is missing, 130 after Ctrl-C or SIGTERM.
+
+        2 where the result file could not be written in the end.
+        """
         try:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             for scenario in self.chosen:
@@ -94,19 +99,29 @@ class Runner:
             return INTERRUPTED
         self._save()
         self.progress.finish()
-        for row in self.result["missing"]:
-            text = f"missing: {row['scenario']} size {row['size']} {row['daemon']}: {row['reason']}"
-            print(text, file=sys.stderr)
+        for text in summed_up(self.result["missing"], self.result["scenarios"]):
+            print(f"missing: {text}", file=sys.stderr)
+        if self.unsaved:
+            print(f"pyxsd-bench: {self.unsaved}", file=sys.stderr)
+            return USAGE
         return MISSING if self.result["missing"] else OK
 
     def _save(self) -> None:
-        results.save(self.options.output, self.result)
+        """Writes the result file; a full disk is said once, and tried again after the next size."""
+        try:
+            results.save(self.options.output, self.result)
+            self.unsaved = ""
+        except OSError as error:
+            text = f"{self.options.output}: {error.strerror}"
+            if text != self.unsaved:
+                self.progress.note(text)
+            self.unsaved = text
 
     def _missing(self, scenario: Scenario, size: int, name: str, reason: str) -> None:
         self.result["missing"].append(
             {"scenario": scenario.name, "size": size, "daemon": name, "reason": reason}
         )
-        self.progress.note(f"{scenario.name} size {size} {name}: {reason}")
+        self.progress.note(f"{self._group(scenario, size)} {name}: {reason}")
 
     def _scenario(self, scenario: Scenario) -> None:
         self.result["scenarios"][scenario.name] = {
@@ -120,13 +135,23 @@ class Runner:
             targets: dict[str, Target] = {}
             for name in self._names(scenario):
                 with self._noting(scenario, 0, name):
-                    targets[name] = self.starts[name]()
+                    targets[name] = self._started(name)
                     stack.callback(self._close, targets[name])
                     if self.options.pin:
                         pin_apart(targets[name])
             for size in self._sizes(scenario):
                 self._size(scenario, size, targets)
                 self._save()
+
+    def _started(self, name: str) -> Target:
+        """A fresh target.  What did not start once is not waited for again."""
+        if name in self.unstartable:
+            raise NotStarted(self.unstartable[name])
+        try:
+            return self.starts[name]()
+        except NotStarted as error:
+            self.unstartable[name] = str(error)
+            raise
 
     def _close(self, target: Target) -> None:
         """Stops a daemon of ours; cleans up behind us in one that runs on."""
@@ -140,11 +165,13 @@ class Runner:
             load.finish()
 
     @contextlib.contextmanager
-    def _noting(self, scenario: Scenario, size: int, name: str) -> Iterator[None]:
+    def _noting(
+        self, scenario: Scenario, size: int, name: str, target: Target | None = None
+    ) -> Iterator[None]:
         try:
             yield
         except FAILURES as error:
-            self._missing(scenario, size, name, str(error) or type(error).__name__)
+            self._missing(scenario, size, name, failure(error, target))
 
     def _size(self, scenario: Scenario, size: int, targets: dict[str, Target]) -> None:
         ready: list[str] = []
@@ -158,7 +185,7 @@ class Runner:
                 self._missing(scenario, size, name, reason)
                 continue
             context = Context(self.options.seconds)
-            with self._noting(scenario, size, name):
+            with self._noting(scenario, size, name, target):
                 if scenario.prepare:
                     target.deadline = time.monotonic() + self.options.prepare_limit
                     scenario.prepare(target, size, context)
@@ -199,7 +226,7 @@ class Runner:
         try:
             found = scenario.run(target, size, context)
         except FAILURES as error:
-            self._missing(scenario, size, target.name, str(error) or type(error).__name__)
+            self._missing(scenario, size, target.name, failure(error, target))
             return False
         took = time.monotonic() - begin
         if took > SLOW_S:
@@ -228,6 +255,25 @@ class Runner:
             self.result["settings"]["syscalls"] = f"not available: {error}"
             self.progress.note(f"system calls are not counted: {error}")
         return self.can_count
+
+
+def failure(error: BaseException, target: Target | None) -> str:
+    """What failed in one line; of a daemon that ended, how, before what that broke."""
+    text = str(error) or type(error).__name__
+    fate = target.fate() if target and not isinstance(error, NotStarted) else ""
+    return f"{fate} ({text})" if fate and fate != text else text
+
+
+def summed_up(rows: list[dict[str, Any]], about: dict[str, Any]) -> list[str]:
+    """What is missing, one line for each daemon and reason."""
+    where: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        axis = about[row["scenario"]]["axis"]
+        place = f"{row['scenario']} {row['size']:,} {axis}" if axis else row["scenario"]
+        where.setdefault((row["daemon"], row["reason"]), []).append(place)
+    return [
+        f"{', '.join(places)}: {daemon}: {reason}" for (daemon, reason), places in where.items()
+    ]
 
 
 def pin_self() -> bool:
@@ -337,7 +383,7 @@ def run(options: argparse.Namespace) -> int:
             starts[description.name] = _starter(description)
             descriptions.append(description)
             described[description.name] = {
-                "version": daemons.version(description),
+                "version": versions.version(description),
                 "command": " ".join(description.command),
                 "config": dict(description.config),
             }
@@ -347,7 +393,7 @@ def run(options: argparse.Namespace) -> int:
             described[target.name] = {"version": "", "command": f"socket {path}", "config": {}}
         runner = Runner(options, starts, descriptions)
         runner.result["daemons"] = described
-        runner._save()
+        results.save(options.output, runner.result)
     except (daemons.BadDescription, ValueError, OSError) as error:
         print(f"pyxsd-bench: {error}", file=sys.stderr)
         return USAGE

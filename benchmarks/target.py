@@ -5,22 +5,28 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket as sockets
 import struct
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Callable
 
 from . import daemons, proc, standin
 from .load import Load
 
 START_LIMIT_S = 30.0
+DEATH_LIMIT_S = 0.2
 
 
 class DaemonFailed(Exception):
     """A daemon that does not start, died or hangs; the text says which and how."""
+
+
+class NotStarted(DaemonFailed):
+    """It did not start.  It will not the next time either."""
 
 
 class Target:
@@ -42,6 +48,8 @@ class Target:
         self.owned = False
         self.deadline = 0.0  # a preparation must be over by then; 0: no limit
         self._stop: Callable[[], None] = lambda: None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output = ""
 
     def load(self, stall_s: float = 10.0) -> Load:
         """A load generator for this daemon."""
@@ -53,6 +61,15 @@ class Target:
             raise DaemonFailed(f"{self.name} died")
         if self.deadline and time.monotonic() > self.deadline:
             raise DaemonFailed("the preparation took too long")
+
+    def fate(self) -> str:
+        """How it ended and what it wrote, asked after something failed; empty where it lives."""
+        if self._process:
+            # A dying process's sockets are closed before it can be waited for.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(DEATH_LIMIT_S)
+                return f"{self.name} {_ending(self._process.returncode, self._output)}"
+        return "" if proc.alive(self.pid) else f"{self.name} died"
 
     def close(self) -> None:
         """Lets go of what scenarios kept, and stops the daemon where it is ours."""
@@ -77,12 +94,12 @@ def running(path: str) -> Target:
 
 
 def start(description: daemons.Description) -> Target:
-    """Starts a daemon in a private directory.  DaemonFailed with its output where it does not."""
+    """Starts a daemon in a private directory.  NotStarted with its output where it does not."""
     try:
         peers = standin.load()
         libs = "" if description.echo else str(peers.build_standin())
     except (standin.StandinMissing, RuntimeError, OSError) as error:
-        raise DaemonFailed(f"{description.name}: {error}") from error
+        raise NotStarted(f"{description.name}: {error}") from error
     root = peers.make_root(None)
     run, host = str(root / "run"), str(root / "host")
     config = str(root / "daemon.conf")
@@ -122,7 +139,7 @@ def _spawn(
     if shutil.which(command[0]) is None:
         shutil.rmtree(root, ignore_errors=True)
         hint = f" ({description.package})" if description.package else ""
-        raise DaemonFailed(f"{description.name}: {command[0]} is not installed{hint}")
+        raise NotStarted(f"{description.name}: {command[0]} is not installed{hint}")
     begin = time.monotonic()
     with open(output, "wb") as out, _all_cpus():
         process = subprocess.Popen(
@@ -152,22 +169,33 @@ def _spawn(
     target = Target(description.name, socket, process.pid, echo=description.echo)
     target.state["start_s"] = took
     target.owned, target._stop = True, stop
+    target._process, target._output = process, output
     return target
 
 
 def _wait_ready(
     process: subprocess.Popen[bytes], socket: str, description: daemons.Description, output: str
 ) -> None:
-    """Waits until the daemon answers.  DaemonFailed, with what it wrote, where it does not."""
+    """Waits until the daemon answers.  NotStarted, with what it wrote, where it does not."""
     begin = time.monotonic()
     while not _answers(socket, description.echo):
         status = process.poll()
         if status is not None or time.monotonic() - begin > START_LIMIT_S:
-            how = "no answer in time" if status is None else f"{status}"
-            with open(output, encoding="utf-8", errors="replace") as written:
-                text = " ".join(written.read()[-600:].split())
-            raise DaemonFailed(f"{description.name} did not start: {how}: {text}")
+            raise NotStarted(f"{description.name} did not start: {_ending(status, output)}")
         time.sleep(0.001)
+
+
+def _ending(status: int | None, output: str) -> str:
+    """How a process ended (None: it did not, but says nothing), and the end of what it wrote."""
+    if status is None:
+        how = f"no answer within {START_LIMIT_S:g} s"
+    elif status < 0:
+        how = f"was killed by signal {-status} ({signal.Signals(-status).name})"
+    else:
+        how = f"ended with status {status}"
+    with open(output, encoding="utf-8", errors="replace") as written:
+        text = " ".join(written.read()[-600:].split())
+    return f"{how}; its output: {text}" if text else how
 
 
 @contextmanager
