@@ -9,7 +9,7 @@ from a description file (an INI file):
     command = /opt/xen/sbin/oxenstored --no-fork --config-file {config}
     socket = {run}/socket          ; the default
     preload = yes                  ; move hard-wired paths such as /proc/xen and /var/run
-    version = /opt/xen/sbin/oxenstored --version    ; optional
+    version = /opt/xen/sbin/xl-version           ; optional: prints it
     echo = no                      ; yes: it only sends back what it gets (a floor)
     [config]                       ; optional: lines of the file {config}
     quota-maxwatch = 100

@@ -118,11 +118,11 @@ def load(path: str) -> Result:
         for name in names:
             if not isinstance(result.get(name), kind):
                 raise BadResult(f"{path}: {name} is missing")
-    for kind, keys in (("samples", SAMPLE), ("missing", MISSING)):
-        for number, row in enumerate(result[kind]):
+    for group, keys in (("samples", SAMPLE), ("missing", MISSING)):
+        for number, row in enumerate(result[group]):
             fault = _fault(row, keys)
             if fault:
-                raise BadResult(f"{path}: entry {number} of {kind}: {fault}")
+                raise BadResult(f"{path}: entry {number} of {group}: {fault}")
     for sample in result["samples"]:
         if sample["scenario"] not in result["scenarios"]:
             raise BadResult(f"{path}: a sample of an undescribed scenario")

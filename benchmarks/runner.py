@@ -272,7 +272,8 @@ def summed_up(rows: list[dict[str, Any]], about: dict[str, Any]) -> list[str]:
         place = f"{row['scenario']} {row['size']:,} {axis}" if axis else row["scenario"]
         where.setdefault((row["daemon"], row["reason"]), []).append(place)
     return [
-        f"{', '.join(places)}: {daemon}: {reason}" for (daemon, reason), places in where.items()
+        f"{', '.join(places)}: {reason if reason.startswith(daemon) else f'{daemon}: {reason}'}"
+        for (daemon, reason), places in where.items()
     ]
 
 

@@ -19,6 +19,7 @@ from .load import Load
 
 START_LIMIT_S = 30.0
 DEATH_LIMIT_S = 0.2
+STOP_LIMIT_S = 10.0
 
 
 class DaemonFailed(Exception):
@@ -80,10 +81,7 @@ class Target:
 
 def running(path: str) -> Target:
     """A daemon that serves `path` already.  OSError where nobody listens there."""
-    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
-        probe.connect(path)
-        data = probe.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, 12)
-    pid = struct.unpack("=iII", data)[0]
+    pid = _listener(path)
     name = f"running-{pid}"
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8") as comm:
@@ -91,6 +89,15 @@ def running(path: str) -> Target:
     except OSError:
         pass
     return Target(name, path, pid)
+
+
+def _listener(path: str) -> int:
+    """The process that listens on a Unix socket."""
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        probe.connect(path)
+        data = probe.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, 12)
+    pid: int = struct.unpack("=iII", data)[0]
+    return pid
 
 
 def start(description: daemons.Description) -> Target:
@@ -141,36 +148,58 @@ def _spawn(
         hint = f" ({description.package})" if description.package else ""
         raise NotStarted(f"{description.name}: {command[0]} is not installed{hint}")
     begin = time.monotonic()
-    with open(output, "wb") as out, _all_cpus():
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            cwd=root,
-        )
+    try:
+        with open(output, "wb") as out, _all_cpus():
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=root,
+            )
+    except OSError as error:
+        shutil.rmtree(root, ignore_errors=True)
+        raise NotStarted(f"{description.name}: {command[0]}: {error.strerror}") from error
+    pid = process.pid
 
     def stop() -> None:
+        if pid != process.pid:  # the command is a wrapper, which need not pass the signal on
+            with suppress(OSError):
+                os.kill(pid, signal.SIGTERM)
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(STOP_LIMIT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if pid != process.pid:
+            _end_of(pid)
         shutil.rmtree(root, ignore_errors=True)
 
     try:
         _wait_ready(process, socket, description, output)
+        with suppress(OSError):
+            pid = _listener(socket) or process.pid  # 0: not visible from here
     except BaseException:  # a Ctrl-C must not leave the daemon behind either
         stop()
         raise
     took = time.monotonic() - begin
-    target = Target(description.name, socket, process.pid, echo=description.echo)
+    target = Target(description.name, socket, pid, echo=description.echo)
     target.state["start_s"] = took
     target.owned, target._stop = True, stop
     target._process, target._output = process, output
     return target
+
+
+def _end_of(pid: int) -> None:
+    """Waits for a process that is not our child; kills it where it takes too long."""
+    begin = time.monotonic()
+    while proc.alive(pid):
+        if time.monotonic() - begin > STOP_LIMIT_S:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
 
 
 def _wait_ready(

@@ -49,7 +49,12 @@ BAD = {
     "no version": (spoilt({"version": None}), "no version"),
     "no samples": (spoilt({"samples": None}), "samples is missing"),
     "no daemons": (spoilt({"daemons": []}), "daemons is missing"),
-    "odd sample": (spoilt({"samples": [{"scenario": "s"}]}), "a sample without"),
+    "odd sample": (spoilt({"samples": [{"scenario": "s"}]}), "0 of samples: measure is missing"),
+    "text for a figure": (spoilt({"samples": [{**SAMPLE, "cpu_us": "1"}]}), "cpu_us is wrong"),
+    "text for a size": (spoilt({"samples": [{**SAMPLE, "size": "1"}]}), "size is wrong"),
+    "odd histogram": (spoilt({"samples": [{**SAMPLE, "hist": [[1]]}]}), "hist is wrong"),
+    "odd missing": (spoilt({"missing": [{}]}), "0 of missing: scenario is missing"),
+    "untitled scenario": (spoilt({"scenarios": {"s": {}}}), "a scenario without"),
     "unknown scenario": (spoilt({"samples": [{**SAMPLE, "scenario": "x"}]}), "undescribed"),
 }
 
