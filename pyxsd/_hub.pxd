@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# What moves between connections: input, output, watch events, and the limits
-# that keep every connection from making the daemon grow.  What a request means
-# is the server's business (_core), which inherits from Hub.
+# Connections and the bytes that move in and out of them, turn by turn, with the
+# limits that keep every connection from making the daemon grow.  What a request
+# means and where watch events come from is the business of the classes that
+# inherit from Hub: _delivery, _conflict, _commit, _requests, _core, each
+# knowing those before it.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from pyxsd._accesslog cimport AccessLog
-from pyxsd._nodes cimport NodeLimits
 from pyxsd._outq cimport OutQueue
-from pyxsd._path cimport Path
-from pyxsd._perms cimport Actor, Perms
+from pyxsd._perms cimport Actor
 from pyxsd._ring cimport EventChannels
-from pyxsd._store cimport Node, Tree
-from pyxsd._watch cimport Watch, WatchTrie
-from pyxsd._wire cimport Buffer, Header, Slice, Transport
+from pyxsd._watch cimport Watch
+from pyxsd._wire cimport Buffer, Header, Transport
 
 cdef enum:
     WANT_IN = 1              # the values of EPOLLIN and EPOLLOUT
@@ -59,29 +58,13 @@ cdef class Connection:
 
     cdef bint is_blocked(self, uint32_t limit) noexcept
 
-# What an event is about, while it is matched.
-cdef struct Firing:
-    void *hub
-    void *cause              # the connection that caused it; NULL for none
-    Node *before             # where to look permissions up: NULL or a root
-    Node *after
-    Path *path               # what changed
-    Path *look               # where its permissions are
-    uint64_t hash            # of its text
-    bint known               # perms below are looked up
-    int count
-    Perms *perms[4]
-
 cdef class Hub:
-    cdef readonly Tree tree          # the store
     cdef readonly AccessLog log
-    cdef WatchTrie trie
     cdef readonly object host
     cdef readonly dict connections   # id: Connection
     cdef readonly dict domains       # domid: its ring's Connection
     cdef uint64_t last_id
     cdef uint64_t last_anonymous
-    cdef uint64_t last_event         # numbers events that must not be merged
     cdef list dirty
     cdef list resume                 # to serve again, at the end of the turn
     cdef list later                  # in the next one
@@ -89,56 +72,38 @@ cdef class Hub:
     cdef readonly bint more          # flush() left something to do at once
     cdef readonly Connection system  # stands for domain 0's ring where there is none
     cdef char *scratch
-    cdef Path *watch_at              # scratch of event delivery
-    cdef Path *look_at               # the same
     # Limits; see Config for the units.
-    cdef NodeLimits limits
-    cdef dict owner_limits           # SET_QUOTA nodes: owner -> entries
     cdef public Py_ssize_t max_watches
     cdef public Py_ssize_t max_transactions
-    cdef public Py_ssize_t max_requests
-    cdef public Py_ssize_t path_max
     cdef public uint32_t max_outstanding
-    cdef public uint32_t max_events
     cdef bint perms_active
-    cdef bint perms_watch_active
     cdef double burst                # conflict-burst-limit
     # Counters since the start
     cdef readonly uint64_t ops
-    cdef readonly uint64_t events
-    cdef readonly uint64_t merged
-    cdef readonly uint64_t refused
 
-    # What the server above does with one whole packet.
+    # What the classes above do.
+    # One whole packet is to be served.
     cdef int request(self, Connection c, const Header *head, const char *payload) except -1
-    cdef int forget_connection(self, Connection c) except -1
+    # The output has got room: moves events there that wait.
+    cdef int refill(self, Connection c) except -1
+    # Drops all that the client ever asked for; its rights stay.  Each class
+    # drops what it keeps for a connection.
+    cdef int reset(self, Connection c) except -1
     cdef int begin_turn(self, double wall, double now) except -1
-
-    cdef int fire(self, Connection cause, Path *path, Node *before, Node *after,
-                  bint below) except -1
-    cdef int first_event(self, Connection c, Watch *watch) except -1
-    cdef int deliver(self, Connection cause, Watch *watch, const char *path, size_t n,
-                     uint64_t hash) except -1
-    cdef int _delay(self, Connection cause, Connection to, Watch *watch, bytes path) except -1
-    cdef int _refill(self, Connection c) except -1
-    cdef int _refill_from_causes(self, Connection c) except -1
-    cdef int _send_waiting(self, Connection c, uint64_t serial, bytes token, tuple key) except -1
-    cdef int reply(self, Connection c, uint32_t type, uint32_t req_id, uint32_t tx_id,
-                   const char *p, size_t n) except -1
-    cdef int touch(self, Connection c) except -1
-    cdef int unblock(self, Connection c) except -1
-    cdef int drop_watches(self, Connection c) except -1
-    cdef int remove_watch(self, Connection c, Watch *watch) except -1
-    cdef int _forget_waiting(self, Connection c, uint64_t serial) except -1
-    cdef int _flush_one(self, Connection c) except -1
-    cdef int _want(self, Connection c) except -1
+    # Is there something that time will change?
     cdef bint wants_loop(self) noexcept
+
+    cpdef int set_target(self, Connection c, int64_t target) except -1
     # A socket can be read or written, or was hung up.
     cdef int on_ready(self, Connection c, bint hangup) except -1
     cdef int _service(self, Connection c) except -1
     cdef int _serve(self, Connection c) except -1
-    cdef int _reset(self, Connection c) except -1
     cdef int _restart(self, Connection c) except -1
     cdef int _fail(self, Connection c) except -1
-    cdef int _log_event(self, Connection to, size_t n) except -1
     cdef int _close(self, Connection c) except -1
+    cdef int reply(self, Connection c, uint32_t type, uint32_t req_id, uint32_t tx_id,
+                   const char *p, size_t n) except -1
+    cdef int touch(self, Connection c) except -1
+    cdef int unblock(self, Connection c) except -1
+    cdef int _flush_one(self, Connection c) except -1
+    cdef int _want(self, Connection c) except -1

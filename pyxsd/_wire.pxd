@@ -4,6 +4,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
+from libc.string cimport memchr
 
 cdef enum:
     HEADER_SIZE = 16         # four native-endian uint32: type, req_id, tx_id, len
@@ -66,6 +67,30 @@ cdef struct Header:
 cdef struct Slice:
     const char *p
     size_t n
+
+cdef inline bint slice_cut(Slice *rest, Slice *piece) noexcept:
+    """The bytes before the next NUL, which is dropped; False without a NUL."""
+    cdef const char *nul
+    if rest.n == 0:
+        return False
+    nul = <const char *>memchr(rest.p, 0, rest.n)
+    if nul == NULL:
+        return False
+    piece.p = rest.p
+    piece.n = nul - rest.p
+    rest.n -= piece.n + 1
+    rest.p = nul + 1
+    return True
+
+cdef inline bint slice_take(Slice *rest, Slice *piece) noexcept:
+    """Like slice_cut, but the last piece may lack its NUL."""
+    if slice_cut(rest, piece):
+        return True
+    if rest.n == 0:
+        return False
+    piece[0] = rest[0]
+    rest.n = 0
+    return True
 
 # Owned bytes: the content is data[head:tail], cap is what is allocated.
 cdef struct Buffer:

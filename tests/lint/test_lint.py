@@ -20,7 +20,7 @@ SOURCES = sorted(path.name for path in (ROOT / "pyxsd").glob("*.py*")
 FLOORS = {
     0: ["_wire", "_path", "_counts", "_perms", "_store", "_accesslog"],
     1: ["_watch", "_txn", "_nodes", "_outq", "_sock", "_ring", "_poll"],
-    2: ["_hub", "_core", "_loop"],
+    2: ["_hub", "_delivery", "_conflict", "_commit", "_requests", "_listing", "_core", "_loop"],
     3: ["config", "logs", "dump", "xen", "_glue", "domains", "control", "extension", "host"],
     4: ["daemon", "service", "restore", "options", "cli", "__main__", "__init__"],
 }
@@ -74,7 +74,7 @@ def test_no_import_points_up(name: str) -> None:
 
 
 def test_the_import_pattern_sees_imports() -> None:
-    assert imported(ROOT / "pyxsd" / "_hub.pyx") >= {"_wire", "_store", "_watch"}
+    assert imported(ROOT / "pyxsd" / "_delivery.pyx") >= {"_wire", "_store", "_watch"}
     assert imported(ROOT / "pyxsd" / "cli.py") >= {"options", "service", "daemon"}
 
 
