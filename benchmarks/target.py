@@ -52,9 +52,9 @@ class Target:
         self._process: subprocess.Popen[bytes] | None = None
         self._output = ""
 
-    def load(self, stall_s: float = 10.0) -> Load:
-        """A load generator for this daemon."""
-        return Load(stall_s=stall_s, echo=self.echo)
+    def load(self, stall_s: float = 10.0, spin_us: float = 0.0) -> Load:
+        """A load generator for this daemon; spin_us: it polls for so long before it sleeps."""
+        return Load(stall_s=stall_s, spin_us=spin_us, echo=self.echo)
 
     def alive(self) -> None:
         """DaemonFailed where the process is gone."""

@@ -15,6 +15,7 @@ from .guests import BOOTED, Guest
 
 HOST_WATCHERS = 4
 QUIET_S = 0.05  # a story is over when nothing came for so long
+AWAKE_US = 1e6
 STORM_WATCHES = 50
 Build = Callable[[Guest], Program]
 
@@ -133,9 +134,11 @@ BEHAVIOURS: tuple[tuple[str, Callable[[Load, int, int], None] | None], ...] = (
 
 
 def _hostile(target: Target, size: int, context: Context) -> dict[str, Sample]:
+    """The generator never sleeps: else a busy neighbour that keeps it awake would look like a
+    faster daemon."""
     found = {}
     for name, behaviour in BEHAVIOURS:
-        with target.load() as load:
+        with target.load(spin_us=AWAKE_US) as load:
             rings.open_rings(target, load=load)
             ports = {domid: load.create_domain(domid) for domid in (1, 2)}
             setting = Program()
