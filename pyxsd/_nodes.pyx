@@ -6,7 +6,7 @@ from pyxsd._perms cimport (
     PERM_READ, PERM_WRITE, Perms, perms_allow, perms_is_owner, perms_owner, perms_parse,
     perms_text, perms_unref,
 )
-from pyxsd._store cimport Node, Page, node_at
+from pyxsd._store cimport Node, Page, Place
 from pyxsd._wire cimport (
     ST_E2BIG, ST_EACCES, ST_EINVAL, ST_ENOENT, ST_EQUOTA, ST_OK, buffer_len,
     buffer_put, buffer_reserve,
@@ -82,30 +82,28 @@ cdef inline bint _over_quota(Tree tree, const Node *ancestor, const Actor *who,
     return tree.count_of(owner) >= most
 
 
-cdef int _create(Tree tree, Path *path, size_t have, const Actor *who,
+cdef int _create(Tree tree, Path *path, Place *at, const Actor *who,
                  const NodeLimits *limits, Effect *effect) except -1:
-    """The missing parents of a path of which `have` components exist.
+    """The missing parents of a path; at is where they begin, then the last of them.
 
     They stay where a later check fails: a fault of oxenstored's that clients
     can see, and so kept.
     """
     cdef size_t parts = path.parts, length = path.len
-    cdef Node *parent
     cdef int status = ST_OK
-    while have + 1 < parts:
-        parent = node_at(tree.root, path, have)
-        if _over_quota(tree, parent, who, limits):
+    while at.parts + 1 < parts:
+        if _over_quota(tree, at.node, who, limits):
             status = ST_EQUOTA
             break
-        if not perms_allow(parent.perms, who, PERM_WRITE):
+        if not perms_allow(at.node.perms, who, PERM_WRITE):
             status = ST_EACCES
             break
         if not effect.wrote:
             effect.wrote = True
-            effect.parts = have
-        have += 1
-        path.parts = have
-        tree.add(path, NULL, 0)
+            effect.parts = at.parts
+        path.parts = at.parts + 1
+        tree.add(path, at, NULL, 0)
+        tree.look(path, at)
     path.parts = parts
     path.len = length
     return status
@@ -113,68 +111,65 @@ cdef int _create(Tree tree, Path *path, size_t have, const Actor *who,
 
 cdef int node_write(Tree tree, const Path *path, const Actor *who, const NodeLimits *limits,
                     Slice value, Effect *effect) except -1:
-    cdef size_t have
-    cdef Node *node = tree.deepest(path, &have)
+    cdef Place at
     cdef int status
-    if have + 1 < path.parts:
-        status = _create(tree, <Path *>path, have, who, limits, effect)
+    tree.look(path, &at)
+    if at.parts + 1 < path.parts:
+        status = _create(tree, <Path *>path, &at, who, limits, effect)
         if status != ST_OK:
             return status
-        have = path.parts - 1
-        node = node_at(tree.root, path, have)
     if limits.active and value.n > <size_t>limits.value:
         return ST_E2BIG
-    if have < path.parts and _over_quota(tree, node, who, limits):
+    if at.parts < path.parts and _over_quota(tree, at.node, who, limits):
         return ST_EQUOTA
-    if not perms_allow(node.perms, who, PERM_WRITE):
+    if not perms_allow(at.node.perms, who, PERM_WRITE):
         return ST_EACCES
-    if have == path.parts:
-        tree.set_value(path, value.p, value.n)
+    if at.parts == path.parts:
+        tree.set_value(path, &at, value.p, value.n)
     else:
-        tree.add(path, value.p, value.n)
+        tree.add(path, &at, value.p, value.n)
     if not effect.wrote:
         effect.wrote = True
-        effect.parts = have
+        effect.parts = at.parts
     effect.fires = True
     return ST_OK
 
 
 cdef int node_mkdir(Tree tree, const Path *path, const Actor *who, const NodeLimits *limits,
                     Effect *effect) except -1:
-    cdef size_t have
-    cdef Node *node = tree.deepest(path, &have)
+    cdef Place at
     cdef int status
     if path.parts == 0:
         # For everybody; in a transaction it counts as a change of "/".
         effect.fires = effect.wrote = True
         effect.parts = 0
         return ST_OK
-    if have == path.parts:
-        return ST_OK if perms_allow(node.perms, who, PERM_WRITE) else ST_EACCES
-    status = _create(tree, <Path *>path, have, who, limits, effect)
+    tree.look(path, &at)
+    if at.parts == path.parts:
+        return ST_OK if perms_allow(at.node.perms, who, PERM_WRITE) else ST_EACCES
+    status = _create(tree, <Path *>path, &at, who, limits, effect)
     if status != ST_OK:
         return status
-    node = node_at(tree.root, path, path.parts - 1)
-    if _over_quota(tree, node, who, limits):
+    if _over_quota(tree, at.node, who, limits):
         return ST_EQUOTA
-    if not perms_allow(node.perms, who, PERM_WRITE):
+    if not perms_allow(at.node.perms, who, PERM_WRITE):
         return ST_EACCES
-    tree.add(path, NULL, 0)
+    tree.add(path, &at, NULL, 0)
     if not effect.wrote:
         effect.wrote = True
-        effect.parts = path.parts - 1
+        effect.parts = at.parts
     effect.fires = True
     return ST_OK
 
 
 cdef int node_rm(Tree tree, const Path *path, const Actor *who, Effect *effect) except -1:
-    cdef size_t have
-    cdef Node *node = tree.deepest(path, &have)
-    if have < path.parts:
-        return ST_OK if have + 1 == path.parts else ST_ENOENT
-    if not perms_allow(node.perms, who, PERM_WRITE):
+    cdef Place at
+    tree.look(path, &at)
+    if at.parts < path.parts:
+        return ST_OK if at.parts + 1 == path.parts else ST_ENOENT
+    if not perms_allow(at.node.perms, who, PERM_WRITE):
         return ST_EACCES
-    tree.remove(path)
+    tree.remove(path, &at)
     effect.fires = effect.wrote = True
     effect.parts = path.parts - 1 if path.parts else 0
     return ST_OK
@@ -183,20 +178,20 @@ cdef int node_rm(Tree tree, const Path *path, const Actor *who, Effect *effect) 
 cdef int node_set_perms(Tree tree, const Path *path, const Actor *who, Slice text,
                         Effect *effect) except -1:
     cdef Perms *perms = perms_parse(text.p, text.n, tree.mentions)
-    cdef Node *node
+    cdef Place at
     cdef int status = ST_OK
     if perms == NULL:
         return ST_EINVAL
-    node = tree.find(path)
-    if node == NULL:
+    tree.look(path, &at)
+    if at.parts < path.parts:
         status = ST_ENOENT
-    elif perms_owner(node.perms) != perms_owner(perms) and not who.privileged:
+    elif perms_owner(at.node.perms) != perms_owner(perms) and not who.privileged:
         # Only domain 0 gives a node away (XSA-352).
         status = ST_EACCES
-    elif not perms_is_owner(node.perms, who) or not perms_allow(node.perms, who, PERM_WRITE):
+    elif not perms_is_owner(at.node.perms, who) or not perms_allow(at.node.perms, who, PERM_WRITE):
         status = ST_EACCES
     else:
-        tree.set_perms(path, perms)
+        tree.set_perms(path, &at, perms)
         effect.fires = effect.wrote = True
         effect.parts = path.parts
     perms_unref(perms)

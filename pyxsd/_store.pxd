@@ -64,6 +64,13 @@ cdef int walk_begin(Walker *w, Node *start, bint descending) except -1
 cdef Node *walk_next(Walker *w) except? NULL
 cdef void walk_end(Walker *w) noexcept
 
+# Where a path leads, good until the tree or a snapshot of it changes or is made.
+cdef struct Place:
+    Node *node               # the deepest node on the path that exists
+    Node *above              # its parent; NULL above the root
+    size_t parts             # how many components lead to it
+    bint own                 # nobody else holds it, or what is on the way to it
+
 cdef class Tree:
     cdef Node *root
     cdef Counts *counts      # entries by owner
@@ -74,14 +81,16 @@ cdef class Tree:
     cdef Node *_edit(self, const Path *path, size_t parts) except NULL
     cdef int _uncount(self, Node *top, bint with_top) except -1
     cdef Node *find(self, const Path *path) noexcept nogil
-    # The deepest node on the path that exists; *parts says how deep it is.
-    cdef Node *deepest(self, const Path *path, size_t *parts) noexcept nogil
-    cdef int set_value(self, const Path *path, const char *p, size_t n) except -1
-    cdef int set_perms(self, const Path *path, Perms *perms) except -1
+    cdef Node *_edit_at(self, const Path *path, const Place *at) except NULL
+    # As far as the path exists.
+    cdef void look(self, const Path *path, Place *at) noexcept nogil
+    # The changes below take the path and where look() found that it leads.
+    cdef int set_value(self, const Path *path, const Place *at, const char *p, size_t n) except -1
+    cdef int set_perms(self, const Path *path, const Place *at, Perms *perms) except -1
     # A new child at path with its parent's permissions; the parent must exist.
-    cdef int add(self, const Path *path, const char *p, size_t n) except -1
+    cdef int add(self, const Path *path, const Place *at, const char *p, size_t n) except -1
     # Removes the node at path with all below; of the root only what is below.
-    cdef int remove(self, const Path *path) except -1
+    cdef int remove(self, const Path *path, const Place *at) except -1
     # Puts another tree's node (may be NULL: nothing) where path says.
     cdef int graft(self, const Path *path, Node *node) except -1
     cdef int64_t count_of(self, int64_t owner) noexcept nogil

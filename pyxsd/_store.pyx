@@ -510,18 +510,37 @@ cdef class Tree:
     cdef Node *find(self, const Path *path) noexcept nogil:
         return node_at(self.root, path, path.parts)
 
-    cdef Node *deepest(self, const Path *path, size_t *parts) noexcept nogil:
-        cdef size_t i
+    cdef void look(self, const Path *path, Place *at) noexcept nogil:
         cdef Node *node = self.root
-        cdef Node *kid
+        cdef const Page *page
+        cdef size_t i
+        cdef bint own = node.refs == 1, exact
+        cdef int slot
+        at.node = node
+        at.above = NULL
+        at.parts = 0
+        at.own = own
         for i in range(path.parts):
-            kid = node_child(node, path.text + path.start[i], path.size[i])
-            if kid == NULL:
-                parts[0] = i
-                return node
-            node = kid
-        parts[0] = path.parts
-        return node
+            page = node.kids
+            if page == NULL:
+                return
+            while page.level:
+                own = own and page.refs == 1
+                page = <const Page *>page.slot[
+                    _find(page, path.text + path.start[i], path.size[i], &exact)]
+            slot = _find(page, path.text + path.start[i], path.size[i], &exact)
+            if not exact:
+                return
+            at.above = node
+            node = <Node *>page.slot[slot]
+            own = own and page.refs == 1 and node.refs == 1
+            at.node = node
+            at.parts = i + 1
+            at.own = own
+
+    cdef Node *_edit_at(self, const Path *path, const Place *at) except NULL:
+        """The node at a place, safe to change in place."""
+        return at.node if at.own else self._edit(path, at.parts)
 
     cdef Node *_edit(self, const Path *path, size_t parts) except NULL:
         """The node at the first parts components, safe to change in place."""
@@ -533,19 +552,18 @@ cdef class Tree:
             node = _own_child(node, path.text + path.start[i], path.size[i])[0]
         return node
 
-    cdef int set_value(self, const Path *path, const char *p, size_t n) except -1:
-        cdef Node *node
+    cdef int set_value(self, const Path *path, const Place *at, const char *p, size_t n) except -1:
+        cdef const Node *node = at.node
         # An equal value touches the way to the node, not the node itself:
         # transactions that looked at it can still be merged.
-        node = self.find(path)
         if node.value_len == n and (n == 0 or memcmp(node.value, p, n) == 0):
-            if path.parts:
+            if path.parts and not at.own:
                 self._edit(path, path.parts - 1)
             return 0
-        return node_set_value(self._edit(path, path.parts), p, n)
+        return node_set_value(self._edit_at(path, at), p, n)
 
-    cdef int set_perms(self, const Path *path, Perms *perms) except -1:
-        cdef Node *node = self._edit(path, path.parts)
+    cdef int set_perms(self, const Path *path, const Place *at, Perms *perms) except -1:
+        cdef Node *node = self._edit_at(path, at)
         cdef int64_t old = perms_owner(node.perms), new = perms_owner(perms)
         perms_ref(perms)
         perms_unref(node.perms)
@@ -555,10 +573,10 @@ cdef class Tree:
             self.count_add(new, 1)
         return 0
 
-    cdef int add(self, const Path *path, const char *p, size_t n) except -1:
-        cdef Node *parent = self._edit(path, path.parts - 1)
-        cdef Node *node = node_new(path.text + path.start[path.parts - 1],
-                                   path.size[path.parts - 1], parent.perms)
+    cdef int add(self, const Path *path, const Place *at, const char *p, size_t n) except -1:
+        cdef Node *parent = self._edit_at(path, at)
+        cdef Node *node = node_new(path.text + path.start[at.parts], path.size[at.parts],
+                                   parent.perms)
         node_set_value(node, p, n)
         _insert_child(parent, node)
         self.count_add(perms_owner(node.perms), 1)
@@ -582,7 +600,7 @@ cdef class Tree:
             walk_end(&w)
         return 0
 
-    cdef int remove(self, const Path *path) except -1:
+    cdef int remove(self, const Path *path, const Place *at) except -1:
         cdef Node *parent
         cdef Node *node
         cdef Page *kids
@@ -597,7 +615,7 @@ cdef class Tree:
                 node.kids = kids
                 node_unref(node)
             return 0
-        parent = self._edit(path, path.parts - 1)
+        parent = at.above if at.own else self._edit(path, path.parts - 1)
         node = _remove_child(parent, path.text + path.start[path.parts - 1],
                              path.size[path.parts - 1])
         self._uncount(node, True)
@@ -667,6 +685,7 @@ cdef class Tree:
         cdef Node *above[PATH_PARTS_MAX + 1]     # the nodes on the way down
         cdef Perms *perms
         cdef Path *path
+        cdef Place at
         cdef uint32_t i
         cdef list names, owned = [], mentioned = []
         if mentions_of(self.mentions, domid) == 0:
@@ -694,11 +713,13 @@ cdef class Tree:
         try:
             for names in owned:
                 _path_of(path, names)
-                self.remove(path)
+                self.look(path, &at)
+                self.remove(path, &at)
             for names in mentioned:
                 _path_of(path, names)
-                perms = perms_without(self.find(path).perms, domid)
-                self.set_perms(path, perms)
+                self.look(path, &at)
+                perms = perms_without(at.node.perms, domid)
+                self.set_perms(path, &at, perms)
                 perms_unref(perms)
         finally:
             free(path)
@@ -743,20 +764,21 @@ cdef class Tree:
         """
         cdef Path *path = <Path *>malloc(sizeof(Path))
         cdef Perms *parsed = NULL
-        cdef size_t parts
+        cdef Place at
         try:
             parsed = perms_parse(perms, len(perms), self.mentions)
             if parsed == NULL:
                 raise ValueError("malformed permissions")
             _path_of(path, names)
-            self.deepest(path, &parts)
-            if parts + 1 < path.parts:
+            self.look(path, &at)
+            if at.parts + 1 < path.parts:
                 raise ValueError("the parent is missing")
-            if parts == path.parts:
-                self.set_value(path, value, len(value))
+            if at.parts == path.parts:
+                self.set_value(path, &at, value, len(value))
             else:
-                self.add(path, value, len(value))
-            self.set_perms(path, parsed)
+                self.add(path, &at, value, len(value))
+            self.look(path, &at)
+            self.set_perms(path, &at, parsed)
         finally:
             if parsed != NULL:
                 perms_unref(parsed)
