@@ -218,7 +218,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
 def test_ctrl_c_keeps_what_is_done(out: str) -> None:
     command = [sys.executable, "-m", "pyxsd_bench", "run", "floor", "-o", out, "--seconds", "0.05",
                "--repeat", "3"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # As from a terminal: a shell's background jobs ignore the signal.
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
     def some() -> bool:
         return os.path.exists(out) and bool(results.load(out)["samples"])
