@@ -22,6 +22,6 @@ cdef class Transactions(Conflicts):
     cdef int drop_transactions(self, Connection c) except -1
     cdef int start(self, Connection c, uint32_t *id) except -1
     cdef int end(self, Connection c, Transaction txn) except -1
-    cdef int _commit(self, Connection c, bytes label, Transaction txn, Transaction into) except -1
+    cdef int _commit(self, bytes label, Transaction txn) except -1
     cdef int _fire_transaction(self, Connection c, Transaction txn) except -1
     cdef int _replay(self, Connection c, Transaction txn) except -1

@@ -74,7 +74,7 @@ cdef class Transactions(Conflicts):
         cdef int status
         if self.young and not c.socket and c.who.domid != 0:
             before = self.tree.snapshot()
-        if self._commit(c, c.label, txn, txn) == COMMIT_CONFLICT:
+        if self._commit(c.label, txn) == COMMIT_CONFLICT:
             self.log.line(c.label, txn.id, b"conflict", NULL, 0)
             status = self._replay(c, txn)
             if status != ST_OK:
@@ -87,7 +87,7 @@ cdef class Transactions(Conflicts):
         self._fire_transaction(c, txn)
         return ST_OK
 
-    cdef int _commit(self, Connection c, bytes label, Transaction txn, Transaction into) except -1:
+    cdef int _commit(self, bytes label, Transaction txn) except -1:
         """One attempt without a replay; COMMIT_*."""
         cdef int how = COMMIT_CONFLICT
         cdef bytes text
@@ -134,7 +134,7 @@ cdef class Transactions(Conflicts):
         if same == RERUN_SAME:
             if self.log.txn_ops:
                 self.log.line(label, id, b"t end", NULL, 0)
-            if self._commit(c, label, again, again) == COMMIT_CONFLICT:
+            if self._commit(label, again) == COMMIT_CONFLICT:
                 self.log.line(label, id, b"conflict", NULL, 0)
             else:
                 status = ST_OK
