@@ -34,6 +34,21 @@ def test_bounded_work_per_turn(rings: Rings) -> None:
         guest.put(RSP_CONS, guest.get(RSP_PROD))
 
 
+def test_what_comes_behind_a_full_ring_needs_no_kick(rings: Rings) -> None:
+    """A guest that adds to a ring which was not seen empty does not kick: the next turn looks."""
+    guest = rings.guests[1]
+    request = packet("GET_DOMAIN_PATH", b"1\0")
+    connection = rings.server.domains[1]
+    guest.feed(request * 57)                # two bytes more than the ring holds
+    assert one_turn(rings, "d1"), "the ring was full, so there may be more"
+    assert connection.ops == 56
+    guest.put(RSP_CONS, guest.get(RSP_PROD))
+    guest.push()
+    assert not one_turn(rings)              # nobody is served for a kick
+    assert connection.ops == 57
+    assert not one_turn(rings)
+
+
 def test_one_floods_and_another_asks(rings: Rings) -> None:
     """Of 30 who flood, none keeps the one who asks once per turn waiting for a second turn."""
     for domid in range(10, 40):
