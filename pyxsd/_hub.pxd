@@ -69,7 +69,6 @@ cdef class Hub:
     cdef list resume                 # to serve again, at the end of the turn
     cdef list later                  # in the next one
     cdef list changed
-    cdef readonly bint more          # flush() left something to do at once
     cdef readonly Connection system  # stands for domain 0's ring where there is none
     cdef char *scratch
     # Limits; see Config for the units.
@@ -105,5 +104,7 @@ cdef class Hub:
                    const char *p, size_t n) except -1
     cdef int touch(self, Connection c) except -1
     cdef int unblock(self, Connection c) except -1
+    # Is there something for flush() to do at once?
+    cdef bint has_work(self) noexcept
     cdef int _flush_one(self, Connection c) except -1
     cdef int _want(self, Connection c) except -1

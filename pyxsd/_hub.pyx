@@ -415,10 +415,8 @@ cdef class Hub:
         cdef list dirty, resume
         cdef Connection c
         cdef int rounds = 0
-        self.more = False
         while self.dirty or self.resume:
             if rounds == TURN_ROUNDS:
-                self.more = True
                 return True
             rounds += 1
             dirty = self.dirty
@@ -437,8 +435,10 @@ cdef class Hub:
                         self._serve(c)
         if self.later:
             self.resume, self.later = self.later, []
-            self.more = True
-        return self.more
+        return self.has_work()
+
+    cdef bint has_work(self) noexcept:
+        return len(self.dirty) != 0 or len(self.resume) != 0
 
     cdef int _want(self, Connection c) except -1:
         """What should the loop wait for?"""

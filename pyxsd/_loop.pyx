@@ -90,7 +90,8 @@ cdef class Loop:
         cdef Poller poller = self.poller
         cdef bint stop
         while True:
-            if hub.more:
+            if hub.has_work():
+                # Left over, or served between two runs: by a ring scan, by credit.
                 poller.sleep(0.0)
             elif not poller.spin():
                 if hub.log.lines:
