@@ -6,7 +6,7 @@
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard pyxsd/*.pyx pyxsd/*.pxd glue/*.c glue/*.h glue/*.py benchmarks/load/* benchmarks/*_build.py)
+SOURCES := $(wildcard pyxsd/*.pyx pyxsd/*.pxd pyxsd/*/*.pyx pyxsd/*/*.pxd glue/*.c glue/*.h glue/*.py benchmarks/load/* benchmarks/*_build.py)
 
 .PHONY: help build run test lint bench core-bench system-test system-test-quick dist clean
 

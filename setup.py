@@ -56,7 +56,7 @@ def extension(source: str) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [extension(source) for source in sorted(glob("pyxsd/*.pyx"))],
+        [extension(source) for source in sorted(glob("pyxsd/**/*.pyx", recursive=True))],
         compiler_directives={"language_level": "3", **directives},
         build_dir=os.path.join("build", "cython-" + mode),
     ),

@@ -5,8 +5,8 @@
 from libc.stdint cimport uint32_t, uint64_t
 from pyxsd._conflict cimport Conflicts
 from pyxsd._hub cimport Connection
-from pyxsd._path cimport Path
-from pyxsd._txn cimport Transaction
+from pyxsd.store.path cimport Path
+from pyxsd.store.transaction cimport Transaction
 
 cdef class Transactions(Conflicts):
     cdef Path *path          # scratch: of the request or change at hand

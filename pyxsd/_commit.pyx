@@ -12,8 +12,8 @@ import random
 from libc.stdlib cimport free, malloc
 from pyxsd._accesslog cimport AccessLog
 from pyxsd._conflict cimport RERUN_DIFFERS, RERUN_SAME
-from pyxsd._store cimport Tree
-from pyxsd._txn cimport COMMIT_CONFLICT, COMMIT_DONE, COMMIT_MERGED, path_restore
+from pyxsd.store.tree cimport Tree
+from pyxsd.store.transaction cimport COMMIT_CONFLICT, COMMIT_DONE, COMMIT_MERGED, path_restore
 from pyxsd._wire cimport ST_EAGAIN, ST_OK, XS_RM, XS_SET_PERMS
 
 cdef enum:

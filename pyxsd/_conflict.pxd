@@ -5,8 +5,8 @@
 from libc.stdint cimport uint64_t
 from pyxsd._delivery cimport Delivery
 from pyxsd._hub cimport Connection
-from pyxsd._store cimport Tree
-from pyxsd._txn cimport Transaction
+from pyxsd.store.tree cimport Tree
+from pyxsd.store.transaction cimport Transaction
 
 # What running a transaction's requests again came to.
 cdef enum:

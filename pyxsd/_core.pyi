@@ -5,7 +5,7 @@ from pyxsd._accesslog import AccessLog
 from pyxsd._hub import Connection
 from pyxsd._requests import RequestError as RequestError
 from pyxsd._requests import Requests
-from pyxsd._store import Tree
+from pyxsd.store.tree import Tree
 
 class Server(Requests):
     quota_maxentity: int

@@ -17,18 +17,18 @@ from libc.string cimport memchr, memcmp
 from pyxsd._accesslog cimport AccessLog
 from pyxsd._hub cimport Connection
 from pyxsd._listing cimport h_directory_part
-from pyxsd._nodes cimport (
+from pyxsd.store.nodes cimport (
     node_directory, node_get_perms, node_mkdir, node_read, node_rm, node_set_perms, node_write,
 )
-from pyxsd._path cimport Path, path_parse
+from pyxsd.store.path cimport Path, path_parse
 from pyxsd._requests cimport (
     ROW_CHANGE, ROW_DATA, ROW_LOG_NEVER, ROW_LOG_READ, ROW_LOG_SPECIAL, ROW_PRIVILEGED, ROW_READ,
     ROW_REPLAY, Row, handler_fn,
 )
 from pyxsd._requests import RequestError
-from pyxsd._store cimport Tree
-from pyxsd._txn cimport Transaction
-from pyxsd._watch cimport DEPTH_ANY, Watch
+from pyxsd.store.tree cimport Tree
+from pyxsd.store.transaction cimport Transaction
+from pyxsd.events.trie cimport DEPTH_ANY, Watch
 from pyxsd._wire cimport (
     PAYLOAD_MAX, ST_EBUSY, ST_EEXIST, ST_EINVAL, ST_EIO, ST_ENOENT, ST_EQUOTA, ST_OK, XS_CONTROL,
     XS_DIRECTORY, XS_DIRECTORY_PART, XS_ERROR, XS_GET_DOMAIN_PATH, XS_GET_FEATURE, XS_GET_PERMS,

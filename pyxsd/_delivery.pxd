@@ -5,10 +5,10 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stddef cimport size_t
 from pyxsd._hub cimport Connection, Hub
-from pyxsd._path cimport Path
-from pyxsd._perms cimport Perms
-from pyxsd._store cimport Node, Tree
-from pyxsd._watch cimport Watch, WatchTrie
+from pyxsd.store.path cimport Path
+from pyxsd.store.perms cimport Perms
+from pyxsd.store.tree cimport Node, Tree
+from pyxsd.events.trie cimport Watch, WatchTrie
 
 # What an event is about, while it is matched.
 cdef struct Firing:

@@ -2,7 +2,7 @@
 from collections.abc import Iterable
 
 from pyxsd._hub import Connection, Hub
-from pyxsd._store import Tree
+from pyxsd.store.tree import Tree
 
 class Delivery(Hub):
     max_events: int

@@ -15,10 +15,10 @@ from collections import OrderedDict
 from libc.stdlib cimport free, malloc
 from pyxsd._accesslog cimport AccessLog
 from pyxsd._outq cimport path_hash
-from pyxsd._path cimport path_parse, path_split
-from pyxsd._perms cimport PERM_READ, perms_allow, perms_text
-from pyxsd._store cimport node_at, node_child
-from pyxsd._watch cimport watch_path
+from pyxsd.store.path cimport path_parse, path_split
+from pyxsd.store.perms cimport PERM_READ, perms_allow, perms_text
+from pyxsd.store.tree cimport node_at, node_child
+from pyxsd.events.trie cimport watch_path
 from pyxsd._wire cimport PAYLOAD_MAX, Buffer, buffer_free, buffer_put
 
 

@@ -9,9 +9,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from pyxsd._accesslog cimport AccessLog
 from pyxsd._outq cimport OutQueue
-from pyxsd._perms cimport Actor
+from pyxsd.store.perms cimport Actor
 from pyxsd._ring cimport EventChannels
-from pyxsd._watch cimport Watch
+from pyxsd.events.trie cimport Watch
 from pyxsd._wire cimport Buffer, Header, Transport
 
 cdef enum:

@@ -3,7 +3,7 @@ from typing import Any
 
 from pyxsd._accesslog import AccessLog
 from pyxsd._ring import EventChannels
-from pyxsd._txn import Transaction
+from pyxsd.store.transaction import Transaction
 
 class Connection:
     features: int

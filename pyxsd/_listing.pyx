@@ -10,9 +10,9 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdio cimport snprintf
-from pyxsd._nodes cimport node_directory
-from pyxsd._perms cimport PERM_READ, perms_allow
-from pyxsd._store cimport Node, node_ref, node_unref
+from pyxsd.store.nodes cimport node_directory
+from pyxsd.store.perms cimport PERM_READ, perms_allow
+from pyxsd.store.tree cimport Node, node_ref, node_unref
 from pyxsd._wire cimport (
     PAYLOAD_MAX, ST_EACCES, ST_EINVAL, ST_ENOENT, buffer_put, slice_cut, slice_take, strict_int,
 )

@@ -5,10 +5,10 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stddef cimport size_t
 from pyxsd._commit cimport Transactions
 from pyxsd._hub cimport Connection
-from pyxsd._nodes cimport Effect, NodeLimits
-from pyxsd._store cimport Tree
-from pyxsd._txn cimport Transaction
-from pyxsd._watch cimport Watch
+from pyxsd.store.nodes cimport Effect, NodeLimits
+from pyxsd.store.tree cimport Tree
+from pyxsd.store.transaction cimport Transaction
+from pyxsd.events.trie cimport Watch
 from pyxsd._wire cimport Buffer, Header, Slice
 
 # Works on Requests.work, leaves what it found in `answer` and what it changed in

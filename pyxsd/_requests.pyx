@@ -15,9 +15,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.string cimport memchr, memcmp, strlen
 from pyxsd._accesslog cimport AccessLog, op_label
 from pyxsd._conflict cimport RERUN_CANNOT, RERUN_DIFFERS, RERUN_SAME
-from pyxsd._path cimport path_parse
-from pyxsd._store cimport Node
-from pyxsd._txn cimport path_keep
+from pyxsd.store.path cimport path_parse
+from pyxsd.store.tree cimport Node
+from pyxsd.store.transaction cimport path_keep
 from pyxsd._wire cimport (
     PAYLOAD_MAX, ST_E2BIG, ST_EACCES, ST_EIO, ST_ENOSPC, ST_ENOSYS, ST_EQUOTA, ST_OK, XS_ERROR,
     XS_RM, XS_SET_PERMS, XS_TYPES, XS_UNWATCH, XS_WATCH, buffer_free, status_name, status_of_name,

@@ -7,19 +7,19 @@ import gc
 import os
 import sys
 
-from pyxsd import config as configuration
-from pyxsd import logs, options, restore, service
 from pyxsd._accesslog import AccessLog
 from pyxsd._core import Server
 from pyxsd.daemon import Daemon
 from pyxsd.domains import Domains
 from pyxsd.host import Host
+from pyxsd.state import restore
+from pyxsd.system import configuration, logs, options, service
 from pyxsd.xen import Xen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyxsd.config import Config
-    from pyxsd.options import Options
+    from pyxsd.system.configuration import Config
+    from pyxsd.system.options import Options
 
 BANNER = "Xen Storage Daemon, version 1.0"
 

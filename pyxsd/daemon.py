@@ -16,16 +16,16 @@ import traceback
 
 from sortedcontainers import SortedKeyList
 
-from pyxsd import dump
 from pyxsd._loop import Loop
 from pyxsd.host import resident_bytes
+from pyxsd.state import dump
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
 
-    from pyxsd.config import Config
-    from pyxsd.logs import DaemonLog, Log
+    from pyxsd.system.configuration import Config
+    from pyxsd.system.logs import DaemonLog, Log
 
 UNEXPECTED_PAUSE = 0.05  # seconds
 ACCEPT_PAUSE = 0.1  # seconds without accepting when descriptors have run out

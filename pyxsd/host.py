@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import os
 
-from pyxsd import _hub, _store, _txn, _watch, extension
+from pyxsd import _hub, extension
 from pyxsd.control import Control
+from pyxsd.events import trie
+from pyxsd.store import transaction, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyxsd.logs import DaemonLog
+    from pyxsd.system.logs import DaemonLog
 
 
 class Host:
@@ -64,7 +66,7 @@ class Host:
 
     def trim(self) -> None:
         """Gives free memory back to the system."""
-        _store.trim_memory()
+        tree.trim_memory()
 
     def access_log(self, on: bool | None) -> bool:
         """Switches the access log; whether it is on."""
@@ -79,7 +81,7 @@ class Host:
     def memory(self) -> str:
         """Resident memory and the objects alive, a line each."""
         rows = [f"resident: {resident_bytes()} bytes"]
-        for module in (_store, _watch, _txn, _hub):
+        for module in (tree, trie, transaction, _hub):
             rows += [f"{name}: {count}" for name, count in module.live_counts().items()]
         return "\n".join(rows) + "\n"
 

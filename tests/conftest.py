@@ -26,7 +26,7 @@ def pytest_runtest_makereport(item: pytest.Item,
 @pytest.fixture
 def make_world(no_leaks: None) -> Iterator[Callable[..., Any]]:
     """Makes servers in this process: make_world(domids, log=..., **configuration)."""
-    from pyxsd.config import Config
+    from pyxsd.system.configuration import Config
     from tests.world import World
 
     worlds = []

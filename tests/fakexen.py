@@ -11,8 +11,8 @@ from typing import Any
 from pyxsd._core import Server
 from pyxsd._ring import EventChannels
 from pyxsd._sock import SocketTransport
-from pyxsd.config import Config
 from pyxsd.domains import Domains
+from pyxsd.system.configuration import Config
 from pyxsd.xen import DYING, RUNNING, SHUTDOWN, UNKNOWN, XenError
 from tests.world import Host, World
 

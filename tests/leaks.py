@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
-MODULES = ("_store", "_watch", "_txn", "_hub")
+MODULES = ("store.tree", "events.trie", "store.transaction", "_hub")
 
 
 def live_counts() -> dict[str, int]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from pyxsd._core import RequestError, Server
 from pyxsd._wire import MemoryTransport
-from pyxsd.config import Config
 from pyxsd.control import Control
+from pyxsd.system.configuration import Config
 
 HEADER = struct.Struct("=IIII")
 

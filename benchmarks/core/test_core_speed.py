@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("pytest_benchmark")
 core = pytest.importorskip("pyxsd._core")
 wire = pytest.importorskip("pyxsd._wire")
-config = pytest.importorskip("pyxsd.config")
+config = pytest.importorskip("pyxsd.system.configuration")
 
 HEADER = struct.Struct("=IIII")
 BATCH = 64

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pyxsd.config import Config, parse
+from pyxsd.system.configuration import Config, parse
 from tests.fakexen import RingWorld
 from tests.world import ERROR, EVENT, TYPES, World, packet
 

@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from pyxsd._accesslog import AccessLog
-from pyxsd.config import Config
+from pyxsd.system.configuration import Config
 from tests.fuzz.ledger import Broken, Ledger, header
 from tests.fuzz.program import Step, decode
 from tests.leaks import differences, live_counts

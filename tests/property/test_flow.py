@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pyxsd._accesslog import AccessLog
-from pyxsd.config import Config
+from pyxsd.system.configuration import Config
 from tests.world import ERROR, EVENT, World, packet
 
 EXAMPLES = os.environ.get("PYXSD_HYPOTHESIS_EXAMPLES")

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pyxsd.config import Config
+from pyxsd.system.configuration import Config
 from tests.property.model import Limits, Model, counted, walk
 from tests.world import ERROR, TYPES, World
 

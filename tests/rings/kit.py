@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from pyxsd.config import Config
+from pyxsd.system.configuration import Config
 from tests.fakexen import (
     CONNECTION,
     ERROR_FIELD,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pyxsd._store import live_counts
+from pyxsd.store.tree import live_counts
 from tests.unit.kit import begin, end, error, events, ok, recount, watch, write
 from tests.world import ERROR, EVENT, HEADER, TYPES, World, packet
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pyxsd.logs import Log, LogFile, SyslogLog
+from pyxsd.system.logs import Log, LogFile, SyslogLog
 from tests.unit.logkit import Clock
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     """A Python process with pyxsd importable; talks by lines on stdin and stdout."""
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", "import os, sys\nfrom pyxsd import service\n" + code]
+        [sys.executable, "-u", "-c", "import os, sys\nfrom pyxsd.system import service\n" + code]
         + [str(argument) for argument in arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyxsd import config
-from pyxsd.config import Config
+from pyxsd.system import configuration as config
+from pyxsd.system.configuration import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 

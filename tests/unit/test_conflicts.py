@@ -241,7 +241,7 @@ def test_history_is_kept_as_long_as_said(shared: World, age: float, pays: bool) 
 
 def test_history_holds_no_memory_for_long(shared: World) -> None:
     """Snapshots of the store are let go when no young transaction needs them."""
-    from pyxsd._store import live_counts
+    from pyxsd.store.tree import live_counts
     begin(shared, "s0")
     before = live_counts()["nodes"]
     for n in range(200):

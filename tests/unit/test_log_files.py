@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pyxsd import logs
-from pyxsd.logs import LogFile
+from pyxsd.system import logs
+from pyxsd.system.logs import LogFile
 from tests.unit.logkit import Clock, block, contents
 
 pytestmark = pytest.mark.usefixtures("closed_logs")
@@ -336,7 +336,7 @@ def test_the_rest_of_a_torn_line_stays_with_its_file(
 
 TMPFS_SCRIPT = """
 import os, sys
-from pyxsd import logs
+from pyxsd.system import logs
 
 class Clock:
     now = 100.0

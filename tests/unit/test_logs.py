@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pyxsd import logs
-from pyxsd.config import Config
-from pyxsd.logs import DaemonLog, Log, LogFile, SyslogLog
+from pyxsd.system import logs
+from pyxsd.system.configuration import Config
+from pyxsd.system.logs import DaemonLog, Log, LogFile, SyslogLog
 from tests.unit.logkit import Clock, block
 
 pytestmark = pytest.mark.usefixtures("closed_logs")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pyxsd import options
-from pyxsd.options import Exit, Options
+from pyxsd.system import options
+from pyxsd.system.options import Exit, Options
 
 HELP = Exit(stdout=options.usage())
 

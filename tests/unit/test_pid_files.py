@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pyxsd import service
-from pyxsd.service import AlreadyRunning, PidFile, ServiceError
+from pyxsd.system import service
+from pyxsd.system.service import AlreadyRunning, PidFile, ServiceError
 from tests.unit.processes import end, line_of, race, start
 
 

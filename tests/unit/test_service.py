@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from pyxsd import service
-from pyxsd.service import AlreadyRunning, Notifier, ServiceError
+from pyxsd.system import service
+from pyxsd.system.service import AlreadyRunning, Notifier, ServiceError
 from tests.unit.processes import end, line_of, race, start
 
 # environment, run directory, socket

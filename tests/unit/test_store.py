@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pyxsd._store import Tree, live_counts
+from pyxsd.store.tree import Tree, live_counts
 from tests.unit.kit import begin, end, error, ok, recount, write
 from tests.world import ERROR, TYPES, World, packet
 

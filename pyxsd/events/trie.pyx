@@ -10,7 +10,7 @@ cimport cython
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
-from pyxsd._path cimport PATH_PARTS_MAX, path_prefix
+from pyxsd.store.path cimport PATH_PARTS_MAX, path_prefix
 
 import os
 

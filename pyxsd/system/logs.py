@@ -19,7 +19,7 @@ import select
 import stat
 import time
 
-from pyxsd.config import FACILITIES, LEVELS, SYSLOG_PREFIX, Config
+from pyxsd.system.configuration import FACILITIES, LEVELS, SYSLOG_PREFIX, Config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

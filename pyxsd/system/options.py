@@ -11,8 +11,8 @@ of several counts; a fault anywhere wins over --help.
 
 from __future__ import annotations
 
-from pyxsd import config
-from pyxsd.config import Frozen
+from pyxsd.system import configuration as config
+from pyxsd.system.configuration import Frozen
 
 STATUS_USAGE = 2  # exit status of a wrong command line, and of --config-test's refusal
 

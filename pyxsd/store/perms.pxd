@@ -4,7 +4,7 @@
 
 from libc.stdint cimport int64_t, uint32_t
 from libc.stddef cimport size_t
-from pyxsd._counts cimport Counts
+from pyxsd.store.counts cimport Counts
 from pyxsd._wire cimport Buffer
 
 cdef enum:

@@ -5,8 +5,8 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stddef cimport size_t
-from pyxsd._path cimport Path
-from pyxsd._store cimport Node, Tree
+from pyxsd.store.path cimport Path
+from pyxsd.store.tree cimport Node, Tree
 
 cdef enum:
     COMMIT_DONE = 0          # committed: nothing had changed since the start

@@ -4,7 +4,7 @@
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr
-from pyxsd._counts cimport counts_add, counts_get, counts_new, counts_take, counts_unref
+from pyxsd.store.counts cimport counts_add, counts_get, counts_new, counts_take, counts_unref
 from pyxsd._wire cimport buffer_put, strict_int
 
 cdef const char *_letters = b"nrwb"      # by access

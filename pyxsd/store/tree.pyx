@@ -4,11 +4,11 @@
 cimport cython
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove
-from pyxsd._counts cimport (
+from pyxsd.store.counts cimport (
     CountSlot, counts_add, counts_get, counts_live, counts_new, counts_unref,
 )
-from pyxsd._path cimport PATH_PARTS_MAX, PATH_TEXT_MAX, Path
-from pyxsd._perms cimport (
+from pyxsd.store.path cimport PATH_PARTS_MAX, PATH_TEXT_MAX, Path
+from pyxsd.store.perms cimport (
     Perms, mentions_new, mentions_of, mentions_ref, mentions_unref, perms_live, perms_mention,
     perms_owner, perms_parse, perms_ref, perms_simple, perms_unref, perms_without,
 )

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import struct
 
-from pyxsd import dump
 from pyxsd._core import RequestError
+from pyxsd.state import dump
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyxsd.config import Config
-    from pyxsd.logs import DaemonLog
+    from pyxsd.system.configuration import Config
+    from pyxsd.system.logs import DaemonLog
 
 _HEADER = struct.Struct("=IIII")
 

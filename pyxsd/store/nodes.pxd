@@ -3,9 +3,9 @@
 # checks, in which order, and what changes.  Knows nothing of connections.
 
 from libc.stddef cimport size_t
-from pyxsd._path cimport Path
-from pyxsd._perms cimport Actor
-from pyxsd._store cimport Tree
+from pyxsd.store.path cimport Path
+from pyxsd.store.perms cimport Actor
+from pyxsd.store.tree cimport Tree
 from pyxsd._wire cimport Buffer, Slice
 
 cdef struct NodeLimits:

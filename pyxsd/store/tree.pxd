@@ -10,9 +10,9 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stddef cimport size_t
-from pyxsd._counts cimport Counts
-from pyxsd._path cimport Path
-from pyxsd._perms cimport Mentions, Perms
+from pyxsd.store.counts cimport Counts
+from pyxsd.store.path cimport Path
+from pyxsd.store.perms cimport Mentions, Perms
 
 cdef struct Node:
     uint32_t refs

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-from pyxsd._store import Tree
+from pyxsd.store.tree import Tree
 
 class Transaction:
     @property

@@ -2,11 +2,11 @@
 """Requests on nodes (floor 1); each returns a status."""
 
 from libc.string cimport memcpy
-from pyxsd._perms cimport (
+from pyxsd.store.perms cimport (
     PERM_READ, PERM_WRITE, Perms, perms_allow, perms_is_owner, perms_owner, perms_parse,
     perms_text, perms_unref,
 )
-from pyxsd._store cimport Node, Page, Place
+from pyxsd.store.tree cimport Node, Page, Place
 from pyxsd._wire cimport (
     ST_E2BIG, ST_EACCES, ST_EINVAL, ST_ENOENT, ST_EQUOTA, ST_OK, buffer_len,
     buffer_put, buffer_reserve,

@@ -4,9 +4,9 @@
 cimport cython
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
-from pyxsd._path cimport path_parse, path_prefix, path_up
-from pyxsd._perms cimport perms_equal
-from pyxsd._store cimport node_at, node_child
+from pyxsd.store.path cimport path_parse, path_prefix, path_up
+from pyxsd.store.perms cimport perms_equal
+from pyxsd.store.tree cimport node_at, node_child
 
 cdef long long _live = 0
 

@@ -4,7 +4,7 @@
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
-from pyxsd._path cimport Path
+from pyxsd.store.path cimport Path
 
 cdef enum:
     DEPTH_ANY = 0xffffffff

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from pyxsd._store import Tree
+from pyxsd.store.tree import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
