@@ -72,7 +72,7 @@ class Domains:
         self.log("debug", "domain", f"domain 0 bind (l {domain.port}, r {domain.remote_port})")
         # The kernel may have asked before anybody listened.
         self.xen.channels.kick(domain.port)
-        self.server.service(domain.connection)
+        self.server.serve_later(domain.connection)
 
     # -- requests -------------------------------------------------------------
 
@@ -148,8 +148,8 @@ class Domains:
         domain.transport.port = domain.port
         self.by_port[domain.port] = domain.connection
         self.log("debug", "domain", f"domain {domain.domid} bind (l {domain.port}, r {port})")
-        # Whatever it wrote while nobody listened.
-        self.server.service(domain.connection)
+        # Whatever it wrote while nobody listened, once this request is done.
+        self.server.serve_later(domain.connection)
 
     def release(self, connection: Any, domid: int) -> None:
         """RELEASE: lets go of the domain and cleans the store of it."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.rings.kit import ALL_FEATURES, Make, Rings, packet, packets
 from tests.unit.kit import begin, end, error, events, ok, recount, watch
-from tests.world import EVENT
+from tests.world import EVENT, HEADER
 
 MFN = 4660
 
@@ -49,6 +49,29 @@ def test_introduce_is_told_once(rings: Rings) -> None:
     assert introduce(rings, 9, port=8) == b"OK\0"
     assert introduce(rings, 9) == b"OK\0"
     assert events(rings, "s1") == []
+
+
+@pytest.mark.parametrize("left, reply", [
+    (packet("WRITE", b"/secret\0v"), b"EACCES\0"),
+    (packet("WATCH", b"/tool\0" + b"t\0") + HEADER.pack(11, 1, 0, 5000), None),
+], ids=["write", "broken"])
+def test_introduce_again_serves_nobody_inside(rings: Rings, left: bytes,
+                                              reply: bytes | None) -> None:
+    """What a guest left in its ring is run with its own rights, after the request at hand
+    and those behind it."""
+    watch(rings, "s1", b"/secret")
+    rings.guests[1].feed(left)  # without a kick
+    rings.connection("s0")[1].feed(
+        packet("INTRODUCE", b"1\0%d\0009\0" % MFN) + 2 * packet("READ", b"/tool/xenstored\0"))
+    rings.turn("s0")
+    assert [(got, body) for got, _, _, body in rings.drain("s0")] == [
+        (8, b"OK\0"), (2, b"/usr/sbin/pyxsd"), (2, b"/usr/sbin/pyxsd")]
+    assert events(rings, "s1") == []
+    assert error(rings, "s0", "READ", b"/secret\0") == "ENOENT"
+    if reply is None:
+        assert rings.server.domains[1].bad
+    else:
+        assert [body for _, _, _, body in rings.drain("d1")] == [reply]
 
 
 @pytest.mark.parametrize("domid, mfn, port", [
