@@ -1,27 +1,56 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# The life of transactions in the server: start, end, commit, and the replay of one
-# that cannot be committed as it is.  What one of them holds is in _txn.
+# The life of transactions: start, end, commit, and the replay of one that cannot be committed
+# as it is.  What one of them holds is in store.transaction.
 
-from libc.stdint cimport uint32_t, uint64_t
-from pyxsd._conflict cimport Conflicts
-from pyxsd._hub cimport Connection
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from pyxsd._conn cimport Connection
+from pyxsd._request cimport Request, Row, State
+from pyxsd._wire cimport Buffer
 from pyxsd.store.path cimport Path
 from pyxsd.store.transaction cimport Transaction
+from pyxsd.store.tree cimport Tree
 
-cdef class Transactions(Conflicts):
-    cdef Path *path          # scratch: of the request or change at hand
-    cdef bint merge_activate
-    cdef bint test_eagain
-    cdef readonly uint64_t epoch    # changes that touched every node
-    cdef readonly uint32_t open_transactions
-    # Counters since the start
-    cdef readonly uint64_t transactions_failed
-    cdef readonly uint64_t transactions_merged
-    cdef readonly uint64_t transactions_done
+# What running a transaction's requests again came to.
+cdef enum:
+    RERUN_DIFFERS = 0        # one of them is answered in another way now
+    RERUN_SAME = 1
+    RERUN_CANNOT = 2         # there is one that cannot be run again
+    RERUN_TOO_LONG = 3       # it would take more work than one request may cost
 
-    cdef int drop_transactions(self, Connection c) except -1
-    cdef int start(self, Connection c, uint32_t *id) except -1
-    cdef int end(self, Connection c, Transaction txn) except -1
-    cdef int _commit(self, bytes label, Transaction txn) except -1
-    cdef int _fire_transaction(self, Connection c, Transaction txn) except -1
+cdef class Transactions:
+    cdef State s
+    cdef const Row *rows     # the table of requests, a row for each type
+    cdef bint merge          # merge-activate
+    cdef bint test_eagain    # fails commits at random, to test clients
+    cdef Path *path          # scratch: of a change that is fired, or a request run again
+    cdef Buffer answer       # scratch: of a request run again
+    cdef int64_t work        # that may still be spent on running requests again
+    # Counters
+    cdef readonly uint32_t open
+    cdef readonly uint64_t failed
+    cdef readonly uint64_t no_culprit
+    cdef readonly uint64_t merged
+    cdef readonly uint64_t done
+
+    # Opens one; its id.
+    cdef uint32_t start(self, Connection c) except 0
+    # It is not open any more.
+    cdef int close(self, Connection c, Transaction txn) except -1
+    # Ends all of a connection.
+    cdef int drop(self, Connection c) except -1
+    # Commits one that has writes, if need be by replaying it; a status.
+    cdef int commit(self, Connection c, Transaction txn) except -1
+    # Remembers a request that a transaction has served.
+    cdef int note(self, Transaction txn, Request *r, int status) except -1
+
+    cdef uint32_t _next_id(self, Connection c) except 0
+    cdef int _attempt(self, Connection c, bytes label, Transaction txn) except -1
+    cdef int _fire(self, Connection c, Transaction txn) except -1
     cdef int _replay(self, Connection c, Transaction txn) except -1
+    cdef int _rerun(self, Connection c, Transaction txn, Tree tree, Transaction into,
+                    bytes label) except -1
+    cdef int _blame(self, Connection c, Transaction txn, bytes label) except -1
+
+# What a request reads and writes, for the merge of a transaction.
+cdef int note_effect(Transaction txn, Request *r, int status) except -1

@@ -1,148 +1,289 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Transactions in the server: start, end, commit, replay (floor 2).
+"""Transactions: start, end, commit, replay, blame.
 
-The requests of a transaction run on a snapshot.  Its end commits what they
-changed: at once where the store is as it was, by merging where others changed
-other parts, else by running its requests again on the store as it is; where one
-of them is answered in another way now, the client has to begin anew (EAGAIN).
+The requests of a transaction run on a snapshot.  Its end commits what they changed: at once
+where the store is as it was at the start; by merging where others changed other parts; else by
+replaying its requests on the store as it is now.  Where one of them is answered in another way
+now, the client has to begin anew (EAGAIN).  For the replay each request is remembered with its
+status and a digest of its answer.
+
+All of that is bounded, since guests choose what a transaction does:
+
+- The requests that a guest's open transactions remember take not more than RECORDED_BYTES.
+- Running requests again is counted in units of work, about what reading one node takes (see
+  _cost).  A commit may spend WORK_REPLAY of them on the replay and WORK_BLAME on finding out
+  whose changes were in the way.  A transaction that needs more is answered EAGAIN; nobody is
+  blamed for what was not looked at.
 """
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdlib cimport free, malloc
+from pyxsd._request cimport (
+    EVENT_PERMS, EVENT_REMOVED, ROW_DATA, ROW_READ, ROW_REPLAY, log_request, run,
+)
+from pyxsd._outq cimport path_hash
+from pyxsd._wire cimport ST_E2BIG, ST_EAGAIN, ST_EINVAL, ST_OK, buffer_free
+from pyxsd.store.transaction cimport (
+    COMMIT_CONFLICT, COMMIT_DONE, COMMIT_MERGED, path_keep, path_restore,
+)
 
 import random
 
-from libc.stdlib cimport free, malloc
-from pyxsd._accesslog cimport AccessLog
-from pyxsd._conflict cimport RERUN_DIFFERS, RERUN_SAME
-from pyxsd.store.tree cimport Tree
-from pyxsd.store.transaction cimport COMMIT_CONFLICT, COMMIT_DONE, COMMIT_MERGED, path_restore
-from pyxsd._wire cimport ST_EAGAIN, ST_OK, XS_RM, XS_SET_PERMS
-
 cdef enum:
     TX_ID_LIMIT = 1 << 30
+    WORK_REPLAY = 8192
+    WORK_BLAME = 8192
+    REQUEST_COST = 120       # bytes that a remembered request takes beside its payload
 
 
-cdef class Transactions(Conflicts):
-    """The open transactions of all connections."""
+cdef inline int64_t _cost(const Request *r) noexcept:
+    """The work of a request that was run, in units of about 0.1 microseconds."""
+    return 4 + r.path.parts // 2 + r.payload.n // 64 + r.answer.tail // 64
 
-    def __cinit__(self, *args, **kwargs):
+
+cdef inline uint64_t _digest(const Request *r, int status) noexcept:
+    """What a replay compares of an answer; see path_hash."""
+    if not r.row.flags & ROW_DATA or (status != ST_OK and status != ST_E2BIG) \
+            or r.answer.tail == 0:
+        return 0
+    return path_hash(r.answer.data, r.answer.tail)
+
+
+cdef int note_effect(Transaction txn, Request *r, int status) except -1:
+    # A reply too long to be sent was read all the same.
+    if r.row.flags & ROW_READ and (status == ST_OK or status == ST_E2BIG):
+        txn.note_read(r.path)
+    if r.effect.wrote:
+        txn.note_write(r.path, r.effect.parts)
+    if r.effect.fires:
+        txn.changes.append((r.row.event, path_keep(r.path)))
+    return 0
+
+
+@cython.final
+cdef class Transactions:
+    """The transactions of one server.  config has merge_activate and test_eagain."""
+
+    def __cinit__(self, State s not None, config):
+        self.s = s
+        self.merge = config.merge_activate
+        self.test_eagain = config.test_eagain
         self.path = <Path *>malloc(sizeof(Path))
         if self.path == NULL:
             raise MemoryError()
 
     def __dealloc__(self):
         free(self.path)
+        buffer_free(&self.answer)
 
-    def configure(self, config, AccessLog log not None):
-        """Takes over the limits of a Config."""
-        Conflicts.configure(self, config, log)
-        self.merge_activate = config.merge_activate
-        self.test_eagain = config.test_eagain
+    # -- life -----------------------------------------------------------------
 
-    cdef int reset(self, Connection c) except -1:
-        self.drop_transactions(c)
-        return Conflicts.reset(self, c)
-
-    cdef int drop_transactions(self, Connection c) except -1:
-        self.open_transactions -= len(c.transactions)
-        c.transactions.clear()
-        return 0
-
-    cdef int start(self, Connection c, uint32_t *id) except -1:
-        """Opens a transaction of c under the next free id."""
-        cdef Transaction txn
-        id[0] = self._next_tx_id(c)
-        txn = Transaction(id[0], self.tree, self.commits, self.epoch, self.now)
-        c.transactions[id[0]] = txn
-        self.open_transactions += 1
-        # Only numbers: an ended transaction must not be kept alive.
-        self.young.append((c.id, id[0], self.commits, self.now))
-        if len(self.young) > 64:
-            self.trim_history()
-        if self.log.txn_ops:
-            self.log.line(c.label, id[0], b"t start", NULL, 0)
-        return 0
-
-    def _next_tx_id(self, Connection c):
+    cdef uint32_t _next_id(self, Connection c) except 0:
         """Ids count up from 1, stay below 2^30, and skip those in use."""
         while True:
             c.last_tx = c.last_tx % (TX_ID_LIMIT - 1) + 1
             if c.last_tx not in c.transactions:
                 return c.last_tx
 
-    cdef int end(self, Connection c, Transaction txn) except -1:
-        """Commits a transaction with writes, if need be by replaying it."""
-        cdef Tree before = None
+    cdef uint32_t start(self, Connection c) except 0:
+        cdef State s = self.s
+        cdef uint32_t id = self._next_id(c)
+        c.transactions[id] = Transaction(id, s.tree, s.history.commits, s.epoch, s.history.now)
+        self.open += 1
+        s.history.note_start(c, id)
+        if s.log.txn_ops:
+            s.log.line(c.label, id, b"t start", NULL, 0)
+        return id
+
+    cdef int close(self, Connection c, Transaction txn) except -1:
+        del c.transactions[txn.id]
+        c.recorded_bytes -= txn.recorded_bytes
+        self.open -= 1
+        return 0
+
+    cdef int drop(self, Connection c) except -1:
+        self.open -= len(c.transactions)
+        c.transactions.clear()
+        c.recorded_bytes = 0
+        return 0
+
+    cdef int note(self, Transaction txn, Request *r, int status) except -1:
+        cdef Connection c = <Connection>r.connection
+        cdef bytes payload = None
+        cdef int64_t size = REQUEST_COST
+        note_effect(txn, r, status)
+        if r.row.flags & ROW_REPLAY:
+            payload = PyBytes_FromStringAndSize(r.payload.p, r.payload.n)
+            size += r.payload.n
+        txn.recorded_bytes += size
+        c.recorded_bytes += size
+        txn.requests.append((r.type, payload, status, _digest(r, status)))
+        return 0
+
+    # -- commit ---------------------------------------------------------------
+
+    cdef int commit(self, Connection c, Transaction txn) except -1:
+        cdef State s = self.s
+        cdef Tree before = s.tree.snapshot() if s.history.wants(c) else None
         cdef int status
-        if self.young and not c.socket and c.who.domid != 0:
-            before = self.tree.snapshot()
-        if self._commit(c.label, txn) == COMMIT_CONFLICT:
-            self.log.line(c.label, txn.id, b"conflict", NULL, 0)
+        if self._attempt(c, c.label, txn) == COMMIT_CONFLICT:
+            s.log.line(c.label, txn.id, b"conflict", NULL, 0)
             status = self._replay(c, txn)
             if status != ST_OK:
-                self.transactions_failed += 1
+                self.failed += 1
                 return status
-        self.commits += 1
-        self.transactions_done += 1
+        s.history.commits += 1
+        self.done += 1
         if before is not None:
-            self.record(c, before)
-        self._fire_transaction(c, txn)
+            s.history.record(c, before, s.tree.snapshot())
+        self._fire(c, txn)
         return ST_OK
 
-    cdef int _commit(self, bytes label, Transaction txn) except -1:
+    cdef int _attempt(self, Connection c, bytes label, Transaction txn) except -1:
         """One attempt without a replay; COMMIT_*."""
+        cdef State s = self.s
         cdef int how = COMMIT_CONFLICT
         cdef bytes text
         if not (self.test_eagain and random.randrange(3) == 0):
-            how = txn.commit(self.tree, self.epoch, self.merge_activate)
+            how = txn.commit(s.tree, s.epoch, self.merge)
         if how == COMMIT_DONE:
-            self.log.line(label, txn.id, b"commit", NULL, 0)
+            s.log.line(label, txn.id, b"commit", NULL, 0)
         elif how == COMMIT_MERGED:
-            self.transactions_merged += 1
+            self.merged += 1
             if txn.write_low is not None:
                 text = b"write " + _shown(txn.write_low)
-                self.log.line(label, txn.id, b"coalesce", text, len(text))
-            if txn.read_low is not None and self.log.read_ops:
+                s.log.line(label, txn.id, b"coalesce", text, len(text))
+            if txn.read_low is not None and s.log.read_ops:
                 text = b"read " + _shown(txn.read_low)
-                self.log.line(label, txn.id, b"coalesce", text, len(text))
+                s.log.line(label, txn.id, b"coalesce", text, len(text))
         return how
 
-    cdef int _fire_transaction(self, Connection c, Transaction txn) except -1:
-        cdef uint32_t type
-        if self.trie.count == 0:
+    cdef int _fire(self, Connection c, Transaction txn) except -1:
+        cdef State s = self.s
+        cdef int event
+        if s.events.trie.count == 0:
             return 0
-        for type, path in txn.changes:
+        for event, path in txn.changes:
             path_restore(self.path, path)
-            if type == XS_RM:
-                self.fire(c, self.path, txn.base.root, NULL, True)
-            elif type == XS_SET_PERMS:
-                self.fire(c, self.path, txn.base.root, txn.tree.root, False)
+            if event == EVENT_REMOVED:
+                s.events.fire(c, self.path, txn.base.root, NULL, True)
+            elif event == EVENT_PERMS:
+                s.events.fire(c, self.path, txn.base.root, txn.tree.root, False)
             else:
-                self.fire(c, self.path, NULL, txn.tree.root, False)
+                s.events.fire(c, self.path, NULL, txn.tree.root, False)
         return 0
 
+    # -- replay ---------------------------------------------------------------
+
     cdef int _replay(self, Connection c, Transaction txn) except -1:
-        """Runs the transaction's requests on the store as it is now; commits
-        them if each is answered as it was."""
+        """Runs the transaction's requests on the store as it is now; commits them if each is
+        answered as it was."""
+        cdef State s = self.s
         cdef Transaction again
-        cdef uint32_t id = self._next_tx_id(c)
+        cdef uint32_t id = self._next_id(c)
         cdef bytes label = b"r(%d):" % txn.id + c.label
         cdef int status = ST_EAGAIN, same
-        if self.log.txn_ops:
-            self.log.line(c.label, id, b"t start", NULL, 0)
-            self.log.line(label, id, b"t start", NULL, 0)
-        again = Transaction(id, self.tree, self.commits, self.epoch, self.now)
-        same = self.rerun(c, txn, again.tree, again, label)
+        if s.log.txn_ops:
+            s.log.line(c.label, id, b"t start", NULL, 0)
+            s.log.line(label, id, b"t start", NULL, 0)
+        again = Transaction(id, s.tree, s.history.commits, s.epoch, s.history.now)
+        self.work = WORK_REPLAY
+        same = self._rerun(c, txn, again.tree, again, label)
         if same == RERUN_SAME:
-            if self.log.txn_ops:
-                self.log.line(label, id, b"t end", NULL, 0)
-            if self._commit(label, again) == COMMIT_CONFLICT:
-                self.log.line(label, id, b"conflict", NULL, 0)
+            if s.log.txn_ops:
+                s.log.line(label, id, b"t end", NULL, 0)
+            if self._attempt(c, label, again) == COMMIT_CONFLICT:
+                s.log.line(label, id, b"conflict", NULL, 0)
             else:
                 status = ST_OK
         elif same == RERUN_DIFFERS:
-            status = self.blame(c, txn, label)
-        if self.log.txn_ops:
-            self.log.line(c.label, id, b"t end", NULL, 0)
+            status = self._blame(c, txn, label)
+        if s.log.txn_ops:
+            s.log.line(c.label, id, b"t end", NULL, 0)
         return status
+
+    cdef int _rerun(self, Connection c, Transaction txn, Tree tree, Transaction into,
+                    bytes label) except -1:
+        """Are the transaction's requests answered on `tree` as they were?  RERUN_*.  What they
+        change there is noted in `into`; label names the log lines.  Without both it is a
+        trial."""
+        cdef State s = self.s
+        cdef Request r
+        cdef bytes payload
+        cdef int status, now
+        cdef uint64_t digest
+        cdef int same = RERUN_SAME
+        r.connection = <void *>c
+        r.tree = <void *>tree
+        r.txn = NULL
+        r.trial = True
+        r.path = self.path
+        r.answer = &self.answer
+        r.before = NULL
+        r.new_watch = NULL
+        for r.type, payload, status, digest in txn.requests:
+            if payload is None:
+                return RERUN_CANNOT
+            if self.work <= 0:
+                return RERUN_TOO_LONG
+            r.row = &self.rows[r.type]
+            r.tx_id = into.id if into is not None else 0
+            r.payload.p = PyBytes_AS_STRING(payload)
+            r.payload.n = PyBytes_GET_SIZE(payload)
+            r.path.parts = 0
+            if label is not None:
+                log_request(s, &r, label)
+            now = run(s, &r)
+            self.work -= _cost(&r)
+            if into is not None:
+                note_effect(into, &r, now)
+            if now != status or digest != _digest(&r, now):
+                same = RERUN_DIFFERS
+                break
+        return same
+
+    # -- blame ----------------------------------------------------------------
+
+    cdef int _blame(self, Connection c, Transaction txn, bytes label) except -1:
+        """Punishes those whose changes made a transaction fail; a status.
+
+        Guilty is who changed the store so that the transaction's requests went through before
+        and not after.
+        """
+        cdef State s = self.s
+        cdef Connection other
+        cdef Tree before, after
+        cdef int same
+        cdef set guilty = set()
+        s.host.log("debug", "process",
+                   f"Apportioning blame for EAGAIN in txn {txn.id}, domain={c.label.decode()}")
+        self.work = WORK_BLAME
+        for commit, other, before, after in s.history.changes:
+            if commit <= txn.start or other is c or other.id in guilty:
+                continue
+            same = self._rerun(c, txn, before.snapshot(), None, None)
+            if same == RERUN_SAME:
+                same = self._rerun(c, txn, after.snapshot(), None, None)
+                if same == RERUN_SAME:
+                    continue
+            elif same == RERUN_DIFFERS:
+                continue
+            if same == RERUN_TOO_LONG:
+                break
+            if same == RERUN_CANNOT:
+                # oxenstored's trial fails of it, and so does the request.
+                return ST_EINVAL
+            s.host.log("debug", "process",
+                       f"Blaming domain {other.label.decode()} for conflict with domain "
+                       f"{c.label.decode()} txn {txn.id}")
+            guilty.add(other.id)
+            s.history.punish(other)
+        if not guilty:
+            self.no_culprit += 1
+            s.host.log("debug", "process", f"Found no culprit for conflict in "
+                       f"{label.decode()}: must be self or not in history.")
+        return ST_EAGAIN
 
 
 cdef bytes _shown(bytes kept):

@@ -1,411 +1,634 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The server: the table of requests and its handlers (floor 2).
+"""The server.
 
-A handler returns a status, an error being no exception; an exception is a bug,
-logged with its trace and answered EIO.  Rare requests go up to the host:
+It pulls packets out of connections (_conn) and gives each to the dispatcher; whose turn it is,
+says the agenda.  The loop calls, in this order, every turn: begin_turn(), on_socket() for each
+socket that is ready, work().  Python calls begin(), service() and flush() for the same.
 
-    introduce(connection, domid, mfn, port), release(connection, domid),
-    resume(connection, domid)       None, or RequestError
-    control(connection, payload)    the payload of the answer
-    extension(connection, type, payload)   the same, for types 23 to 26
-    log(level, facility, text)      a line for the daemon log
+Serving is never reached from within serving.  What a request calls (handlers, the host) has
+State and the parts in it, and none of those can serve; whoever holds the Server itself and is
+called by a request uses serve_later().  service() refuses to be called inside of a request.
+
+A failure of our own while one connection is served or flushed ends that connection and no
+other: see _give_up.
 """
 
-from libc.stdint cimport int64_t, uint32_t
-from libc.stdio cimport snprintf
-from libc.string cimport memchr, memcmp
-from pyxsd._accesslog cimport AccessLog
-from pyxsd._hub cimport Connection
-from pyxsd._listing cimport h_directory_part
-from pyxsd.store.nodes cimport (
-    node_directory, node_get_perms, node_mkdir, node_read, node_rm, node_set_perms, node_write,
-)
-from pyxsd.store.path cimport Path, path_parse
-from pyxsd._requests cimport (
-    ROW_CHANGE, ROW_DATA, ROW_LOG_NEVER, ROW_LOG_READ, ROW_LOG_SPECIAL, ROW_PRIVILEGED, ROW_READ,
-    ROW_REPLAY, Row, handler_fn,
-)
-from pyxsd._requests import RequestError
-from pyxsd.store.tree cimport Tree
-from pyxsd.store.transaction cimport Transaction
-from pyxsd.events.trie cimport DEPTH_ANY, Watch
+import traceback
+
+from pyxsd._conn cimport next_packet
+from pyxsd._dispatch cimport dispatch
+from pyxsd._handlers cimport request_table
+from pyxsd._agenda cimport pyxsd_clock
+from pyxsd._history cimport History
+from pyxsd._limits cimport Q_OUTSTANDING, UNLIMITED
+from pyxsd._request cimport Request, run
 from pyxsd._wire cimport (
-    PAYLOAD_MAX, ST_EBUSY, ST_EEXIST, ST_EINVAL, ST_EIO, ST_ENOENT, ST_EQUOTA, ST_OK, XS_CONTROL,
-    XS_DIRECTORY, XS_DIRECTORY_PART, XS_ERROR, XS_GET_DOMAIN_PATH, XS_GET_FEATURE, XS_GET_PERMS,
-    XS_GET_QUOTA, XS_INTRODUCE, XS_IS_DOMAIN_INTRODUCED, XS_MKDIR, XS_READ, XS_RELEASE,
-    XS_RESET_WATCHES, XS_RESUME, XS_RM, XS_SET_FEATURE, XS_SET_PERMS, XS_SET_QUOTA, XS_SET_TARGET,
-    XS_TRANSACTION_END, XS_TRANSACTION_START, XS_TYPES, XS_UNWATCH, XS_WATCH, XS_WATCH_EVENT,
-    XS_WRITE, Slice, buffer_put, lenient_int, slice_cut, slice_take, strict_int,
+    FAIL_LENGTH, HEADER_SIZE, IO_BAD, IO_CLOSED, IO_RESET, PACKET_MAX, ST_OK, XS_WATCH, Header,
+    Transport, buffer_free, buffer_len, buffer_put, buffer_reserve,
 )
+from pyxsd.events.events cimport Events
+from pyxsd.store.tree cimport Tree
+
+from pyxsd._limits import QUOTA_MAX, QUOTAS
+
+#: The quotas that one connection can have of its own.
+OF_ONE = frozenset(quota.name for quota in QUOTAS if quota.scope != "server")
 
 cdef enum:
-    DOMID_SELF = 0x7ff0
-
-
-cdef inline bint _strict_domid(Slice *rest, int64_t *domid) noexcept:
-    cdef Slice piece
-    return slice_take(rest, &piece) and strict_int(piece.p, piece.n, domid)
-
-
-# -- handlers: nodes ----------------------------------------------------------
-
-cdef int _h_read(Requests s, Connection c, Slice p) except -1:
-    if not s.one_path(c, p):
-        return ST_EINVAL
-    return node_read(s.work, s.path, &c.who, &s.answer)
-
-
-cdef int _h_directory(Requests s, Connection c, Slice p) except -1:
-    if not s.one_path(c, p):
-        return ST_EINVAL
-    return node_directory(s.work, s.path, &c.who, &s.answer, PAYLOAD_MAX)
-
-
-cdef int _h_get_perms(Requests s, Connection c, Slice p) except -1:
-    if not s.one_path(c, p):
-        return ST_EINVAL
-    return node_get_perms(s.work, s.path, &c.who, &s.answer)
-
-
-cdef int _h_write(Requests s, Connection c, Slice p) except -1:
-    cdef Slice path
-    if not slice_cut(&p, &path) or not s.parse_path(c, path.p, path.n):
-        return ST_EINVAL
-    return node_write(s.work, s.path, &c.who, &s.limits, p, &s.effect)
-
-
-cdef int _h_mkdir(Requests s, Connection c, Slice p) except -1:
-    if not s.one_path(c, p):
-        return ST_EINVAL
-    return node_mkdir(s.work, s.path, &c.who, &s.limits, &s.effect)
-
-
-cdef inline int _keep_before(Requests s) except -1:
-    """Events of removals and of new permissions look at the tree before them."""
-    if s.live and s.trie.count and s.trie.touched(s.path):
-        s.before = s.tree.snapshot()
-    return 0
-
-
-cdef int _h_rm(Requests s, Connection c, Slice p) except -1:
-    if not s.one_path(c, p):
-        return ST_EINVAL
-    _keep_before(s)
-    return node_rm(s.work, s.path, &c.who, &s.effect)
-
-
-cdef int _h_set_perms(Requests s, Connection c, Slice p) except -1:
-    cdef Slice path
-    if not slice_cut(&p, &path) or not s.parse_path(c, path.p, path.n):
-        return ST_EINVAL
-    _keep_before(s)
-    return node_set_perms(s.work, s.path, &c.who, p, &s.effect)
-
-
-# -- handlers: watches --------------------------------------------------------
-
-cdef bint _one_release(const Path *path) noexcept:
-    """"@releaseDomain/<domid>": watched itself, not by depth."""
-    cdef size_t i
-    if path.size[0] < 16 or memcmp(path.text + 1, b"@releaseDomain/", 15) != 0:
-        return False
-    for i in range(16, path.len):
-        if path.text[i] < c"0" or path.text[i] > c"9":
-            return False
-    return True
-
-
-cdef int _h_watch(Requests s, Connection c, Slice p) except -1:
-    cdef Slice path, token, number
-    cdef int64_t depth = 0
-    cdef bint deep = False
-    cdef Watch *watch
-    if not slice_cut(&p, &path) or not slice_cut(&p, &token):
-        return ST_EINVAL
-    if p.n:
-        deep = True
-        if not slice_cut(&p, &number) or p.n or number.n == 0 or number.p[0] < c"0" \
-                or not strict_int(number.p, number.n, &depth):
-            return ST_EINVAL
-    if not path_parse(s.path, path.p, path.n, c.base, len(c.base), -1):
-        return ST_EINVAL
-    if s.path.special and deep and (depth != 1 or _one_release(s.path)):
-        return ST_EINVAL
-    if s.limits.active and c.max_watches > 0 and not c.who.privileged \
-            and <Py_ssize_t>c.watch_count > c.max_watches:
-        return ST_EQUOTA
-    watch = s.trie.add(<void *>c, &c.watches, s.path, path.p, path.n, token.p, token.n,
-                       <uint32_t>min(depth, 0xfffffffe) if deep else DEPTH_ANY, len(c.base))
-    if watch == NULL:
-        return ST_EEXIST
-    c.watch_count += 1
-    s.fresh = watch
-    return ST_OK
-
-
-cdef int _h_unwatch(Requests s, Connection c, Slice p) except -1:
-    cdef Slice path, token
-    cdef Watch *watch
-    if not slice_cut(&p, &path) or not slice_cut(&p, &token) or p.n or path.n == 0:
-        return ST_EINVAL
-    if not path_parse(s.path, path.p, path.n, c.base, len(c.base), -1):
-        return ST_ENOENT
-    watch = s.trie.find(<void *>c, s.path, token.p, token.n)
-    if watch == NULL:
-        return ST_ENOENT
-    s.remove_watch(c, watch)
-    return ST_OK
-
-
-cdef int _h_reset_watches(Requests s, Connection c, Slice p) except -1:
-    s.drop_watches(c)
-    s.drop_transactions(c)
-    c.listings = None
-    return ST_OK
-
-
-# -- handlers: transactions ---------------------------------------------------
-
-cdef int _h_transaction_start(Requests s, Connection c, Slice p) except -1:
-    cdef uint32_t id = 0
-    cdef char text[16]
-    if s.tx_id:
-        return ST_EBUSY
-    if c.max_transactions > 0 and not c.who.privileged \
-            and len(c.transactions) > c.max_transactions:
-        return ST_EQUOTA
-    s.start(c, &id)
-    buffer_put(&s.answer, text, snprintf(text, sizeof(text), b"%u", id) + 1)
-    return ST_OK
-
-
-cdef int _h_transaction_end(Requests s, Connection c, Slice p) except -1:
-    cdef const char *nul = <const char *>memchr(p.p, 0, p.n) if p.n else NULL
-    cdef Transaction txn = s.txn
-    if nul != NULL:
-        p.n = nul - p.p
-    if p.n != 1 or (p.p[0] != c"T" and p.p[0] != c"F"):
-        return ST_EINVAL
-    if txn is None:
-        return ST_ENOENT
-    del c.transactions[txn.id]
-    s.open_transactions -= 1
-    if s.log.txn_ops:
-        s.log.line(c.label, txn.id, b"t end", NULL, 0)
-    if p.p[0] == c"F" or not txn.changes:
-        return ST_OK
-    return s.end(c, txn)
-
-
-# -- handlers: domains --------------------------------------------------------
-
-cdef int _h_get_domain_path(Requests s, Connection c, Slice p) except -1:
-    cdef Slice number
-    cdef char text[48]
-    if not slice_cut(&p, &number) or p.n:
-        return ST_EINVAL
-    buffer_put(&s.answer, text, 1 + snprintf(
-        text, sizeof(text), b"/local/domain/%lld", <long long>lenient_int(number.p, number.n)))
-    return ST_OK
-
-
-cdef int _h_is_introduced(Requests s, Connection c, Slice p) except -1:
-    cdef int64_t domid
-    if not _strict_domid(&p, &domid):
-        return ST_EINVAL
-    return buffer_put(&s.answer, b"T" if domid == DOMID_SELF or domid in s.domains else b"F", 2)
-
-
-cdef int _h_introduce(Requests s, Connection c, Slice p) except -1:
-    cdef Slice domid_text, mfn_text
-    cdef int64_t domid, mfn, port
-    if not slice_cut(&p, &domid_text) or not slice_cut(&p, &mfn_text) \
-            or not _strict_domid(&p, &port):
-        return ST_EINVAL
-    if not strict_int(mfn_text.p, mfn_text.n, &mfn):
-        return ST_EIO
-    if not strict_int(domid_text.p, domid_text.n, &domid):
-        return ST_EINVAL
-    s.host.introduce(c, domid, mfn, port)
-    return ST_OK
-
-
-cdef int _h_release(Requests s, Connection c, Slice p) except -1:
-    cdef Slice number
-    cdef int64_t domid
-    if not slice_cut(&p, &number) or p.n or not strict_int(number.p, number.n, &domid):
-        return ST_EINVAL
-    s.host.release(c, domid)
-    return ST_OK
-
-
-cdef int _h_resume(Requests s, Connection c, Slice p) except -1:
-    cdef int64_t domid
-    if not _strict_domid(&p, &domid):
-        return ST_EINVAL
-    s.host.resume(c, domid)
-    return ST_OK
-
-
-cdef int _h_set_target(Requests s, Connection c, Slice p) except -1:
-    cdef Slice first, second
-    cdef Connection to
-    if not slice_cut(&p, &first) or not slice_cut(&p, &second) or p.n:
-        return ST_EINVAL
-    to = s.domains.get(lenient_int(first.p, first.n))
-    if to is None:
-        return ST_ENOENT
-    s.set_target(to, lenient_int(second.p, second.n))
-    return ST_OK
-
-
-cdef int _h_control(Requests s, Connection c, Slice p) except -1:
-    cdef bytes answer = b"OK\0"
-    if c.who.privileged or s.allow_debug:
-        try:
-            answer = s.host.control(c, p.p[:p.n])
-        except RequestError:
-            pass
-    return buffer_put(&s.answer, <const char *>answer, len(answer))
-
-
-cdef int _extension(Requests s, Connection c, uint32_t type, Slice p) except -1:
-    cdef bytes answer = s.host.extension(c, type, p.p[:p.n])
-    return buffer_put(&s.answer, <const char *>answer, len(answer))
-
-
-cdef int _h_get_feature(Requests s, Connection c, Slice p) except -1:
-    return _extension(s, c, XS_GET_FEATURE, p)
-
-
-cdef int _h_set_feature(Requests s, Connection c, Slice p) except -1:
-    return _extension(s, c, XS_SET_FEATURE, p)
-
-
-cdef int _h_get_quota(Requests s, Connection c, Slice p) except -1:
-    return _extension(s, c, XS_GET_QUOTA, p)
-
-
-cdef int _h_set_quota(Requests s, Connection c, Slice p) except -1:
-    return _extension(s, c, XS_SET_QUOTA, p)
-
-
-# -- the table ----------------------------------------------------------------
-
-cdef Row _rows[XS_TYPES]
-
-
-cdef void _row_set(uint32_t type, handler_fn handler, int flags) noexcept:
-    _rows[type].handler = handler
-    _rows[type].flags = flags
-
-
+    SOCKET_BYTES = 16384     # read from a socket at once, at most
+    RING_BYTES = 1024        # from a ring: what it holds, and not what is added meanwhile
+    POINTS = 24              # of requests (see _points) between two looks at the clock
+
+# What serving one connection came to.
 cdef enum:
-    _READS = ROW_DATA | ROW_REPLAY | ROW_READ
-    _CHANGES = ROW_REPLAY | ROW_CHANGE
-    _SPECIAL = ROW_PRIVILEGED | ROW_LOG_SPECIAL
-
-_row_set(XS_CONTROL, _h_control, ROW_DATA)
-_row_set(XS_DIRECTORY, _h_directory, _READS | ROW_LOG_READ)
-_row_set(XS_READ, _h_read, _READS | ROW_LOG_READ)
-_row_set(XS_GET_PERMS, _h_get_perms, _READS | ROW_LOG_READ)
-_row_set(XS_WATCH, _h_watch, 0)
-_row_set(XS_UNWATCH, _h_unwatch, 0)
-_row_set(XS_TRANSACTION_START, _h_transaction_start, ROW_DATA | ROW_LOG_NEVER)
-_row_set(XS_TRANSACTION_END, _h_transaction_end, ROW_LOG_NEVER)
-_row_set(XS_INTRODUCE, _h_introduce, _SPECIAL)
-_row_set(XS_RELEASE, _h_release, _SPECIAL)
-_row_set(XS_GET_DOMAIN_PATH, _h_get_domain_path, ROW_DATA | ROW_REPLAY | ROW_LOG_SPECIAL)
-_row_set(XS_WRITE, _h_write, _CHANGES)
-_row_set(XS_MKDIR, _h_mkdir, _CHANGES)
-_row_set(XS_RM, _h_rm, _CHANGES)
-_row_set(XS_SET_PERMS, _h_set_perms, _CHANGES)
-_row_set(XS_WATCH_EVENT, NULL, ROW_REPLAY)
-_row_set(XS_ERROR, NULL, ROW_REPLAY)
-_row_set(XS_IS_DOMAIN_INTRODUCED, _h_is_introduced, _SPECIAL | ROW_DATA)
-_row_set(XS_RESUME, _h_resume, _SPECIAL)
-_row_set(XS_SET_TARGET, _h_set_target, ROW_PRIVILEGED)
-_row_set(XS_RESET_WATCHES, _h_reset_watches, 0)
-_row_set(XS_DIRECTORY_PART, h_directory_part, _READS)
-_row_set(XS_GET_FEATURE, _h_get_feature, _SPECIAL | ROW_DATA)
-_row_set(XS_SET_FEATURE, _h_set_feature, _SPECIAL)
-_row_set(XS_GET_QUOTA, _h_get_quota, _SPECIAL | ROW_DATA)
-_row_set(XS_SET_QUOTA, _h_set_quota, _SPECIAL)
+    DONE = 0
+    AGAIN = 1                # the time was over before the work was
+    ENDED = 2                # the client will send nothing more
+    BROKEN = 3               # the client broke the rules of its stream
+    ANEW = 4                 # the client wants to begin anew
 
 
-# -- the server ---------------------------------------------------------------
+cdef inline int _points(const Header *head) noexcept:
+    """About how dear a request may be, seen from outside."""
+    return 1 + head.len // 32 + (4 if head.type >= 6 else 0)
 
-cdef class Server(Requests):
-    """A store and all its connections; see Hub for how bytes move.
 
-    config is a Config (or has its attributes), host the interface above.  The
-    loop calls begin() first in every turn, service() for each connection that
-    has something, and flush() at the end.
+cdef class Server:
+    """A store and all its connections.
+
+    config is a Config (or has its attributes).  host is what handlers ask (see _handlers), and
+
+        log(level, facility, text)     a line for the daemon log
+        complain(kind, text)           a warning that clients can cause as often as they like
     """
 
-    def __cinit__(self, *args, **kwargs):
-        self.rows = _rows
-
-    def __init__(self, config, host, AccessLog log=None, bytes executable=b"/usr/sbin/pyxsd"):
+    def __cinit__(self, config, host, AccessLog log=None, bytes executable=b"/usr/sbin/pyxsd"):
+        cdef State s = State()
         self.host = host
-        self.configure(config, log if log is not None else AccessLog())
+        self.log = log if log is not None else AccessLog()
+        self.limits = Limits(config)
+        self.agenda = Agenda(self.limits)
+        self.perms_active = config.perms_activate
+        self.s = s
+        s.log = self.log
+        s.host = host
+        s.limits = self.limits
+        s.agenda = self.agenda
+        s.allow_debug = config.allow_debug
+        s.history = History(self.agenda, s.connections, config)
+        self.kernel = self._new(Transport(), 0)
+        s.events = Events(self.agenda, self.limits, self.log, host, self.kernel,
+                          config.perms_watch_activate)
+        s.transactions = Transactions(s, config)
+        (<Transactions>s.transactions).rows = request_table()
         for name, value in (([b"@introduceDomain"], b""), ([b"@releaseDomain"], b""),
                             ([b"local"], b""), ([b"tool"], b""),
                             ([b"tool", b"xenstored"], executable)):
-            self.tree.load(name, b"n0\0", value)
+            s.tree.load(name, b"n0\0", value)
 
-    # -- for the floors above -------------------------------------------------
+    def __dealloc__(self):
+        buffer_free(&self.spare)
+
+    def close(self):
+        """Ends all connections, so that nothing of the server stays behind."""
+        cdef Connection c
+        for c in list(self.s.connections.values()):
+            self._close(c)
+        self._reset(self.kernel)
+        self.agenda.clear()
+        self.s.history.clear()
+        self.s.transactions = None
+
+    # -- connections ----------------------------------------------------------
+
+    def _new(self, Transport transport, domid):
+        cdef Connection c
+        self.last_id += 1
+        c = Connection(self.last_id, transport, domid)
+        c.who.unchecked = not self.perms_active
+        if c.is_guest:
+            c.credit = self.s.history.burst
+        return c
+
+    def connect(self, Transport transport not None, domid=None):
+        """A new connection: of a socket where domid is None, else the ring of that domain.
+        The loop waits for input on it (registered is WANT_IN)."""
+        cdef Connection c
+        if domid is not None and domid in self.s.domains:
+            raise ValueError(f"domain {domid} is connected already")
+        c = self._new(transport, domid)
+        if domid is None:
+            self.last_anonymous += 1
+            c.label = b"DOM0 (ANON CONN #%d)" % self.last_anonymous
+        else:
+            self.s.domains[domid] = c
+        self.s.connections[c.id] = c
+        self.log.line(c.label, 0, b"newconn", NULL, 0)
+        return c
+
+    def disconnect(self, Connection c not None):
+        """Ends a connection with its watches and transactions."""
+        self._close(c)
+
+    cdef int _reset(self, Connection c) except -1:
+        """Drops all that the client ever asked for; its rights stay."""
+        self.s.events.drop_watches(c)
+        self.s.events.drop_debts(c)
+        (<Transactions>self.s.transactions).drop(c)
+        c.listings = None
+        c.out.clear()
+        if c is not self.serving:
+            # Else the packet at hand is in there; who serves it drops it.
+            buffer_free(&c.inp)
+        return 0
+
+    cdef int _close(self, Connection c) except -1:
+        if c.closed:
+            return 0
+        c.closed = True
+        self.log.line(c.label, 0, b"endconn", NULL, 0)
+        self._reset(c)
+        self.s.set_target(c, -1)
+        self.s.connections.pop(c.id, None)
+        if not c.is_socket and self.s.domains.get(c.who.domid) is c:
+            del self.s.domains[c.who.domid]
+        c.interest = 0
+        if not c.changed:
+            c.changed = True
+            self.agenda.changed.append(c)
+        return 0
+
+    cdef int _restart(self, Connection c) except -1:
+        """The domain wants to begin anew on the same ring."""
+        self._reset(c)
+        c.bad = c.stalled = False
+        c.transport.restart()
+        return self.agenda.want(c)
+
+    cdef int _break(self, Connection c) except -1:
+        """A broken stream: ends a socket, parks a ring."""
+        if c.is_socket:
+            return self._close(c)
+        self.host.complain("broken ring",
+                           f"{c.label.decode()}: broken ring, not served any more")
+        c.bad = True
+        self._reset(c)
+        return self.agenda.want(c)
+
+    cdef int _give_up(self, Connection c) except -1:
+        """An error of our own while a connection was served or flushed (an exception is at
+        hand): whatever is half done for it, the others must be served."""
+        self.failures += 1
+        self.host.complain("failure", f"{c.label.decode()}: given up:\n{traceback.format_exc()}")
+        self.serving = None
+        if not c.closed:
+            self._break(c)
+        return 0
+
+    # -- input ----------------------------------------------------------------
+
+    cdef int begin_turn(self, double wall, double now) except -1:
+        self.log.set_time(wall)
+        self.s.history.now = now
+        return 0
+
+    def begin(self, double wall, double now):
+        """A turn begins: the time for the log (seconds since 1970) and the monotonic time of
+        everything else (seconds)."""
+        self.begin_turn(wall, now)
+
+    cdef int on_socket(self, Connection c, bint hung_up) except -1:
+        if hung_up:
+            c.hung_up = True
+            self._nobody_reads(c)
+        if buffer_len(&c.out.buf):
+            self.agenda.touch(c)
+        if c.ended:
+            self._end_if_done(c)
+        if not c.stalled and not c.ended:
+            self.agenda.ready(c)
+        else:
+            self.agenda.want(c)
+        return 0
+
+    def on_ports(self, EventChannels channels not None, dict by_port not None):
+        """Takes the pending ports; the rings of those that have a connection (port:
+        Connection) are served in this turn; the others as a list, or None.  All of them stay
+        masked until channels.release()."""
+        cdef int i
+        cdef object c
+        cdef list others = None
+        for i in range(channels.take()):
+            c = by_port.get(channels.ports[i])
+            if c is not None:
+                self.agenda.ready(<Connection>c)
+            elif others is None:
+                others = [channels.ports[i]]
+            else:
+                others.append(channels.ports[i])
+        return others
+
+    def serve_later(self, Connection c not None):
+        """Serves what a client has sent once the request at hand is done, in its turn."""
+        self.agenda.ready(c)
+
+    def service(self, Connection c not None):
+        """Serves what a client has sent, for at most one slice of time; its output goes out
+        with flush().  RuntimeError inside of a request."""
+        if self.serving is not None:
+            raise RuntimeError("serving inside of serving")
+        if self._step(c, pyxsd_clock() + self.agenda.slice_ns):
+            self.agenda.ready(c)
+
+    cdef int _step(self, Connection c, uint64_t until) except -1:
+        """Serves a connection until that time, whatever happens; AGAIN or 0."""
+        if c.closed:
+            return 0
+        try:
+            return self._serve(c, until)
+        except Exception:
+            self._give_up(c)
+        return 0
+
+    cdef int _serve(self, Connection c, uint64_t until) except -1:
+        cdef int status
+        if buffer_len(&c.out.buf):
+            self.agenda.touch(c)
+        if not c.is_socket and c.transport.asks_restart():
+            # A fresh start is granted to whoever is not read from, too.
+            return self._restart(c)
+        if c.bad:
+            return 0
+        if c.inp.data == NULL:
+            c.inp = self.spare
+            self.spare.data = NULL
+            self.spare.head = self.spare.tail = self.spare.cap = 0
+        c.stalled = False
+        self.serving = c
+        status = self._packets(c, until)
+        self.serving = None
+        self._input_is_served(c)
+        if c.closed:
+            return 0
+        if status == AGAIN:
+            return AGAIN
+        if status == ENDED:
+            c.ended = True
+        elif status == BROKEN:
+            return self._break(c)
+        elif status == ANEW:
+            return self._restart(c)
+        if c.ended:
+            self._end_if_done(c)
+        # Where something goes out, flushing will know better what to wait for.
+        if not c.to_flush and not c.closed:
+            self.agenda.want(c)
+        return 0
+
+    cdef int _packets(self, Connection c, uint64_t until) except -1:
+        """Serves whole packets, reading once; DONE, AGAIN, ..."""
+        cdef Header head
+        cdef int64_t outstanding = self.limits.most[Q_OUTSTANDING]
+        cdef int points = 0, whole
+        cdef bint fresh = True       # nothing read in this turn yet
+        cdef bint more = False       # and more is known to be there
+        cdef Py_ssize_t got
+        while True:
+            while True:
+                whole = next_packet(c, &head)
+                if whole == 0:
+                    break
+                if whole < 0:
+                    # The packet boundary is lost: nothing after it can be read.
+                    c.transport.fail(FAIL_LENGTH)
+                    return BROKEN
+                if c.is_blocked(outstanding):
+                    c.stalled = True
+                    return DONE
+                dispatch(self.s, c, &head, c.inp.data + c.inp.head + HEADER_SIZE)
+                c.ops += 1
+                self.ops += 1
+                if c.closed:
+                    return DONE
+                c.inp.head += HEADER_SIZE + head.len
+                points += _points(&head)
+                if points >= POINTS:
+                    points = 0
+                    if pyxsd_clock() >= until:
+                        return AGAIN
+            if not fresh:
+                return AGAIN if more else DONE
+            if c.is_blocked(outstanding):
+                c.stalled = True
+                return DONE
+            if c.ended:
+                return DONE
+            fresh = False
+            if c.inp.head == c.inp.tail:
+                c.inp.head = c.inp.tail = 0
+            got = SOCKET_BYTES if c.is_socket else RING_BYTES
+            got = c.transport.read(buffer_reserve(&c.inp, got), got)
+            if got <= 0:
+                return (ENDED if got == IO_CLOSED else BROKEN if got == IO_BAD
+                        else ANEW if got == IO_RESET else DONE)
+            c.inp.tail += got
+            # A ring that was not seen empty brings no further kick.
+            more = not c.is_socket and got == RING_BYTES
+            self.agenda.touch(c)
+
+    cdef int _input_is_served(self, Connection c) except -1:
+        """Takes the buffer back, but for what is left in it."""
+        cdef Buffer left
+        cdef size_t n = buffer_len(&c.inp)
+        if c.closed or c.bad:
+            n = 0
+        if n >= PACKET_MAX or (n and c.inp.cap <= PACKET_MAX):
+            # It stays with the connection: there is much in it, or it is small.
+            return 0
+        left.data = NULL
+        left.head = left.tail = left.cap = 0
+        if n:
+            buffer_put(&left, c.inp.data + c.inp.head, n)
+        if self.spare.data == NULL:
+            self.spare = c.inp
+            self.spare.head = self.spare.tail = 0
+        else:
+            buffer_free(&c.inp)
+        c.inp = left
+        return 0
+
+    # -- output ---------------------------------------------------------------
+
+    cdef int _nobody_reads(self, Connection c) except -1:
+        """The client takes nothing any more.  What it sent before is still served."""
+        if not c.deaf:
+            c.deaf = True
+            self.s.events.drop_watches(c)
+            c.out.clear()
+            self.agenda.unblock(c)
+        return 0
+
+    cdef int _end_if_done(self, Connection c) except -1:
+        """A client that will send nothing more, and has got all that it is owed, goes."""
+        cdef Header head
+        if c.stalled or c.is_ready or buffer_len(&c.out.buf) or next_packet(c, &head) == 1:
+            return 0
+        return self._close(c)
+
+    cdef int _flush(self, Connection c) except -1:
+        cdef size_t n
+        cdef Py_ssize_t put
+        while not c.bad and not c.deaf:
+            n = buffer_len(&c.out.buf)
+            if n == 0:
+                break
+            put = c.transport.write(c.out.buf.data + c.out.buf.head, n)
+            if put == IO_CLOSED:
+                if not c.is_socket:
+                    return self._close(c)
+                self._nobody_reads(c)
+                break
+            if put == IO_BAD:
+                return self._break(c)
+            if put <= 0:
+                break
+            c.out.drained(put)
+            if c.pending:
+                self.s.events.refill(c)
+            if <size_t>put < n:
+                break
+        c.transport.finish()
+        if c.stalled:
+            self.agenda.unblock(c)
+        if c.ended:
+            self._end_if_done(c)
+        return self.agenda.want(c)
+
+    cdef int _flush_all(self) except -1:
+        cdef Connection c
+        for c in self.agenda.take_flushing():
+            c.to_flush = False
+            if c.closed:
+                continue
+            try:
+                self._flush(c)
+            except Exception:
+                self._give_up(c)
+        return 0
+
+    cdef int work(self) except -1:
+        cdef Agenda agenda = self.agenda
+        cdef Connection c
+        cdef uint64_t begin, now, end
+        cdef bint again
+        if agenda.count:
+            now = pyxsd_clock()
+            end = now + agenda.turn_ns
+            while True:
+                c = agenda.next()
+                begin = now
+                again = self._step(c, begin + agenda.slice_ns)
+                now = pyxsd_clock()
+                agenda.charge(c, now - begin)
+                if again:
+                    agenda.ready(c)
+                if agenda.count == 0 or now >= end:
+                    break
+        return self._flush_all()
+
+    def flush(self):
+        """Serves who waits for it, for a turn's time, and sends what the turn produced.  True
+        where more is left to do at once.  At the end of each turn."""
+        self.work()
+        return self.has_work()
+
+    cdef bint has_work(self) noexcept:
+        return self.agenda.has_work()
+
+    def take_changed(self):
+        """The connections that closed or whose interest differs from what is registered,
+        since the last call."""
+        cdef Connection c
+        changed = self.agenda.changed
+        if changed:
+            self.agenda.changed = []
+            for c in changed:
+                c.changed = False
+        return changed
+
+    # -- time -----------------------------------------------------------------
+
+    cdef bint wants_tick(self) noexcept:
+        return self.s.history.wants_tick()
+
+    @property
+    def wants_time(self):
+        """Is there something that time will change?"""
+        return self.wants_tick()
+
+    def tick(self, double now):
+        """Does what is due by now (monotonic seconds); when it wants to be called again, or
+        None."""
+        return self.s.history.tick(now)
+
+    # -- for the Python side --------------------------------------------------
+
+    @property
+    def tree(self):
+        """The store."""
+        return self.s.tree
+
+    @property
+    def connections(self):
+        """{id: Connection} of all that are open."""
+        return self.s.connections
+
+    @property
+    def domains(self):
+        """{domid: Connection} of those that are rings."""
+        return self.s.domains
+
+    def set_target(self, Connection c not None, int64_t target):
+        """The connection acts for that domain too (-1: for no other)."""
+        self.s.set_target(c, target)
+
+    def fire_special(self, bytes name not None, domids, Connection cause=None):
+        """Tells watchers of b"@introduceDomain" or b"@releaseDomain" of some domains."""
+        if cause is None:
+            cause = self.s.domains.get(0)
+        self.s.events.fire_special(name, domids, cause, self.s.tree.root)
 
     def forget_domain(self, int64_t domid):
-        """Cleans the store of a domain: its nodes, its permission entries.
+        """A domain is gone: its nodes, its entries in permissions, its own quotas, and the
+        rights that SET_TARGET gave others over it.
 
         Every node counts as touched, so open transactions are replayed.
         """
-        self.tree.forget(domid)
-        self.commits += 1
-        self.epoch += 1
-
-    def set_owner_limit(self, int64_t owner, entries):
-        """The entry quota of one owner (SET_QUOTA nodes)."""
-        self.owner_limits[owner] = entries
-        self.limits.by_owner = <void *>self.owner_limits
-
-    def owner_limit(self, int64_t owner):
-        """The entry quota of an owner."""
-        return self.owner_limits.get(owner, self.limits.entries)
-
-    @property
-    def quota_maxentity(self):
-        """Nodes that one owner may have."""
-        return self.limits.entries
-
-    @quota_maxentity.setter
-    def quota_maxentity(self, Py_ssize_t value):
-        self.limits.entries = value
-
-    @property
-    def quota_maxsize(self):
-        """Bytes that a value may have."""
-        return self.limits.value
-
-    @quota_maxsize.setter
-    def quota_maxsize(self, Py_ssize_t value):
-        self.limits.value = value
+        self.s.tree.forget(domid)
+        self.s.history.commits += 1
+        self.s.epoch += 1
+        self.limits.set_owner(domid, -1)
+        for c in list(self.s.targets.get(domid, {}).values()):
+            self.s.set_target(c, -1)
 
     def restore_watch(self, Connection c not None, bytes path not None, bytes token not None,
                       bytes depth):
         """Puts a watch of a state file back, without a first event."""
         cdef bytes payload = path + b"\0" + token + b"\0"
-        cdef Slice p
+        cdef Request r
         if depth is not None:
             payload += depth + b"\0"
-        p.p = payload
-        p.n = len(payload)
-        if self.run(self.row(XS_WATCH), c, p) != ST_OK:
-            self.host.log("warn", "xenstored", f"{c.label.decode()}: watch not restored: {path!r}")
-        self.fresh = NULL
+        r.connection = <void *>c
+        r.type = XS_WATCH
+        r.row = &request_table()[XS_WATCH]
+        r.tx_id = 0
+        r.payload.p = payload
+        r.payload.n = len(payload)
+        r.tree = <void *>self.s.tree
+        r.txn = NULL
+        r.trial = False
+        r.path = self.s.path
+        r.answer = &self.s.answer
+        r.before = NULL
+        r.new_watch = NULL
+        if run(self.s, &r) != ST_OK:
+            self.host.log("warn", "xenstored",
+                          f"{c.label.decode()}: watch not restored: {path!r}")
+
+    def restore_stream(self, Connection c not None, bytes inp not None, bytes out not None):
+        """Puts back what a connection had read and not served, and what it had still to send.
+        ValueError where the output is not whole packets behind an optional torn one."""
+        buffer_put(&c.inp, <const char *>inp, len(inp))
+        buffer_put(&c.out.buf, <const char *>out, len(out))
+        self.agenda.touch(c)
+        self.agenda.ready(c)
 
     def set_tree(self, Tree tree not None):
         """Takes over a tree that was read from a state file."""
-        self.tree.adopt(tree)
-        self.epoch += 1
+        self.s.tree.adopt(tree)
+        self.s.epoch += 1
+
+    def quota(self, str name not None, Connection c=None):
+        """A quota by its name in QUOTAS, of all or of one connection; 0 is no limit.
+        KeyError where there is none of that name, or not for one connection."""
+        cdef int64_t own
+        if c is None:
+            return self.limits.get(name)
+        if name not in OF_ONE:
+            raise KeyError(name)
+        if name == "nodes":
+            return self.limits.of_owner(c.who.domid)
+        own = c.most_watches if name == "watches" else c.most_transactions
+        return self.limits.get(name) if own < 0 else 0 if own == UNLIMITED else own
+
+    def set_quota(self, str name not None, value, Connection c=None):
+        """Sets a quota of all, or of one connection; see quota().  ValueError for a value
+        out of range."""
+        if c is None:
+            self.limits.set(name, value)
+            return
+        if name not in OF_ONE:
+            raise KeyError(name)
+        if not 0 <= value <= QUOTA_MAX:
+            raise ValueError(f"quota {name}: {value}")
+        if name == "nodes":
+            self.limits.set_owner(c.who.domid, value)
+        elif name == "watches":
+            c.most_watches = value or UNLIMITED
+        else:
+            c.most_transactions = value or UNLIMITED
+
+    @property
+    def epoch(self):
+        """Counts changes that touched every node."""
+        return self.s.epoch
+
+    @property
+    def writes(self):
+        """Changes of the store since the start."""
+        return self.s.history.commits
+
+    @property
+    def watch_total(self):
+        """Watches of all connections."""
+        return self.s.events.trie.count
+
+    @property
+    def events(self):
+        """Events queued since the start."""
+        return self.s.events.queued
+
+    @property
+    def merged(self):
+        """Events that were identical to a queued one, since the start."""
+        return self.s.events.merged
+
+    @property
+    def refused(self):
+        """Events that were not sent for want of permission, since the start."""
+        return self.s.events.refused
+
+    @property
+    def open_transactions(self):
+        """Of all connections."""
+        return (<Transactions>self.s.transactions).open
+
+    @property
+    def transactions_done(self):
+        """Commits with writes since the start."""
+        return (<Transactions>self.s.transactions).done
+
+    @property
+    def transactions_merged(self):
+        """Commits by merging since the start."""
+        return (<Transactions>self.s.transactions).merged
+
+    @property
+    def transactions_failed(self):
+        """Commits that failed (EAGAIN) since the start."""
+        return (<Transactions>self.s.transactions).failed
+
+    @property
+    def transactions_no_culprit(self):
+        """Those of them for which nobody was to blame."""
+        return (<Transactions>self.s.transactions).no_culprit

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # DIRECTORY_PART: a directory that is too long for one packet, piece by piece.
 
-from pyxsd._hub cimport Connection
-from pyxsd._requests cimport Requests
-from pyxsd._wire cimport Slice
+from pyxsd._request cimport Request, State
 
 # The handler.
-cdef int h_directory_part(Requests s, Connection c, Slice p) except -1
+cdef int directory_part(State s, Request *r) except -1

@@ -1,21 +1,29 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""DIRECTORY_PART: the listing of a directory over several requests (floor 2).
+"""DIRECTORY_PART: the listing of a directory over several requests.
 
-The client asks for the names from an offset on and gets a generation count with
-them; another count with a later piece tells it that the directory changed
-meanwhile, and to begin anew.
+The client asks for the names from an offset on and gets a generation count with them; another
+count with a later piece tells it that the directory changed meanwhile, and to begin anew.
+
+Domain 0 gets oxenstored's counts: a counter of the connection, of which a directory takes the
+next value when it or anything below it was touched since it was asked for.  That needs the last
+directories to be kept.  A guest could make that keep large and old parts of the store, so for
+guests nothing is kept: the count is a digest of the names.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdio cimport snprintf
+from pyxsd._conn cimport Connection
+from pyxsd._outq cimport path_hash
+from pyxsd._request cimport client, parse_path
+from pyxsd._wire cimport (
+    PAYLOAD_MAX, ST_EACCES, ST_EINVAL, ST_ENOENT, Buffer, Slice, buffer_put, slice_cut,
+    slice_take, strict_int,
+)
 from pyxsd.store.nodes cimport node_directory
 from pyxsd.store.perms cimport PERM_READ, perms_allow
-from pyxsd.store.tree cimport Node, node_ref, node_unref
-from pyxsd._wire cimport (
-    PAYLOAD_MAX, ST_EACCES, ST_EINVAL, ST_ENOENT, buffer_put, slice_cut, slice_take, strict_int,
-)
+from pyxsd.store.tree cimport Node, Tree, node_ref, node_unref
 
 cdef enum:
     LISTINGS = 8             # directories whose generation a connection remembers
@@ -31,7 +39,7 @@ cdef class _Listing:
     """
     cdef Node *node
     cdef uint64_t epoch      # of the store: a change of it touched every node
-    cdef uint64_t gencnt
+    cdef uint64_t generation
     cdef bytes names
 
     def __dealloc__(self):
@@ -39,28 +47,9 @@ cdef class _Listing:
             node_unref(self.node)
 
 
-cdef int h_directory_part(Requests s, Connection c, Slice p) except -1:
-    cdef Slice path, number
-    cdef int64_t offset
-    cdef Node *node
+cdef _Listing _listing_of(State s, Request *r, Connection c, Node *node):
+    """The listing of a directory that domain 0 asked for, now the last used one."""
     cdef _Listing listing
-    cdef size_t room, end
-    cdef char text[24]
-    cdef int digits
-    cdef const char *names
-    if c.who.domid != 0:
-        return ST_EINVAL
-    if not slice_cut(&p, &path) or not slice_take(&p, &number) \
-            or not strict_int(number.p, number.n, &offset) \
-            or not s.parse_path(c, path.p, path.n):
-        return ST_EINVAL
-    node = s.work.find(s.path)
-    if node == NULL:
-        return ST_ENOENT
-    if not perms_allow(node.perms, &c.who, PERM_READ):
-        return ST_EACCES
-    if offset < 0:
-        return ST_EINVAL
     if c.listings is None:
         c.listings = []
     for listing in c.listings:
@@ -68,29 +57,68 @@ cdef int h_directory_part(Requests s, Connection c, Slice p) except -1:
             c.listings.remove(listing)
             break
     else:
-        node_directory(s.work, s.path, &c.who, &s.answer, <size_t>-1)
+        node_directory(<Tree>r.tree, r.path, &c.who, r.answer, <size_t>-1)
         listing = _Listing.__new__(_Listing)
-        listing.names = s.answer.data[s.answer.head:s.answer.tail] \
-            if s.answer.data != NULL else b""
+        listing.names = r.answer.data[r.answer.head:r.answer.tail] \
+            if r.answer.data != NULL else b""
         listing.node = node_ref(node)
         listing.epoch = s.epoch
-        c.gencnt += 1
-        listing.gencnt = c.gencnt
-        s.answer.tail = s.answer.head
+        c.generation += 1
+        listing.generation = c.generation
+        r.answer.tail = r.answer.head
     c.listings.insert(0, listing)
     del c.listings[LISTINGS:]
-    digits = snprintf(text, sizeof(text), b"%llu", <unsigned long long>listing.gencnt)
-    buffer_put(&s.answer, text, digits + 1)
-    end = PyBytes_GET_SIZE(listing.names)
+    return listing
+
+
+cdef int directory_part(State s, Request *r) except -1:
+    cdef Connection c = client(r)
+    cdef Slice path, number, rest = r.payload
+    cdef int64_t offset
+    cdef Node *node
+    cdef _Listing listing
+    cdef bytes names
+    cdef uint64_t generation
+    if not slice_cut(&rest, &path) or not slice_take(&rest, &number) \
+            or not strict_int(number.p, number.n, &offset) \
+            or not parse_path(s, r, path.p, path.n):
+        return ST_EINVAL
+    node = (<Tree>r.tree).find(r.path)
+    if node == NULL:
+        return ST_ENOENT
+    if not perms_allow(node.perms, &c.who, PERM_READ):
+        return ST_EACCES
+    if offset < 0:
+        return ST_EINVAL
+    if c.is_guest:
+        node_directory(<Tree>r.tree, r.path, &c.who, r.answer, <size_t>-1)
+        names = r.answer.data[r.answer.head:r.answer.tail] if r.answer.data != NULL else b""
+        generation = path_hash(names, len(names))
+        r.answer.tail = r.answer.head
+    else:
+        listing = _listing_of(s, r, c, node)
+        names = listing.names
+        generation = listing.generation
+    return _piece(r.answer, names, generation, offset)
+
+
+cdef int _piece(Buffer *answer, bytes names, uint64_t generation, int64_t offset) except -1:
+    """The count, then as many whole names from an offset on as fit into a packet, and an
+    empty name at the end of the list."""
+    cdef char text[24]
+    cdef int digits = snprintf(text, sizeof(text), b"%llu", <unsigned long long>generation)
+    cdef size_t end = PyBytes_GET_SIZE(names)
+    cdef size_t room = PAYLOAD_MAX - 2 - (digits + 1)
+    cdef const char *at
+    buffer_put(answer, text, digits + 1)
     if <size_t>offset >= end:
-        return buffer_put(&s.answer, b"", 1)
-    names = PyBytes_AS_STRING(listing.names) + offset
+        return buffer_put(answer, b"", 1)
+    at = PyBytes_AS_STRING(names) + offset
     end -= offset
-    room = PAYLOAD_MAX - 2 - (digits + 1)
     if end <= room:
-        buffer_put(&s.answer, names, end)
-        return buffer_put(&s.answer, b"", 1)
+        buffer_put(answer, at, end)
+        return buffer_put(answer, b"", 1)
     # Only whole names.
-    while room and names[room - 1] != 0:
+    while room and at[room - 1] != 0:
         room -= 1
-    return buffer_put(&s.answer, names, room)
+    return buffer_put(answer, at, room)

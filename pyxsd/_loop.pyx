@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The turns of a daemon (floor 2): wait, serve who is ready, send what came of
-it, and tell epoll what is waited for now.
+"""The turns of a daemon: wait, serve who is ready, send what came of it, and tell epoll what
+is waited for now.
 
-A turn in which nothing but requests was served does not leave this file.
+A turn takes all descriptors that are ready.  Handlers go first: what the event channels tell
+of a domain's death must be known before a toolstack's next request.  Sockets and rings are then
+served in the order of the agenda, for a turn's time; what is left over is served in the next
+turn, which looks for new arrivals without sleeping.  A turn in which nothing but requests was
+served does not leave this file and those that it calls in the core.
+
+A handler or a connection that fails does not keep the others from being served.
 """
 
 cimport cython
@@ -22,6 +28,7 @@ cdef extern from "sys/epoll.h" nogil:
         EPOLLERR
         EPOLLHUP
         EPOLL_CTL_ADD
+        EPOLL_CTL_DEL
         EPOLL_CTL_MOD
 
 cdef enum:
@@ -32,19 +39,21 @@ cdef enum:
 
 @cython.final
 cdef class Loop:
-    """Serves the sockets of a hub through an epoll descriptor, which it borrows.
+    """Serves the sockets of a server through an epoll descriptor, which it borrows.
 
-    write_log() is called before each sleep that finds lines in the access log,
-    and where some have waited for LOG_MS.  poll_time_us: see Poller.
+    write_log() is called before each sleep that finds lines in the access log, and where some
+    have waited for LOG_MS.  failed(fd, exception) is called where a handler raised; it should
+    see to it that the same does not happen in every turn.  poll_time_us: see Poller.
     """
 
-    def __cinit__(self, Hub hub not None, int epfd, long poll_time_us, write_log):
-        self.hub = hub
+    def __cinit__(self, Server server not None, int epfd, long poll_time_us, write_log, failed):
+        self.server = server
         self.epfd = epfd
         self.poller = Poller(epfd, poll_time_us)
         self.connections = {}
         self.handlers = {}
         self.write_log = write_log
+        self.failed = failed
         self.burst = 1
 
     def add_handler(self, int fd, handler not None):
@@ -58,7 +67,7 @@ cdef class Loop:
         with it; where it cannot be waited for (OSError) it is closed at once."""
         cdef SocketTransport transport = SocketTransport(fd)
         self._control(EPOLL_CTL_ADD, fd, EPOLLIN)
-        connection = self.hub.connect(transport)
+        connection = self.server.connect(transport)
         self.connections[fd] = connection
         return connection
 
@@ -86,25 +95,25 @@ cdef class Loop:
         """Turn after turn, until there is something for whoever called: a handler
         returned True, `due` (monotonic seconds) is reached, or the server wants
         tick(); with `once` after one turn."""
-        cdef Hub hub = self.hub
+        cdef Server server = self.server
         cdef Poller poller = self.poller
         cdef bint stop
         while True:
-            if hub.has_work():
+            if server.has_work():
                 # Left over, or served between two runs: by a ring scan, by credit.
                 poller.sleep(0.0)
             elif not poller.spin():
-                if hub.log.lines:
+                if server.log.lines:
                     self._write_log()
                 poller.sleep(due - poller.now)
             stop = self._turn()
-            if hub.log.lines == 0:
+            if server.log.lines == 0:
                 self.log_due = 0.0
             elif self.log_due == 0.0:
                 self.log_due = poller.now + LOG_MS * 0.001
-            elif poller.now >= self.log_due or buffer_len(&hub.log.buf) > LOG_BYTES:
+            elif poller.now >= self.log_due or buffer_len(&server.log.buf) > LOG_BYTES:
                 self._write_log()
-            if stop or once or poller.now >= due or hub.wants_loop():
+            if stop or once or poller.now >= due or server.wants_tick():
                 return
 
     cdef int _write_log(self) except -1:
@@ -113,49 +122,61 @@ cdef class Loop:
         return 0
 
     cdef bint _turn(self) except -1:
-        """One turn; does a handler want the caller to look?
-
-        Handlers go first: what the event channels tell of a domain's death
-        must be known before a toolstack's next request.
-        """
-        cdef Hub hub = self.hub
+        """One turn; does a handler want the caller to look?"""
+        cdef Server server = self.server
         cdef Poller poller = self.poller
         cdef int i
         cdef object c
         cdef bint stop = False
         self.turns += poller.count > 0
-        hub.begin_turn(poller.wall, poller.now)
+        server.begin_turn(poller.wall, poller.now)
         for i in range(poller.count):
-            handler = self.handlers.get(poller.ready[i].data.fd)
-            if handler is not None and handler():
+            if poller.ready[i].data.fd in self.handlers and self._handle(poller.ready[i].data.fd):
                 stop = True
         for i in range(poller.count):
             c = self.connections.get(poller.ready[i].data.fd)
             if c is not None:
-                hub.on_ready(<Connection>c,
-                             poller.ready[i].events & (EPOLLERR | EPOLLHUP) != 0)
-        hub.flush()
-        self._apply()
+                server.on_socket(<Connection>c,
+                                 poller.ready[i].events & (EPOLLERR | EPOLLHUP) != 0)
+        server.work()
+        if server.agenda.changed:
+            self._apply()
         return stop
+
+    cdef bint _handle(self, int fd) except -1:
+        """Calls a handler; does it want the caller of run() to look?"""
+        try:
+            return bool(self.handlers[fd]())
+        except Exception as error:
+            self.failed(fd, error)
+            return True
 
     cdef int _apply(self) except -1:
         """Waits for what the connections want now; lets go of the closed ones."""
         cdef Connection c
-        cdef int fd
-        if not self.hub.changed:
-            return 0
-        for c in self.hub.take_changed():
-            if not c.socket:
+        for c in self.server.take_changed():
+            if not c.is_socket:
                 c.registered = c.interest
                 continue
-            fd = (<SocketTransport?>c.transport).fd
-            if c.closed:
-                # Closing takes the descriptor out of the epoll set.
-                self.connections.pop(fd, None)
-                c.transport.close()
-            elif c.registered != c.interest:
-                self._control(EPOLL_CTL_MOD, fd, c.interest)
-                c.registered = c.interest
+            try:
+                self._wait_for(c)
+            except OSError as error:
+                # It cannot be waited for, so it cannot be served.
+                self.failed(-1, error)
+                self.server.disconnect(c)
+        return 0
+
+    cdef int _wait_for(self, Connection c) except -1:
+        cdef int fd = (<SocketTransport?>c.transport).fd
+        if c.closed:
+            # Closing takes the descriptor out of the epoll set.
+            self.connections.pop(fd, None)
+            c.transport.close()
+        elif c.registered != c.interest:
+            self._control(EPOLL_CTL_DEL if c.interest < 0
+                          else EPOLL_CTL_ADD if c.registered < 0 else EPOLL_CTL_MOD,
+                          fd, c.interest)
+            c.registered = c.interest
         return 0
 
     cdef int _control(self, int op, int fd, uint32_t events) except -1:

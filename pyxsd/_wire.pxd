@@ -108,7 +108,6 @@ cdef inline size_t buffer_len(const Buffer *b) noexcept nogil:
     return b.tail - b.head
 
 cdef const char *status_name(int status) noexcept
-cdef int status_of_name(const char *name, size_t n) noexcept
 
 cdef bint strict_int(const char *p, size_t n, int64_t *out) noexcept
 cdef int64_t lenient_int(const char *p, size_t n) noexcept

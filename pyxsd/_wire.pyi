@@ -1,4 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+class RequestError(Exception):
+    status: int
+    def __init__(self, name: str) -> None: ...
+
 class Transport: ...
 
 class MemoryTransport(Transport):

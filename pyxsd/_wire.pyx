@@ -3,7 +3,7 @@
 
 cimport cython
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcmp, memcpy, memmove, strlen
+from libc.string cimport memcpy, memmove
 
 cdef enum:
     KEEP = 4096              # a drained buffer of more than this is given back
@@ -21,13 +21,20 @@ cdef const char *status_name(int status) noexcept:
     return b"EIO"
 
 
-cdef int status_of_name(const char *name, size_t n) noexcept:
-    """The status of an error's name; ST_EIO for a name not known."""
-    cdef int i
-    for i in range(ST_COUNT):
-        if strlen(_names[i]) == n and memcmp(_names[i], name, n) == 0:
-            return i
-    return ST_EIO
+class RequestError(Exception):
+    """A request failed, as whoever is asked by the core says it: RequestError("EINVAL").
+
+    status is the error's number.  ValueError for a name that no client would know.
+    """
+
+    def __init__(self, str name):
+        cdef int i
+        super().__init__(name)
+        for i in range(1, ST_COUNT):
+            if _names[i].decode() == name:
+                self.status = i
+                return
+        raise ValueError(f"no error of the protocol: {name}")
 
 
 # -- buffers ------------------------------------------------------------------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""CONTROL: what an administrator asks the running daemon (floor 3).
+"""CONTROL: what an administrator asks the running daemon.
 
 oxenstored's commands and those of C xenstored, in one table.  An answer is the
 whole payload; anything unknown or failing is answered "OK" as oxenstored does.
@@ -7,12 +7,13 @@ whole payload; anything unknown or failing is answered "OK" as oxenstored does.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, NamedTuple, Protocol
 
-from pyxsd._core import RequestError
+from pyxsd._limits import QUOTAS
+from pyxsd._wire import RequestError
+from pyxsd.numbers import number
 
 OK = b"OK\0"
-QUOTA_MAX = 0x7FFFFFFF
 
 
 class ControlHost(Protocol):
@@ -34,14 +35,6 @@ class ControlHost(Protocol):
         """The answer to live-update with these arguments."""
 
 
-def number(text: bytes) -> int:
-    """A plain decimal number; ValueError."""
-    digits = text[1:] if text[:1] == b"-" else text
-    if not digits.isdigit() or len(digits) > 18:
-        raise ValueError(text[:32])
-    return int(text)
-
-
 def shown(value: bool) -> str:
     """As OCaml prints it."""
     return "true" if value else "false"
@@ -60,10 +53,10 @@ class Control:
         if arguments and arguments[-1] == b"":
             arguments.pop()
         command = COMMANDS.get(name)
-        if command is None or not (connection.privileged or name in OPEN):
+        if command is None or not (connection.privileged or command.is_open):
             return OK
         try:
-            return command(self, connection, arguments)
+            return command.run(self, connection, arguments)
         except (ValueError, LookupError, OSError, RequestError):
             return OK
 
@@ -76,41 +69,29 @@ class Control:
 
     def quota(self, connection: Any, arguments: list[bytes]) -> bytes:
         """quota [<domid> | set <name> <value> | max [-r]]"""
+        server = self.server
         if not arguments:
-            lines = [f"{name:<18}: {self.server_quota(name)}" for name in QUOTAS]
-            return ("\n".join(lines) + "\n").encode() + b"\0"
+            lines = [f"{quota.name:<18}: {server.quota(quota.name)}\n" for quota in QUOTAS]
+            return "".join(lines).encode() + b"\0"
         if arguments[0] == b"set":
-            name, value = arguments[1].decode(), number(arguments[2])
-            if connection.privileged and name in QUOTAS and 0 <= value <= QUOTA_MAX:
-                self.set_quota(QUOTAS[name], value)
+            if connection.privileged:
+                server.set_quota(arguments[1].decode(), number(arguments[2]))
             return OK
         if arguments[0] == b"max":
-            entries = self.server.tree.all_entries()
-            watches = max((c.watch_count for c in self.server.domains.values()), default=0)
+            entries = server.tree.all_entries()
+            watches = max((c.watch_count for c in server.domains.values()), default=0)
             most = max((n for domid, n in entries.items() if domid), default=0)
             return f"nodes             : {most}\nwatches           : {watches}\n\0".encode()
         domid = number(arguments[0])
-        count = self.server.tree.entries(domid)
+        count = server.tree.entries(domid)
         if count == 0:
             return b"dom%d quota: not set\0" % domid
-        return b"dom%d quota: %d/%d\0" % (domid, count, self.server.owner_limit(domid))
-
-    def set_quota(self, attribute: str, value: int) -> None:
-        """Sets a quota of all, but of the connections that have one of their own."""
-        old = getattr(self.server, attribute)
-        setattr(self.server, attribute, value)
-        for connection in self.server.connections.values():
-            if getattr(connection, attribute, None) == old:
-                setattr(connection, attribute, value)
-
-    def server_quota(self, name: str) -> str:
-        """The value of one quota of all domains."""
-        return str(getattr(self.server, QUOTAS[name]))
+        return b"dom%d quota: %d/%d\0" % (domid, count, server.limits.of_owner(domid))
 
     def watches(self, connection: Any, arguments: list[bytes]) -> bytes:
         """watches: a line for each."""
         lines = []
-        for other in sorted(self.server.connections.values(), key=lambda c: (c.socket, c.id)):
+        for other in sorted(self.server.connections.values(), key=lambda c: (c.is_socket, c.id)):
             for path, token, depth in other.watch_list():
                 shown = b"None" if depth is None else b"Some %d" % depth
                 lines.append(b"watch %s: %s %s %s\n" % (other.label, path, token, shown))
@@ -153,7 +134,7 @@ class Control:
         return (
             f"xenbus: XenBus state: partial_in: {needed} needed, partial_out: {output} bytes, "
             f"pkt_out: {replies + events} packets, BoundedQueue capacity: "
-            f"{self.server.max_outstanding + self.server.max_events}, used: "
+            f"{self.server.quota('outstanding') + self.server.quota('watch-events')}, used: "
             f"{{\twatch_event: {events}\tcommand_reply: {replies}}}; overflow queue length: "
             f"{other.overflowing}, can_input: {shown(not other.blocked)}, "
             + ", ".join(f"{name}: {shown(value)}" for name, value in more) + "."
@@ -206,38 +187,34 @@ class Control:
         return OK
 
     def help(self, connection: Any, arguments: list[bytes]) -> bytes:
-        """help: the commands."""
-        return b"".join(name + b"\n" for name in sorted(COMMANDS)) + b"\0"
+        """help: the commands and their arguments, a line each."""
+        return b"".join((name + b" " + command.usage.encode()).rstrip() + b"\n"
+                        for name, command in sorted(COMMANDS.items())) + b"\0"
 
 
-#: Quota names of C xenstored, and the server's attribute behind each.
-QUOTAS = {
-    "nodes": "quota_maxentity",
-    "watches": "max_watches",
-    "transactions": "max_transactions",
-    "outstanding": "max_outstanding",
-    "transaction-nodes": "max_requests",
-    "node-size": "quota_maxsize",
-    "path-max": "path_max",
-}
+class Command(NamedTuple):
+    """One row of the table: what runs, its arguments in help, and whether anybody may ask for
+    it where allow-debug is set (it changes nothing of the daemon then)."""
 
-#: What anybody may ask for with allow-debug: nothing that changes the daemon.
-OPEN = frozenset((b"print", b"quota", b"watches", b"compact", b"trim", b"txn", b"xenbus", b"mfn"))
+    run: Callable[[Control, Any, list[bytes]], bytes]
+    usage: str = ""
+    is_open: bool = False
+
 
 #: One row per command.
-COMMANDS: dict[bytes, Callable[[Control, Any, list[bytes]], bytes]] = {
-    b"print": Control.print,
-    b"quota": Control.quota,
-    b"watches": Control.watches,
-    b"compact": Control.compact,
-    b"trim": Control.trim,
-    b"txn": Control.txn,
-    b"xenbus": Control.xenbus,
-    b"mfn": Control.mfn,
-    b"live-update": Control.live_update,
-    b"check": Control.check,
-    b"log": Control.log,
-    b"logfile": Control.logfile,
-    b"memreport": Control.memreport,
-    b"help": Control.help,
+COMMANDS: dict[bytes, Command] = {
+    b"print": Command(Control.print, "<message>", True),
+    b"quota": Command(Control.quota, "[<domid>|set <name> <value>|max [-r]]", True),
+    b"watches": Command(Control.watches, "", True),
+    b"compact": Command(Control.compact, "", True),
+    b"trim": Command(Control.trim, "", True),
+    b"txn": Command(Control.txn, "<domid>", True),
+    b"xenbus": Command(Control.xenbus, "<domid>", True),
+    b"mfn": Command(Control.mfn, "<domid>", True),
+    b"live-update": Command(Control.live_update, "<argument>..."),
+    b"check": Command(Control.check),
+    b"log": Command(Control.log, "[on|off]"),
+    b"logfile": Command(Control.logfile, "<file>"),
+    b"memreport": Command(Control.memreport, "[<file>]"),
+    b"help": Command(Control.help),
 }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pyxsd.system.logs import DaemonLog, Log
 
 UNEXPECTED_PAUSE = 0.05  # seconds
+HANDLER_PAUSE = 0.5  # seconds without a handler that failed
 ACCEPT_PAUSE = 0.1  # seconds without accepting when descriptors have run out
 ACCEPT_COMPLAINT = 60.0  # seconds between complaints of that
 PERIODIC = 15.0  # seconds between looks at what is due
@@ -52,7 +53,8 @@ class Daemon:
         self.reraise = False
         self.stopping = False
         self.epoll = select.epoll()
-        self.loop = Loop(server, self.epoll.fileno(), config.poll_time_us, self._write_access_log)
+        self.loop = Loop(server, self.epoll.fileno(), config.poll_time_us, self._write_access_log,
+                         self._handler_failed)
         # (deadline, what to do), monotonic seconds
         self.timers: Any = SortedKeyList(key=lambda timer: timer[0])
         self.due = 0.0  # when something is to be done, whatever the clients do
@@ -97,7 +99,7 @@ class Daemon:
             _, what = self.timers.pop(0)
             what()
         self.due = self.timers[0][0]
-        if server.wants_tick:
+        if server.wants_time:
             self.due = min(self.due, server.tick(now) or self.due)
         if self.config.persistent and server.transactions_done != self.saved:
             self._save_readable()
@@ -133,6 +135,24 @@ class Daemon:
 
     def _accept_again(self) -> None:
         self.epoll.register(self.listener, select.EPOLLIN)
+
+    def _handler_failed(self, fd: int, error: Exception) -> None:
+        """A handler raised: it is told, and the descriptor rests for a while, so that the
+        same failure does not take up every turn."""
+        if self.reraise:
+            raise error
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self.server.host.complain("handler", "unexpected:\n" + text)
+        if fd >= 0:
+            try:
+                self.epoll.modify(fd, 0)
+            except OSError:
+                return  # it was closed
+            self.after(HANDLER_PAUSE, lambda: self._wait_again(fd))
+
+    def _wait_again(self, fd: int) -> None:
+        if fd in self.loop.handlers:
+            self.epoll.modify(fd, select.EPOLLIN)
 
     # -- signals --------------------------------------------------------------
 
@@ -207,7 +227,7 @@ class Daemon:
              f"t-coalesce({server.transactions_merged})")
         kinds: dict[bool, list[int]] = {True: [0, 0, 0], False: [0, 0, 0]}
         for connection in server.connections.values():
-            row = kinds[connection.socket]
+            row = kinds[connection.is_socket]
             row[0] += 1
             row[1] += connection.ops
             row[2] += connection.watch_count

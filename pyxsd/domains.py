@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from sortedcontainers import SortedDict
 
-from pyxsd._core import RequestError
 from pyxsd._ring import FEATURES, RingTransport
+from pyxsd._wire import RequestError
 from pyxsd.xen import DYING, SHUTDOWN, UNKNOWN
 
 TYPE_CHECKING = False
@@ -226,7 +226,6 @@ class Domains:
                 self._unbind(domain)
                 self.server.disconnect(domain.connection)
                 domain.transport.close()
-                domain.connection.owner = None
                 self._unmap(domain)
             self.down.discard(domid)
             self.server.forget_domain(domid)
@@ -253,7 +252,7 @@ class Domains:
         """Serves the domains whose ports are pending."""
         channels = self.xen.channels
         try:
-            others = self.server.serve_ports(channels, self.by_port)
+            others = self.server.on_ports(channels, self.by_port)
             if others is not None and self.virq_port in others:
                 self.on_virq()
         finally:
@@ -267,7 +266,7 @@ class Domains:
             # Room for what is queued may have come without a kick, too.
             if domain.transport.has_work() or domain.connection.has_output:
                 found += 1
-                self.server.service(domain.connection)
+                self.server.serve_later(domain.connection)
         return found
 
     def stop(self) -> None:

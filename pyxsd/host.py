@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the server asks of those above it, brought together (floor 3)."""
+"""What the server asks of those above it, brought together."""
 
 from __future__ import annotations
 
 import os
 
-from pyxsd import _hub, extension
+from pyxsd import _conn, features
 from pyxsd.control import Control
 from pyxsd.events import trie
 from pyxsd.store import transaction, tree
@@ -38,6 +38,10 @@ class Host:
         """A line for the daemon log."""
         self.daemon_log.log(level, facility, text)
 
+    def complain(self, kind: str, text: str) -> None:
+        """A warning that clients can cause as often as they like."""
+        self.daemon_log.log("warn", "xenstored", text)
+
     def introduce(self, connection: Any, domid: int, mfn: int, port: int) -> None:
         """INTRODUCE."""
         self.domains.introduce(connection, domid, mfn, port)
@@ -54,9 +58,9 @@ class Host:
         """CONTROL."""
         return bytes(self.commands.run(connection, payload))
 
-    def extension(self, connection: Any, type_: int, payload: bytes) -> bytes:
+    def feature_or_quota(self, connection: Any, type_: int, payload: bytes) -> bytes:
         """GET_FEATURE and the other newer requests."""
-        return extension.run(self.server, type_, payload)
+        return features.run(self.server, connection, type_, payload)
 
     # -- the commands' side ---------------------------------------------------
 
@@ -81,7 +85,7 @@ class Host:
     def memory(self) -> str:
         """Resident memory and the objects alive, a line each."""
         rows = [f"resident: {resident_bytes()} bytes"]
-        for module in (tree, trie, transaction, _hub):
+        for module in (tree, trie, transaction, _conn):
             rows += [f"{name}: {count}" for name, count in module.live_counts().items()]
         return "\n".join(rows) + "\n"
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
-MODULES = ("store.tree", "events.trie", "store.transaction", "_hub")
+MODULES = ("store.tree", "events.trie", "store.transaction", "_conn")
 
 
 def live_counts() -> dict[str, int]:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from pyxsd._core import RequestError, Server
-from pyxsd._wire import MemoryTransport
+from pyxsd import features
+from pyxsd._core import Server
+from pyxsd._wire import MemoryTransport, RequestError
 from pyxsd.control import Control
 from pyxsd.system.configuration import Config
 
@@ -57,6 +58,9 @@ class Host:
     def log(self, level: str, facility: str, text: str) -> None:
         self.messages.append((level, facility, text))
 
+    def complain(self, kind: str, text: str) -> None:
+        self.messages.append(("warn", "xenstored", text))
+
     def introduce(self, connection: Any, domid: int, mfn: int, port: int) -> None:
         if domid in self.server.domains:
             if self.mfns.get(domid, mfn) != mfn:
@@ -95,8 +99,8 @@ class Host:
     def live_update(self, arguments: list[str]) -> bytes:
         return b"OK\0"
 
-    def extension(self, connection: Any, type_: int, payload: bytes) -> bytes:
-        raise RequestError("ENOSYS")
+    def feature_or_quota(self, connection: Any, type_: int, payload: bytes) -> bytes:
+        return features.run(self.server, connection, type_, payload)
 
 
 class World:

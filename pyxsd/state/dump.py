@@ -49,7 +49,7 @@ def lines(server: Any, domains: Iterable[Any], listener: int, evtchn: tuple[int,
         yield from _watches(b"%d" % domain.domid, domain.connection)
     if sockets:
         for connection in list(server.connections.values()):
-            if connection.socket:
+            if connection.is_socket:
                 fd = connection.transport.fileno()
                 yield b"socket,%d" % fd
                 yield from _watches(b"-%d" % fd, connection)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-from pyxsd._core import RequestError
+from pyxsd._wire import RequestError
 from pyxsd.state import dump
 
 TYPE_CHECKING = False
@@ -45,7 +45,7 @@ def from_file(path: str, server: Any, domains: Any, config: Config, log: DaemonL
         if domid == 0:
             continue  # its page and port are where the kernel says
         try:
-            domains.introduce(server.system, domid, mfn, remote_port)
+            domains.introduce(server.kernel, domid, mfn, remote_port)
         except RequestError:
             # It died meanwhile; the store must not speak of it any more.
             log.warn("xenstored", f"domain {domid} is gone")

@@ -3,7 +3,7 @@
 # taking over or by merging.  Replaying it is the server's work, who can serve
 # requests.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from pyxsd.store.path cimport Path
 from pyxsd.store.tree cimport Node, Tree
@@ -20,12 +20,13 @@ cdef class Transaction:
     cdef readonly uint64_t start     # changes committed before the start
     cdef readonly uint64_t epoch     # of the store; another one now: replay
     cdef readonly double since       # when it began, seconds
-    # (type, payload, status, reply) in order; payload is None where a request
-    # cannot be replayed
+    # (type, payload, status, digest of the reply) in order; payload is None where
+    # a request cannot be replayed
     cdef readonly list requests
-    cdef readonly list changes       # (type, path) in order: what to fire
-    cdef readonly uint32_t count     # requests, the recorded ones and the rest
-    cdef readonly bint quota_reached
+    cdef int64_t recorded_bytes      # that these take
+    cdef readonly list changes       # (kind of event, path) in order: what to fire
+    cdef public uint32_t count       # requests, the recorded ones and the rest
+    cdef public bint quota_reached
     cdef bytes read_low              # deepest common ancestor of all reads; None
     cdef bytes write_low             # and of all writes
 

@@ -112,6 +112,7 @@ class Config(Frozen):
     quota_transaction: int = 10
     quota_maxentity: int = 1000
     quota_maxsize: int = 2048
+    quota_maxperms: int = 64  # entries of a permission list; 0: no limit
     quota_maxrequests: int = 1024
     quota_path_max: int = 2048
     quota_maxoutstanding: int = 1024

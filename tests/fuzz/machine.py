@@ -157,9 +157,9 @@ class Machine:
         server = self.world.server
         for connection in server.connections.values():
             replies, events = connection.queued
-            if replies > server.max_outstanding or events > server.max_events:
+            if replies > server.quota("outstanding") or events > server.quota("watch-events"):
                 raise Broken(f"{connection.label!r}: {replies} replies, {events} events queued")
-            limit = max(1, connection.watch_count) * server.max_events
+            limit = max(1, connection.watch_count) * server.quota("watch-events")
             if connection.waiting_events > limit:
                 raise Broken(f"{connection.label!r}: {connection.waiting_events} events wait")
 

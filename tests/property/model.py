@@ -92,6 +92,9 @@ class Model:
         """The store is cleaned of a domain; every node counts as touched."""
         self.root = forget(self.root, domid)
         self.epoch += 1
+        for client in self.clients.values():
+            if client.target == domid:
+                client.target = -1
 
     def take_events(self) -> dict[str, list[bytes]]:
         """The events of the last step; of identical ones that were not on a special
@@ -285,8 +288,6 @@ class Model:
 
     def do_directory_part(self, payload: bytes) -> Answer:
         client = self.client
-        if client.domid != 0:
-            return "EINVAL", b""
         fields = payload.split(b"\0")
         if len(fields) < 2 or not INTEGER.match(fields[1]):
             return "EINVAL", b""
@@ -296,6 +297,10 @@ class Model:
         offset = int(fields[1])
         if offset < 0:
             return "EINVAL", b""
+        if client.domid != 0:
+            # The count is a digest of the names.
+            names = b"".join(name + b"\0" for name in sorted(node.kids))[offset:]
+            return "OK", b"digest\0" + names + b"\0"
         for entry in client.listings:
             if entry[0] is node:
                 client.listings.remove(entry)

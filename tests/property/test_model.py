@@ -100,6 +100,8 @@ class CoreAndModel(RuleBasedStateMachine):
         status, data = self.model.request(name, type_, payload, tx_id)
         what = f"{name} {type_} {payload!r} tx {tx_id}"
         assert reply_tx == (0 if type_ in ("WATCH", "UNWATCH") else tx_id), what
+        if status == "OK" and data.startswith(b"digest\0") and type_ == "DIRECTORY_PART":
+            body = b"digest\0" + body.split(b"\0", 1)[1]
         if status == "OK":
             assert (got, body) == (TYPES[type_], data), what
         else:

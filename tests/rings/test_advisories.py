@@ -266,7 +266,7 @@ def test_xsa_418_deep_paths(rings: Rings) -> None:
     """A path of a thousand components, made and removed, with its owner's death."""
     path = b"/".join([b"d"] * 1000)
     ok(rings, "d1", "SET_PERMS", b"/local/domain/1\0n1\0")
-    rings.server.set_owner_limit(1, 5000)
+    rings.server.limits.set_owner(1, 5000)
     assert ok(rings, "d1", "MKDIR", path + b"\0") == b"OK\0"
     rings.xen.set_state(1, "gone")
     rings.virq()

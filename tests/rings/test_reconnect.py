@@ -219,13 +219,13 @@ def test_rights_stay(rings: Rings) -> None:
     ok(rings, "s0", "SET_PERMS", b"/local/domain/2/secret\0n2\0")
     ok(rings, "s0", "SET_TARGET", b"1\0002\0")
     ok(rings, "d1", "WRITE", b"mine\0v")
-    rings.server.domains[1].max_watches = 3
+    rings.server.set_quota("watches", 3, rings.server.domains[1])
     rings.reconnect(1)
     assert rings.server.domains[1].target == 2
     assert ok(rings, "d1", "READ", b"/local/domain/2/secret\0") == b"v"
     assert ok(rings, "d1", "READ", b"mine\0") == b"v"
     assert error(rings, "d2", "READ", b"/local/domain/1/mine\0") == "EACCES"
-    assert rings.server.domains[1].max_watches == 3
+    assert rings.server.quota("watches", rings.server.domains[1]) == 3
     assert ok(rings, "s0", "IS_DOMAIN_INTRODUCED", b"1\0") == b"T\0"
 
 

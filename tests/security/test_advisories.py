@@ -51,7 +51,8 @@ def test_xsa_38_message_sizes_only_end_their_connection(world: World, name: str,
 
 def test_xsa_72_replies_over_4096_bytes_are_e2big(make_world: Make) -> None:
     """Names, values and permission lists that grew in pieces."""
-    world: World = make_world(quota_maxentity=5000, quota_maxsize=4096, quota_path_max=3000)
+    world: World = make_world(quota_maxentity=5000, quota_maxsize=4096, quota_path_max=3000,
+                              quota_maxperms=0)
     for n in range(410):
         ok(world, "d1", "MKDIR", b"dir/%09d\0" % n)
     assert error(world, "d1", "DIRECTORY", b"dir\0") == "E2BIG"

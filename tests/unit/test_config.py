@@ -31,6 +31,7 @@ DEFAULTS = {
     "quota-transaction": 10,
     "quota-maxentity": 1000,
     "quota-maxsize": 2048,
+    "quota-maxperms": 64,
     "quota-maxrequests": 1024,
     "quota-path-max": 2048,
     "ring-scan-interval": 20,

@@ -178,7 +178,7 @@ def test_a_guest_is_answered_ok_and_nothing_is_done(world: World, words: tuple[b
     assert control(world, *words, who="d5") == b"OK\0"
     host: Any = world.host
     assert not host.log_file.calls and not host.trim.calls
-    assert world.server.quota_maxentity == 1000
+    assert world.server.quota("nodes") == 1000
 
 
 def test_allow_debug(make_world: Make) -> None:
@@ -198,7 +198,7 @@ def test_allow_debug_opens_no_dangerous_command(make_world: Make, tmp_path: Path
     report = tmp_path / "report"
     control(world, *(bytes(report) if word == b"FILE" else word for word in words), who="d5")
     assert not (host.log_file.calls or host.access_log.calls or host.live_update.calls
-                or report.exists()) and world.server.quota_maxentity == 1000
+                or report.exists()) and world.server.quota("nodes") == 1000
 
 
 def test_control_by_a_domain_whose_target_is_0(world: World) -> None:

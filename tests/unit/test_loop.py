@@ -19,7 +19,7 @@ def test_what_was_served_between_two_runs_is_sent_before_a_sleep(
     world = make_world(domids=())
     ours, theirs = socket.socketpair()
     with select.epoll() as epoll, ours:
-        loop = Loop(world.server, epoll.fileno(), 0, lambda: None)
+        loop = Loop(world.server, epoll.fileno(), 0, lambda: None, lambda fd, error: None)
         connection = loop.adopt(theirs.detach())
         ours.sendall(packet("READ", b"/tool\0"))
         world.server.service(connection)

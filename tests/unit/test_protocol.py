@@ -117,7 +117,8 @@ READS = [
     Case("part, no offset", "s0", 0, "DIRECTORY_PART", b"/priv\0", "EINVAL"),
     Case("part, bad offset", "s0", 0, "DIRECTORY_PART", b"/priv\x000x1\0", "EINVAL"),
     Case("part, missing", "s0", 0, "DIRECTORY_PART", b"/none\x000\0", "ENOENT"),
-    Case("part, guest", "d1", 0, "DIRECTORY_PART", b"/mine\x000\0", "EINVAL"),
+    Case("part, guest, not readable", "d1", 0, "DIRECTORY_PART", b"/priv\x000\0", "EACCES"),
+    Case("part, guest, bad offset", "d1", 0, "DIRECTORY_PART", b"/mine\x00-1\0", "EINVAL"),
 ]
 
 CHANGES = [
@@ -382,10 +383,10 @@ def prepare(make_world: Callable[..., Any], case: Case) -> tuple[World, int]:
     for path, value in ((b"/local/domain/0/name", b"zero"), (b"/local/domain/1/name", b"one")):
         world.ask("s0", "WRITE", path + b"\0" + value)
     for connection in (world.connection(name)[0] for name in ("s0", "s1", "d1", "d2")):
-        connection.max_watches = 0
+        world.server.set_quota("watches", 0, connection)
     for who, path, token, depth in WATCHES:
         assert world.ask(who, "WATCH", path + b"\0" + token + b"\0" + depth)[1] == b"OK\0"
-    world.connection("d2")[0].max_watches = 1
+    world.server.set_quota("watches", 1, world.connection("d2")[0])
     tx_id = case.tx if isinstance(case.tx, int) else 0
     if case.tx == "t":
         tx_id = int(world.ask(case.who, "TRANSACTION_START", b"\0")[1][:-1])

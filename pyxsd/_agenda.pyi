@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+from pyxsd._conn import Connection
+
+class Agenda:
+    slice_ns: int
+    turn_ns: int
+    @property
+    def changed(self) -> list[Connection]: ...
+    @property
+    def count(self) -> int: ...

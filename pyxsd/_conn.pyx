@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Connections.
+
+A connection is passive: the server pulls packets out of its input (next_packet) and puts
+replies and events into its output.  The other parts of the server keep what they need for
+a client in fields of its connection, each its own and no other's.
+
+What bounds a connection (a part of the answer to XSA-325, 326 and 416): a request is served
+only where is_blocked() is false, so where its reply has room, where no event that the client
+caused waits for room elsewhere, and where its conflict credit is positive.
+"""
+
+cimport cython
+from collections import OrderedDict
+from pyxsd._limits cimport OUTPUT_BYTES
+from pyxsd._wire cimport buffer_free
+
+cdef long long _live = 0
+
+
+def live_counts():
+    """Objects alive in the process by kind, for leak tests."""
+    return {"connections": _live}
+
+
+@cython.final
+cdef class Connection:
+    """A client: a socket with the rights of domain 0 (domid None), or a domain's ring."""
+
+    def __cinit__(self, uint64_t id, Transport transport not None, domid):
+        global _live
+        _live += 1
+        self.id = id
+        self.transport = transport
+        self.is_socket = domid is None
+        self.who.domid = domid or 0
+        self.who.target = -1
+        self.who.privileged = self.who.domid == 0
+        self.is_guest = self.who.domid != 0
+        self.base = b"/local/domain/%d/" % self.who.domid
+        self.label = b"DOM%d" % self.who.domid
+        self.out = OutQueue.__new__(OutQueue)
+        self.transactions = {}
+        self.pending = OrderedDict()
+        self.overfull = OrderedDict()
+        self.debts = {}
+        self.jobs = None
+        self.credit = 1e9
+        self.most_watches = self.most_transactions = -1
+        self.interest = self.registered = WANT_IN
+
+    def __dealloc__(self):
+        global _live
+        _live -= 1
+        buffer_free(&self.inp)
+
+    cdef bint is_blocked(self, int64_t outstanding) noexcept:
+        """Must it wait with its next request?  outstanding: replies that may wait."""
+        return self.out.replies >= outstanding or self.overflowing != 0 or self.credit <= 0.0 \
+            or self.jobs is not None \
+            or (self.is_guest and buffer_len(&self.out.buf) >= OUTPUT_BYTES)
+
+    @property
+    def domid(self):
+        """The domain whose rights it has."""
+        return self.who.domid
+
+    @property
+    def target(self):
+        """The domain that it also acts for, -1 for none (SET_TARGET)."""
+        return self.who.target
+
+    @property
+    def privileged(self):
+        """Has it the rights of domain 0?"""
+        return self.who.privileged
+
+    @property
+    def partial_input(self):
+        """The bytes read and not served yet."""
+        return self.inp.data[self.inp.head:self.inp.tail] if self.inp.data != NULL else b""
+
+    @property
+    def pending_output(self):
+        """The bytes queued and not sent yet; the front may be inside a packet."""
+        buf = &self.out.buf
+        return buf.data[buf.head:buf.tail] if buf.data != NULL else b""
+
+    @property
+    def queued(self):
+        """(replies, events) in the output queue."""
+        return self.out.replies, self.out.events
+
+    @property
+    def has_output(self):
+        """Is there something queued?"""
+        return buffer_len(&self.out.buf) > 0
+
+    @property
+    def waiting_events(self):
+        """Events that wait behind this connection's watches."""
+        return sum(len(pending) for pending in self.pending.values())
+
+    @property
+    def blocked(self):
+        """Was it found blocked: no request of it is served for now?"""
+        return self.stalled
+
+    def watch_list(self):
+        """[(path as given, token, depth or None)], oldest first."""
+        cdef Watch *watch = self.watches
+        cdef list found = []
+        while watch != NULL:
+            found.append((watch.text[:watch.path_len],
+                          watch.text[watch.path_len + 1:watch.path_len + 1 + watch.token_len],
+                          None if watch.depth == 0xffffffff else watch.depth))
+            watch = watch.owner_next
+        found.reverse()
+        return found

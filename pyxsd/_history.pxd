@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The changes of late, and the conflict credit of those who made them.
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from pyxsd._agenda cimport Agenda
+from pyxsd._conn cimport Connection
+from pyxsd.store.transaction cimport Transaction
+from pyxsd.store.tree cimport Tree
+
+cdef class History:
+    cdef Agenda agenda
+    cdef dict connections    # id: Connection, of the server
+    cdef double seconds      # conflict-max-history-seconds
+    cdef double burst        # conflict-burst-limit: the credit of who never was punished
+    cdef bint aggregate      # conflict-rate-limit-is-aggregate: one point for all
+    cdef double now          # monotonic seconds, as the loop says
+    cdef uint64_t commits    # changes of the store, counted
+    cdef list changes        # (commit, Connection, Tree before, Tree after), of guests only
+    # Transactions that the changes are kept for, oldest first:
+    # (connection id, tx_id, commits at its start, monotonic seconds of its start);
+    # only numbers, so that an ended transaction is not kept alive
+    cdef object recent_transactions
+    cdef object paused       # id: Connection without credit, the longest first
+    cdef object penalised    # id: Connection with less than full credit
+    cdef double next_credit  # when a point comes back, 0.0 while none is owed
+
+    # A transaction begins.
+    cdef int note_start(self, Connection c, uint32_t tx_id) except -1
+    # Must the store of now be kept before this connection changes it?
+    cdef bint wants(self, Connection c) noexcept
+    # The store was changed by c; before and after are snapshots of it.
+    cdef int record(self, Connection c, Tree before, Tree after) except -1
+    # Takes a point of credit.
+    cdef int punish(self, Connection c) except -1
+    cdef int trim(self) except -1
+    # Is there something that time will change?
+    cdef bint wants_tick(self) noexcept

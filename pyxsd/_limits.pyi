@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+from typing import Any, NamedTuple
+
+QUOTA_MAX: int
+
+class Quota(NamedTuple):
+    name: str
+    key: str
+    scope: str
+    least: int
+    unlimited: int
+    meaning: str
+
+QUOTAS: tuple[Quota, ...]
+NAMES: dict[str, int]
+
+class Limits:
+    def __init__(self, config: Any) -> None: ...
+    def get(self, name: str) -> int: ...
+    def set(self, name: str, value: int) -> None: ...
+    def of_owner(self, owner: int) -> int: ...
+    def set_owner(self, owner: int, value: int) -> None: ...

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The quotas of a server.
+
+QUOTAS has one row per quota.  Whoever shows, sets or documents quotas reads that table:
+the configuration, CONTROL quota, GET_QUOTA and SET_QUOTA.  Whoever checks one reads
+Limits.most by its number.
+
+A quota that is switched off is UNLIMITED in here and 0 outside (Xen's
+docs/misc/xenstore.txt: "a value of 0 disables the quota check").  Some keys of oxenstored's
+configuration read 0 in another way, as none at all; the columns least and unlimited say so.
+"""
+
+from typing import NamedTuple
+
+from pyxsd._wire cimport ST_ENOSPC, ST_EQUOTA
+
+UNLIMITED = <int64_t>1 << 61
+
+#: The largest value that a request may set.
+QUOTA_MAX = 0x7FFFFFFF
+
+
+class Quota(NamedTuple):
+    """One quota.
+
+    scope: "server" (one number for all), "connection" or "owner" (a domain can have a
+    number of its own).  least: what a smaller value in the configuration becomes.
+    unlimited: the values at and below which the configuration switches the check off.
+    """
+
+    name: str            # C xenstored's name: CONTROL quota, GET_QUOTA, SET_QUOTA
+    key: str             # attribute of the Config
+    scope: str
+    least: int
+    unlimited: int
+    meaning: str
+
+
+NEVER = -1 << 63
+
+QUOTAS = (
+    Quota("nodes", "quota_maxentity", "owner", 0, NEVER,
+          "nodes that a domain owns"),
+    Quota("node-size", "quota_maxsize", "server", 0, -1,
+          "bytes of a value"),
+    Quota("node-permissions", "quota_maxperms", "server", 1, 0,
+          "entries of a permission list"),
+    Quota("path-max", "quota_path_max", "server", 0, -1,
+          "bytes of a path"),
+    Quota("watches", "quota_maxwatch", "connection", 1, 0,
+          "watches of a domain"),
+    Quota("watch-events", "quota_maxwatchevents", "server", 1, NEVER,
+          "events that wait for a domain, and as many behind each watch"),
+    Quota("outstanding", "quota_maxoutstanding", "server", 1, NEVER,
+          "replies that wait for a domain"),
+    Quota("transactions", "quota_transaction", "connection", 1, 0,
+          "open transactions of a domain"),
+    Quota("transaction-nodes", "quota_maxrequests", "server", 0, -1,
+          "requests in one transaction"),
+)
+NAMES = {quota.name: number for number, quota in enumerate(QUOTAS)}
+assert len(QUOTAS) == Q_COUNT
+
+
+cdef int64_t _configured(object quota, object value) except? -2:
+    """A value of the configuration as it is kept."""
+    if value <= quota.unlimited:
+        return UNLIMITED
+    return min(max(value, quota.least), QUOTA_MAX)
+
+
+cdef class Limits:
+    """The numbers of one server.  config has the attributes named in QUOTAS, and
+    quota_activate and quota_errno."""
+
+    def __cinit__(self, config):
+        for number, quota in enumerate(QUOTAS):
+            self.most[number] = _configured(quota, getattr(config, quota.key))
+        self.active = config.quota_activate
+        self.refused = ST_ENOSPC if config.quota_errno == "ENOSPC" else ST_EQUOTA
+        self.owners = {}
+        self._follow()
+
+    cdef int _follow(self) except -1:
+        self.node.entries = self.most[Q_NODES]
+        self.node.value = self.most[Q_NODE_SIZE]
+        self.node.active = self.active
+        self.node.by_owner = <void *>self.owners if self.owners else NULL
+        return 0
+
+    def get(self, str name not None):
+        """The limit of that name, 0 for none; KeyError."""
+        cdef int64_t most = self.most[NAMES[name]]
+        return 0 if most == UNLIMITED else most
+
+    def set(self, str name not None, value):
+        """Sets a limit, 0 for none; KeyError, or ValueError where it is out of range."""
+        cdef int number = NAMES[name]
+        if not 0 <= value <= QUOTA_MAX:
+            raise ValueError(f"quota {name}: {value}")
+        self.most[number] = value or UNLIMITED
+        self._follow()
+
+    def of_owner(self, int64_t owner):
+        """The nodes that one owner may have, 0 for no limit."""
+        most = self.owners.get(owner, self.most[Q_NODES])
+        return 0 if most == UNLIMITED else most
+
+    def set_owner(self, int64_t owner, value):
+        """Gives an owner a limit of its own, 0 for none, -1 for that of all again;
+        ValueError."""
+        if not -1 <= value <= QUOTA_MAX:
+            raise ValueError(f"quota of domain {owner}: {value}")
+        if value < 0:
+            self.owners.pop(owner, None)
+        else:
+            self.owners[owner] = value or UNLIMITED
+        self._follow()

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A request as a value, the row of the table that it is served by, and the state of the
+# server that handlers work on.
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from pyxsd._accesslog cimport AccessLog
+from pyxsd._agenda cimport Agenda
+from pyxsd._conn cimport Connection
+from pyxsd._history cimport History
+from pyxsd._limits cimport Limits
+from pyxsd._wire cimport Buffer, Slice
+from pyxsd.events.events cimport Events
+from pyxsd.events.trie cimport Watch
+from pyxsd.store.nodes cimport Effect
+from pyxsd.store.path cimport Path
+from pyxsd.store.transaction cimport Transaction
+from pyxsd.store.tree cimport Node, Tree
+
+# Serves a request: looks at its payload and tree, leaves what it found in its answer and what
+# it changed in its effect.  A status (ST_*).
+ctypedef int (*handler_fn)(State s, Request *r) except -1
+
+# One row per request type.
+cdef struct Row:
+    uint32_t type
+    const char *name         # as the protocol document calls it
+    const char *label        # as the access log calls it
+    handler_fn handler       # NULL: no client may send it (ENOSYS)
+    int flags                # ROW_*
+    int event                # EVENT_*: what watches are told when it changed something
+
+cdef enum:
+    ROW_PRIVILEGED = 1       # only for domain 0: EACCES
+    ROW_DATA = 2             # answers with data, else with "OK"
+    ROW_REPLAY = 4           # a transaction with it can be replayed
+    ROW_READ = 8             # what it saw counts as read by the transaction
+    ROW_CHANGE = 16          # may change the store
+    ROW_NO_TRANSACTION = 32  # its tx_id is ignored, and answered as 0
+    ROW_LOG_READ = 64        # access log: only with read-ops,
+    ROW_LOG_SPECIAL = 128    # only with special-ops,
+    ROW_LOG_NEVER = 256      # never by its request
+
+cdef enum:
+    EVENT_NONE = 0
+    EVENT_CHANGED = 1        # of the path; permissions are those after the change
+    EVENT_PERMS = 2          # of the path; permissions are those before or after it
+    EVENT_REMOVED = 3        # of the path and all below; permissions are those before it
+
+# Owned by the frame that serves it; what it points to is borrowed but for `before`.
+cdef struct Request:
+    void *connection         # Connection
+    const Row *row
+    uint32_t type            # as it came; without a row it has the row of no request
+    uint32_t tx_id
+    Slice payload
+    void *tree               # Tree: what it works on
+    void *txn                # Transaction that it belongs to; NULL for none
+    bint trial               # run again, to see whether it is answered as it was
+    Path *path               # filled in by the handler
+    Buffer *answer           # what it found
+    Effect effect            # what it changed
+    Node *before             # root of the store before it, where events need it; owned
+    Watch *new_watch         # that it made
+
+cdef class State:
+    cdef Tree tree           # the store
+    cdef Events events
+    cdef History history
+    cdef Limits limits
+    cdef Agenda agenda
+    cdef AccessLog log
+    cdef object host         # see _core
+    cdef object transactions  # the Transactions of _commit, which knows this class
+    cdef dict connections    # id: Connection
+    cdef dict domains        # domid: the Connection of its ring
+    cdef dict targets        # target: {id: Connection} of those that act for it
+    cdef uint64_t epoch      # counts changes that touched every node
+    cdef bint allow_debug    # CONTROL is for everybody
+    cdef Path *path          # scratch: of the request at hand
+    cdef Buffer answer       # scratch: the same
+
+    # The connection acts for that domain too (SET_TARGET); -1: for no other.
+    cdef int set_target(self, Connection c, int64_t target) except -1
+
+cdef inline Connection client(Request *r):
+    return <Connection>r.connection
+
+# Reads a path as the client wrote it.
+cdef bint parse_path(State s, Request *r, const char *p, size_t n) noexcept
+# The same where it is the whole payload: exactly one path with its NUL.
+cdef bint one_path(State s, Request *r) noexcept
+# Keeps the store as it is now for the events of a removal or of new permissions.
+cdef int keep_before(State s, Request *r) except -1
+# Runs the handler of a request; its status.
+cdef int run(State s, Request *r) except -1
+# Its line in the access log, where the log wants one.
+cdef int log_request(State s, const Request *r, bytes label) except -1
