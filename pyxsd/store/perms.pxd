@@ -4,7 +4,6 @@
 
 from libc.stdint cimport int64_t, uint32_t
 from libc.stddef cimport size_t
-from pyxsd.store.counts cimport Counts
 from pyxsd._wire cimport Buffer
 
 cdef enum:
@@ -12,14 +11,21 @@ cdef enum:
     PERM_READ = 1
     PERM_WRITE = 2
 
+cdef enum:
+    DOMIDS = 0x7FF0          # a domain's domid is below; the numbers above are reserved
+    DOMID_ANY = 0x7FF5       # reserved: as an entry behind the first it means everybody
+
 cdef struct PermEntry:
     int64_t domid
     int access               # PERM_READ | PERM_WRITE
 
-# How often each domid stands in the lists of one store.
+# In how many entries each domid stands, in all lists of one store and its snapshots.
+# Guests choose these numbers, so they are counted in a plain array: it takes the
+# same time whatever they choose.  Numbers that no domain can have share one count.
 cdef struct Mentions:
     size_t refs              # lists and trees
-    Counts *counts
+    int64_t others           # entries of numbers outside 0 to DOMIDS - 1
+    uint32_t entries[DOMIDS]     # by domid
 
 # The first entry names the owner and the access of everybody not listed.
 cdef struct Perms:
@@ -66,5 +72,6 @@ cdef inline Mentions *mentions_ref(Mentions *mentions) noexcept nogil:
     mentions.refs += 1
     return mentions
 cdef void mentions_unref(Mentions *mentions) noexcept nogil
-# In how many entries of the lists alive does the domid stand?
+# In how many entries of the lists alive does the domid stand?  For a number that no
+# domain can have: at most so many, since they are counted together.
 cdef int64_t mentions_of(const Mentions *mentions, int64_t domid) noexcept nogil

@@ -5,11 +5,12 @@ cimport cython
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove
 from pyxsd.store.counts cimport (
-    CountSlot, counts_add, counts_get, counts_live, counts_new, counts_unref,
+    CountSlot, counts_add, counts_get, counts_live, counts_longest_search, counts_new,
+    counts_unref,
 )
 from pyxsd.store.path cimport PATH_PARTS_MAX, PATH_TEXT_MAX, Path
 from pyxsd.store.perms cimport (
-    Perms, mentions_new, mentions_of, mentions_ref, mentions_unref, perms_live, perms_mention,
+    DOMID_ANY, Perms, mentions_new, mentions_of, mentions_ref, mentions_unref, perms_live, perms_mention,
     perms_owner, perms_parse, perms_ref, perms_simple, perms_unref, perms_without,
 )
 
@@ -487,7 +488,7 @@ cdef class Tree:
         perms = perms_simple(0, 0, self.mentions)
         self.root = node_new(b"", 0, perms)
         perms_unref(perms)
-        self.counts = counts_new(16)
+        self.counts = counts_new()
 
     def __dealloc__(self):
         if self.root != NULL:
@@ -688,7 +689,7 @@ cdef class Tree:
         cdef Place at
         cdef uint32_t i
         cdef list names, owned = [], mentioned = []
-        if mentions_of(self.mentions, domid) == 0:
+        if domid == DOMID_ANY or mentions_of(self.mentions, domid) == 0:
             return False
         walk_begin(&w, self.root, False)
         try:
@@ -740,6 +741,11 @@ cdef class Tree:
         """In how many entries of permission lists a domid stands; lists that only
         snapshots still have count, one that many nodes share counts once."""
         return mentions_of(self.mentions, domid)
+
+    def count_table(self):
+        """(slots, slots in use, most slots that a search looks at) of the table of
+        entry counts, for tests."""
+        return self.counts.size, self.counts.used, counts_longest_search(self.counts)
 
     def all_entries(self):
         """{domid: entry count} of all owners."""

@@ -293,6 +293,44 @@ def test_the_leak_check_sees_what_is_left(make_world: Make) -> None:
 
 # -- permissions, quotas ------------------------------------------------------
 
+#: Permissions of /p, and what domain 1 may do there; 32757 stands for everybody.
+EVERYBODY = [
+    (b"n0\0", ""),
+    (b"n0\0r32757\0", "r"),
+    (b"n0\0w32757\0", "w"),
+    (b"n0\0b32757\0", "rw"),
+    (b"b0\0n32757\0", ""),
+    (b"n0\0r2\0r32757\0", "r"),
+    (b"n0\0r1\0b32757\0", "r"),           # the first entry that fits counts
+    (b"n0\0r32757\0b1\0", "r"),
+    (b"n0\0n32757\0b1\0", ""),
+    (b"n32757\0", ""),                     # as the owner it is nobody
+    (b"r32757\0", "r"),                    # whose entry is the default, as any owner's
+    (b"n0\0r32756\0", ""),
+]
+
+
+@pytest.mark.parametrize("perms, may", EVERYBODY, ids=repr)
+def test_an_entry_for_everybody(world: World, perms: bytes, may: str) -> None:
+    ok(world, "s0", "WRITE", b"/p\0v")
+    ok(world, "s0", "SET_PERMS", b"/p\0" + perms)
+    assert ok(world, "s0", "GET_PERMS", b"/p\0") == perms
+    assert ("r" in may) == (world.ask("d1", "READ", b"/p\0")[0] != ERROR)
+    assert ("r" in may) == (world.ask("d1", "GET_PERMS", b"/p\0")[0] != ERROR)
+    assert ("w" in may) == (world.ask("d1", "WRITE", b"/p\0w")[0] != ERROR)
+    # The right to change permissions is the owner's alone.
+    assert error(world, "d1", "SET_PERMS", b"/p\0n0\0r1\0") == "EACCES"
+
+
+def test_an_entry_for_everybody_stands_when_domains_go(world: World) -> None:
+    ok(world, "s0", "WRITE", b"/p\0v")
+    ok(world, "s0", "SET_PERMS", b"/p\0n0\0r32757\0r1\0")
+    for domid in (b"1", b"32757"):
+        world.ask("s0", "RELEASE", domid + b"\0")
+    assert ok(world, "s0", "GET_PERMS", b"/p\0") == b"n0\0r32757\0"
+    assert ok(world, "d2", "READ", b"/p\0") == b"v"
+
+
 @pytest.mark.parametrize("who", ["d1", "d2"])
 def test_perms_activate_false_checks_no_node(make_world: Make, who: str) -> None:
     world: World = make_world(perms_activate=False)
@@ -369,16 +407,62 @@ def test_counts_move_with_owners(world: World) -> None:
 
 
 def test_many_owners(world: World) -> None:
-    """The table of counts grows and shrinks."""
+    """The table of counts grows, stays quick to search, and shrinks again."""
+    tree = world.server.tree
+    smallest = tree.count_table()[0]
     for n in range(2000):
         ok(world, "s0", "WRITE", b"/o/%d\0" % n)
         ok(world, "s0", "SET_PERMS", b"/o/%d\0n%d\0" % (n, n * 7919 % 32749))
+        slots, used, _ = tree.count_table()
+        assert used == len(tree.all_entries()) <= slots // 2
+    assert tree.count_table()[0] == 4096
     recount(world)
-    for n in range(0, 2000, 3):
+    assert [tree.entries(n * 7919 % 32749) for n in range(1, 2000)] == [1] * 1999
+    for n in range(1, 2000, 3):
         ok(world, "s0", "RM", b"/o/%d\0" % n)
+        assert tree.entries(n * 7919 % 32749) == 0
     recount(world)
-    ok(world, "s0", "RM", b"/o\0")
+    for n in range(2000):
+        ok(world, "s0", "RM", b"/o/%d\0" % n)
+        slots, used, _ = tree.count_table()
+        assert slots == smallest or (used + 1) * 8 >= slots
+    assert tree.count_table()[0] <= 2 * smallest
     recount(world)
+
+
+@pytest.mark.parametrize("owners", [7, 8, 9, 15, 16, 17, 31, 32, 33])
+def test_a_table_of_counts_that_fills_up(owners: int) -> None:
+    """Half of the slots stay free, so that the search for an owner who is not there ends."""
+    tree = Tree()
+    for n in range(1, owners + 1):
+        tree.load([b"%d" % n], b"n%d\0" % n, b"")
+        slots, used, longest = tree.count_table()
+        assert used == n and 2 * used <= slots and 1 <= longest <= used
+        assert all(tree.entries(100_000 + absent) == 0 for absent in range(100))
+        tree.load([b"%d" % n], b"n%d\0" % n, b"")      # the same count once more
+        assert tree.count_table()[0] == slots
+
+
+def colliding_owners(count: int) -> list[int]:
+    """Owners that share one slot of a table whose hash is a product with the golden ratio,
+    which anybody can compute."""
+    golden = 0x9E3779B97F4A7C15
+    found = []
+    owner = 0
+    while len(found) < count:
+        owner += 1
+        if (owner * golden >> 33) & 0x7ff == 0:
+            found.append(owner)
+    return found
+
+
+def test_owners_cannot_be_chosen_to_collide() -> None:
+    tree = Tree()
+    for owner in colliding_owners(512):
+        tree.load([b"%d" % owner], b"n%d\0" % owner, b"")
+    slots, used, longest = tree.count_table()
+    assert (slots, used) == (1024, 512)
+    assert longest < 60
 
 
 # -- what a domain leaves -----------------------------------------------------
@@ -429,6 +513,12 @@ def test_mentions_end_with_the_lists(make_world: Make) -> None:
     assert error(world, "s0", "SET_PERMS", b"/a\0n9\0r9\0x9\0") == "EINVAL"
     assert error(world, "s0", "SET_PERMS", b"/z\0n9\0") == "ENOENT"
     assert tree.mentions_of(9) == 0
+    # Numbers that no domain can have are counted together.
+    ok(world, "s0", "SET_PERMS", b"/b\0n0\0r32751\0r32752\0w99999\0r-1\0")
+    assert tree.mentions_of(32751) == 1
+    assert tree.mentions_of(32752) == tree.mentions_of(-1) == tree.mentions_of(77777) == 3
+    ok(world, "s0", "SET_PERMS", b"/b\0n0\0")
+    assert tree.mentions_of(32752) == tree.mentions_of(32751) == 0
     tx_id = begin(world, "s0")
     ok(world, "s0", "RM", b"/a\0")
     assert tree.mentions_of(7) == 2         # the transaction still sees it
