@@ -17,6 +17,7 @@ from libc.string cimport memchr, memcmp
 from pyxsd._accesslog cimport AccessLog
 from pyxsd._hub cimport Connection
 from pyxsd._listing cimport h_directory_part
+from pyxsd.store.forget cimport forget_domains
 from pyxsd.store.nodes cimport (
     node_directory, node_get_perms, node_mkdir, node_read, node_rm, node_set_perms, node_write,
 )
@@ -361,7 +362,7 @@ cdef class Server(Requests):
 
         Every node counts as touched, so open transactions are replayed.
         """
-        self.tree.forget(domid)
+        forget_domains(self.tree, {domid})
         self.commits += 1
         self.epoch += 1
 

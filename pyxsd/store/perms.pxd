@@ -2,7 +2,7 @@
 # Permissions of nodes: parsing, text form, who may do what.  A permission list
 # is immutable and shared by all nodes that have it.
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from pyxsd._wire cimport Buffer
 
@@ -34,6 +34,28 @@ cdef struct Perms:
     Mentions *mentions       # where they are counted
     PermEntry entry[1]
 
+# A set of domids, looked up in one step.  Begin it with zeroes.
+cdef enum:
+    DOMID_WORDS = 512        # words of 64 bits that hold DOMIDS bits
+    OTHERS_MAX = 8
+
+cdef struct DomidSet:
+    uint64_t bits[DOMID_WORDS]       # bit d % 64 of word d // 64 stands for domid d
+    size_t others
+    int64_t other[OTHERS_MAX]        # numbers that no domain can have
+
+# False where it already has OTHERS_MAX numbers that no domain can have.
+cdef bint domids_add(DomidSet *set, int64_t domid) noexcept nogil
+
+cdef inline bint domids_have(const DomidSet *set, int64_t domid) noexcept nogil:
+    cdef size_t i
+    if 0 <= domid < DOMIDS:
+        return (set.bits[domid >> 6] >> (domid & 63)) & 1
+    for i in range(set.others):
+        if set.other[i] == domid:
+            return True
+    return False
+
 # On whose behalf a request is served.
 cdef struct Actor:
     int64_t domid
@@ -45,10 +67,10 @@ cdef struct Actor:
 # malformed or empty (and with MemoryError set where memory ran out).
 cdef Perms *perms_parse(const char *p, size_t n, Mentions *mentions) except? NULL
 cdef Perms *perms_simple(int64_t owner, int access, Mentions *mentions) except NULL
-# The list without the entries of a domain; where it is the owner, nobody
+# The list without the entries of some domains; where one of them is the owner, nobody
 # (domid -1) owns instead.  A new reference.
-cdef Perms *perms_without(Perms *perms, int64_t domid) except NULL
-cdef bint perms_mention(const Perms *perms, int64_t domid) noexcept nogil
+cdef Perms *perms_without(Perms *perms, const DomidSet *domids) except NULL
+cdef bint perms_mention(const Perms *perms, const DomidSet *domids) noexcept nogil
 # The text form, entries ended by sep ("n5\0r0\0") or only parted by it.
 cdef int perms_text(const Perms *perms, Buffer *out, char sep, bint ended) except -1
 

@@ -113,29 +113,37 @@ cdef Perms *perms_simple(int64_t owner, int access, Mentions *mentions) except N
     return _counted(perms, mentions)
 
 
-cdef bint perms_mention(const Perms *perms, int64_t domid) noexcept nogil:
+cdef bint domids_add(DomidSet *set, int64_t domid) noexcept nogil:
+    if 0 <= domid < DOMIDS:
+        set.bits[domid >> 6] |= <uint64_t>1 << (domid & 63)
+        return True
+    if set.others == OTHERS_MAX:
+        return False
+    set.other[set.others] = domid
+    set.others += 1
+    return True
+
+
+cdef bint perms_mention(const Perms *perms, const DomidSet *domids) noexcept nogil:
     cdef uint32_t i
     for i in range(perms.count):
-        if perms.entry[i].domid == domid:
+        if domids_have(domids, perms.entry[i].domid):
             return True
     return False
 
 
-cdef Perms *perms_without(Perms *perms, int64_t domid) except NULL:
+cdef Perms *perms_without(Perms *perms, const DomidSet *domids) except NULL:
     cdef uint32_t i, kept = 1
     cdef Perms *copy
     for i in range(1, perms.count):
-        if perms.entry[i].domid != domid:
-            kept += 1
-    if kept == perms.count and perms.entry[0].domid != domid:
-        return perms_ref(perms)
+        kept += not domids_have(domids, perms.entry[i].domid)
     copy = _new(kept)
     copy.entry[0] = perms.entry[0]
-    if copy.entry[0].domid == domid:
+    if domids_have(domids, copy.entry[0].domid):
         copy.entry[0].domid = -1
     kept = 1
     for i in range(1, perms.count):
-        if perms.entry[i].domid != domid:
+        if not domids_have(domids, perms.entry[i].domid):
             copy.entry[kept] = perms.entry[i]
             kept += 1
     return _counted(copy, perms.mentions)

@@ -26,8 +26,8 @@ cdef class Transaction:
     cdef readonly list changes       # (type, path) in order: what to fire
     cdef readonly uint32_t count     # requests, the recorded ones and the rest
     cdef readonly bint quota_reached
-    cdef bytes read_low              # deepest common ancestor of all reads; None
-    cdef bytes write_low             # and of all writes
+    cdef bytes read_ancestor         # deepest common ancestor of all reads; None
+    cdef bytes written_ancestor      # and of all writes
 
     cdef int note_read(self, const Path *path) except -1
     # parts: how much of the path was written to
