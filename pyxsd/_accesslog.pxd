@@ -19,6 +19,8 @@ cdef class AccessLog:
     cdef uint64_t stamp_ms           # the millisecond it stands for
     cdef uint64_t now_ms
 
+    # The most bytes of data that a line shows.
+    cdef size_t longest(self) noexcept
     cdef void set_time(self, double now) noexcept
     cdef int line(self, bytes who, uint32_t tid, const char *label,
                   const char *p, size_t n) except -1

@@ -103,6 +103,9 @@ cdef class AccessLog:
     def __dealloc__(self):
         buffer_free(&self.buf)
 
+    cdef size_t longest(self) noexcept:
+        return self.nb_chars if self.nb_chars >= 3 else <size_t>1 << 20
+
     cdef void set_time(self, double now) noexcept:
         self.now_ms = <uint64_t>(now * 1000.0)
 
@@ -123,6 +126,9 @@ cdef class AccessLog:
                 self.stamp, sizeof(self.stamp), b"[%04d%02d%02dT%02d:%02d:%02d.%03dZ]  ",
                 parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour,
                 parts.tm_min, parts.tm_sec, <int>(self.now_ms % 1000))
+        if n > self.longest():
+            # No byte becomes less than one character, so the rest would be cut off.
+            n = self.longest()
         who_len = len(who)
         label_len = strlen(label)
         begin = buffer_reserve(&self.buf, self.stamp_len + who_len + label_len + 48 + 4 * n)

@@ -151,11 +151,11 @@ cdef class Transactions:
             s.log.line(label, txn.id, b"commit", NULL, 0)
         elif how == COMMIT_MERGED:
             self.merged += 1
-            if txn.write_low is not None:
-                text = b"write " + _shown(txn.write_low)
+            if txn.written_ancestor is not None:
+                text = b"write " + _shown(txn.written_ancestor)
                 s.log.line(label, txn.id, b"coalesce", text, len(text))
-            if txn.read_low is not None and s.log.read_ops:
-                text = b"read " + _shown(txn.read_low)
+            if txn.read_ancestor is not None and s.log.read_ops:
+                text = b"read " + _shown(txn.read_ancestor)
                 s.log.line(label, txn.id, b"coalesce", text, len(text))
         return how
 

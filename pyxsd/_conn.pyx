@@ -87,6 +87,11 @@ cdef class Connection:
         return buf.data[buf.head:buf.tail] if buf.data != NULL else b""
 
     @property
+    def torn_output(self):
+        """How many bytes of pending_output are the rest of a packet that was sent in part."""
+        return self.out.part_left
+
+    @property
     def queued(self):
         """(replies, events) in the output queue."""
         return self.out.replies, self.out.events

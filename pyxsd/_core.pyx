@@ -27,6 +27,7 @@ from pyxsd._wire cimport (
     Transport, buffer_free, buffer_len, buffer_put, buffer_reserve,
 )
 from pyxsd.events.events cimport Events
+from pyxsd.store.forget cimport forget_domains
 from pyxsd.store.tree cimport Tree
 
 from pyxsd._limits import QUOTA_MAX, QUOTAS
@@ -254,6 +255,12 @@ cdef class Server:
         cdef int status
         if buffer_len(&c.out.buf):
             self.agenda.touch(c)
+        if c.jobs is not None:
+            self.s.events.resume(c, until)
+            if c.jobs is not None:
+                return AGAIN
+            if c is self.kernel:
+                return 0
         if not c.is_socket and c.transport.asks_restart():
             # A fresh start is granted to whoever is not read from, too.
             return self._restart(c)
@@ -504,12 +511,17 @@ cdef class Server:
 
         Every node counts as touched, so open transactions are replayed.
         """
-        self.s.tree.forget(domid)
+        self.forget_domains([domid])
+
+    def forget_domains(self, domids):
+        """The same of several domains, in one walk of the tree."""
+        forget_domains(self.s.tree, domids)
         self.s.history.commits += 1
         self.s.epoch += 1
-        self.limits.set_owner(domid, -1)
-        for c in list(self.s.targets.get(domid, {}).values()):
-            self.s.set_target(c, -1)
+        for domid in domids:
+            self.limits.set_owner(domid, -1)
+            for c in list(self.s.targets.get(domid, {}).values()):
+                self.s.set_target(c, -1)
 
     def restore_watch(self, Connection c not None, bytes path not None, bytes token not None,
                       bytes depth):
@@ -535,11 +547,13 @@ cdef class Server:
             self.host.log("warn", "xenstored",
                           f"{c.label.decode()}: watch not restored: {path!r}")
 
-    def restore_stream(self, Connection c not None, bytes inp not None, bytes out not None):
-        """Puts back what a connection had read and not served, and what it had still to send.
-        ValueError where the output is not whole packets behind an optional torn one."""
+    def restore_stream(self, Connection c not None, bytes inp not None, bytes out not None,
+                       size_t torn=0):
+        """Puts back what a connection had read and not served, and what it had still to send:
+        the last `torn` bytes of a packet that was sent in part, then whole packets.
+        ValueError where it is something else."""
+        c.out.restore(out, len(out), torn)
         buffer_put(&c.inp, <const char *>inp, len(inp))
-        buffer_put(&c.out.buf, <const char *>out, len(out))
         self.agenda.touch(c)
         self.agenda.ready(c)
 

@@ -18,7 +18,8 @@ from pyxsd._request cimport (
 )
 from pyxsd._wire cimport ST_EIO, ST_ENOENT, ST_OK, XS_ERROR, status_name
 from pyxsd.store.transaction cimport Transaction
-from pyxsd.store.tree cimport Tree, node_unref
+from pyxsd.store.subtree cimport node_unref
+from pyxsd.store.tree cimport Tree
 
 
 cdef int dispatch(State s, Connection c, const Header *head, const char *payload) except -1:

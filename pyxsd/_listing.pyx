@@ -23,7 +23,9 @@ from pyxsd._wire cimport (
 )
 from pyxsd.store.nodes cimport node_directory
 from pyxsd.store.perms cimport PERM_READ, perms_allow
-from pyxsd.store.tree cimport Node, Tree, node_ref, node_unref
+from pyxsd.store.pages cimport Node
+from pyxsd.store.subtree cimport node_ref, node_unref
+from pyxsd.store.tree cimport Tree
 
 cdef enum:
     LISTINGS = 8             # directories whose generation a connection remembers

@@ -15,7 +15,8 @@ from pyxsd.events.trie cimport Watch
 from pyxsd.store.nodes cimport Effect
 from pyxsd.store.path cimport Path
 from pyxsd.store.transaction cimport Transaction
-from pyxsd.store.tree cimport Node, Tree
+from pyxsd.store.pages cimport Node
+from pyxsd.store.tree cimport Tree
 
 # Serves a request: looks at its payload and tree, leaves what it found in its answer and what
 # it changed in its effect.  A status (ST_*).

@@ -22,7 +22,7 @@ from pyxsd._wire cimport (
     PAYLOAD_MAX, ST_E2BIG, ST_EACCES, ST_EIO, ST_ENOSYS, ST_EQUOTA, ST_OK, buffer_free,
 )
 from pyxsd.store.path cimport path_parse
-from pyxsd.store.tree cimport node_ref
+from pyxsd.store.subtree cimport node_ref
 
 from pyxsd._wire import RequestError
 

@@ -9,22 +9,35 @@ from pyxsd._agenda cimport Agenda
 from pyxsd._conn cimport Connection
 from pyxsd._limits cimport Limits
 from pyxsd.events.trie cimport Watch, WatchTrie
+from pyxsd.store.pages cimport Node
 from pyxsd.store.path cimport Path
 from pyxsd.store.perms cimport Perms
-from pyxsd.store.tree cimport Node, Tree
 
-# One change while its events are delivered.
-cdef struct Firing:
-    void *events
-    void *cause              # the connection that caused it; NULL for domain 0's kernel
-    Node *before             # where to look permissions up: NULL or a root
-    Node *after
-    const Path *path         # what changed
-    const Path *look         # where its permissions are
-    uint64_t hash            # of its text
-    bint known               # the permissions below are looked up
-    int count
-    Perms *perms[4]
+# A watch that a change matches.  Of one below the removed path: the node that it watched, and
+# that node's parent, in the tree before the removal; NULL where they were not there.
+cdef struct Match:
+    Watch *watch
+    bint own                 # the event has the watch's own path, else the changed one
+    Node *parent
+    Node *node
+
+# A change, and how far the delivery of its events has come.
+cdef class Job:
+    cdef bytes text          # the changed path, see path_keep; of a name: the event's path
+    cdef bytes name          # "@introduceDomain", ...: what is watched; None for a path
+    cdef bint deep           # of a name: only watches of depth 1, else those without
+    cdef bint below          # watches below the path are told, too
+    cdef bint matched        # the matches are found
+    cdef Node *before        # where to look permissions up: NULL or a root, counted
+    cdef Node *after
+    cdef Match *match
+    cdef size_t count        # of the matches
+    cdef size_t room
+    cdef size_t next         # the one whose turn it is
+    cdef bint held           # the watches from `next` on are held
+
+    cdef int keep(self, Node *before, Node *after) except -1
+    cdef Match *add(self) except NULL
 
 # What waits behind one watch.
 cdef class Pending:
@@ -47,8 +60,13 @@ cdef class Events:
     cdef bint checked        # perms-watch-activate: only who may read is told
     cdef uint64_t last_event  # numbers events that must not be merged
     cdef Path *watch_at      # scratch: the path of a watch
+    cdef Path *path          # scratch: of a change that was parked
     cdef Path *look_at       # scratch: where the permissions of a "@" path are
     cdef bytes kept          # the text of the path being fired, once somebody keeps it
+    cdef Job spare           # for the next change
+    # Permissions of the path being fired: those of its parent and of itself
+    cdef Perms *perms[4]
+    cdef int perms_count
     # Counters since the start
     cdef readonly uint64_t queued
     cdef readonly uint64_t merged
@@ -61,6 +79,9 @@ cdef class Events:
                   bint below) except -1
     # "@introduceDomain" or "@releaseDomain" of some domains.
     cdef int fire_special(self, bytes name, domids, Connection cause, Node *root) except -1
+    # Goes on with the events that a connection still has to cause, until that time
+    # (monotonic nanoseconds).
+    cdef int resume(self, Connection cause, uint64_t until) except -1
     # A new watch gets one event at once.
     cdef int first_event(self, Connection c, Watch *watch) except -1
     # The output has got room: moves events there that wait.
@@ -68,12 +89,20 @@ cdef class Events:
     cdef int remove_watch(self, Connection c, Watch *watch) except -1
     # Ends all watches of a connection, with what waits behind them.
     cdef int drop_watches(self, Connection c) except -1
-    # Forgets which events a connection caused that found no room.
+    # Forgets the events that a connection caused and that found no room, or were not yet
+    # delivered.
     cdef int drop_debts(self, Connection c) except -1
 
     cdef int _fire_name(self, bytes watched, bytes event, bint deep, Connection cause,
                         Node *root) except -1
-    cdef int _offer(self, Firing *firing, Watch *watch, bint own) except -1
+    cdef int _start(self, Connection cause, Job job, const Path *path, Node *before,
+                    Node *after) except -1
+    cdef int _match(self, Job job, const Path *path, Node *before) except -1
+    cdef int _prepare(self, Job job, const Path *path, Node *before, Node *after) except -1
+    cdef int _some(self, Connection cause, Job job, const Path *path, size_t most) except -1
+    cdef int _park(self, Connection cause, Job job) except -1
+    cdef int _offer(self, Connection cause, const Match *match, const Path *path,
+                    uint64_t hash) except -1
     cdef int _refuse(self, Connection to, const Path *path, Perms **perms, int count) except -1
     cdef int _deliver(self, Connection cause, Watch *watch, const char *path, size_t n,
                       uint64_t hash, bint own) except -1

@@ -20,6 +20,13 @@ When the client reads, the output takes from the waiting events, one of each wat
 and the place that becomes free behind the watch is taken from its overflow.  The order is kept
 for each watch.  Each step moves as many events as there is new room and looks at no others.
 
+One change can match very many watches: a thousand guests may have set a hundred each on one
+path.  The first BATCH events are delivered at once.  The rest becomes a job of the connection that
+made the change, which is done in slices of time like any serving, and until it is done that
+connection is not served.  Further changes of the same connection (of one transaction, or several
+domains' deaths) are jobs behind it, so the order of the events of one cause is kept.  A job holds
+the watches that it found and the roots of the trees that permissions are looked up in.
+
 An event that is identical to one which is still there is dropped, but for "@" paths, whose
 events tell of different domains.
 """
@@ -27,16 +34,19 @@ events tell of different domains.
 cimport cython
 from collections import deque
 
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free, malloc, realloc
+from pyxsd._agenda cimport pyxsd_clock
 from pyxsd._limits cimport EVENT_BYTES, Q_EVENTS, WAITING_BYTES
 from pyxsd._outq cimport path_hash
 from pyxsd._wire cimport PAYLOAD_MAX, Buffer, buffer_free, buffer_len, buffer_put
 from pyxsd.events.trie cimport watch_path
-from pyxsd.store.path cimport path_parse, path_split
+from pyxsd.store.path cimport path_split
 from pyxsd.store.perms cimport PERM_READ, perms_allow, perms_text
-from pyxsd.store.tree cimport node_at, node_child
+from pyxsd.store.subtree cimport node_at, node_child, node_ref, node_unref
+from pyxsd.store.transaction cimport path_keep, path_restore
 
 cdef enum:
+    BATCH = 128              # events delivered between two looks at the clock
     EVENT_COST = 200         # bytes that a waiting event takes beside its path
 
 
@@ -59,8 +69,55 @@ cdef int _collect(Node *root, const Path *path, Perms **found, int count) noexce
 
 
 cdef int _on_match(void *context, Watch *watch, const char *path, size_t n, bint own) except -1:
-    cdef Firing *firing = <Firing *>context
-    return (<Events>firing.events)._offer(firing, watch, own)
+    cdef Job job = <Job>context
+    cdef Match *match
+    if job.name is not None and job.deep != (watch.depth == 1):
+        return 0
+    match = job.add()
+    match.watch = watch
+    match.own = False
+    match.parent = match.node = NULL
+    return 0
+
+
+cdef int _on_below(void *context, Watch *watch, Node *parent, Node *node) except -1:
+    cdef Match *match = (<Job>context).add()
+    match.watch = watch
+    match.own = True
+    match.parent = parent
+    match.node = node
+    return 0
+
+
+@cython.final
+@cython.no_gc
+cdef class Job:
+    """A change whose events are being delivered; see the head of this file."""
+
+    def __dealloc__(self):
+        free(self.match)
+        if self.before != NULL:
+            node_unref(self.before)
+        if self.after != NULL:
+            node_unref(self.after)
+
+    cdef int keep(self, Node *before, Node *after) except -1:
+        """Keeps the roots, so that the trees stay as they are."""
+        self.before = node_ref(before) if before != NULL else NULL
+        self.after = node_ref(after) if after != NULL else NULL
+        return 0
+
+    cdef Match *add(self) except NULL:
+        """One more match."""
+        cdef Match *match
+        if self.count == self.room:
+            match = <Match *>realloc(self.match, (2 * self.room + 16) * sizeof(Match))
+            if match == NULL:
+                raise MemoryError()
+            self.match = match
+            self.room = 2 * self.room + 16
+        self.count += 1
+        return &self.match[self.count - 1]
 
 
 @cython.final
@@ -90,97 +147,34 @@ cdef class Events:
         self.host = host
         self.kernel = kernel
         self.checked = checked
-        self.watch_at = <Path *>malloc(sizeof(Path))
+        self.spare = Job.__new__(Job)
+        self.path = <Path *>malloc(sizeof(Path))
         self.look_at = <Path *>malloc(sizeof(Path))
-        if self.watch_at == NULL or self.look_at == NULL:
+        if self.path == NULL or self.look_at == NULL:
             raise MemoryError()
 
     def __dealloc__(self):
-        free(self.watch_at)
+        free(self.path)
         free(self.look_at)
 
     # -- who is told ----------------------------------------------------------
 
     cdef int fire(self, Connection cause, const Path *path, Node *before, Node *after,
                   bint below) except -1:
-        cdef Firing firing
+        cdef Job job
         if self.trie.count == 0:
             return 0
-        firing.events = <void *>self
-        firing.cause = <void *>cause
-        firing.before = before
-        firing.after = after
-        firing.path = firing.look = path
-        firing.hash = path_hash(path.text, path.len)
-        firing.known = False
-        firing.count = 0
-        self.kept = None
-        if path.special:
-            # Its permissions are looked up by the text of the event, "/@name",
-            # which has more components where the name has a "/" in it.
-            firing.look = self.look_at
-            firing.known = not path_split(self.look_at, path.text, path.len)
-        self.trie.match(path, below, _on_match, &firing)
-        self.kept = None
-        return 0
-
-    cdef int _offer(self, Firing *firing, Watch *watch, bint own) except -1:
-        """Sends a matching watch its event where its owner may see it."""
-        cdef Connection to = <Connection>watch.owner
-        cdef Perms *found[4]
-        cdef Perms **perms = firing.perms
-        cdef const Path *path = firing.path
-        cdef int i, count
-        if to.closed or to.bad:
+        if cause.jobs is not None:
+            job = Job.__new__(Job)
+            job.text = path_keep(path)
+            job.below = below
+            job.keep(before, after)
+            cause.jobs.append(job)
             return 0
-        if own and not watch.special:
-            # The watch stands below what was removed: its own path decides.
-            if not watch_path(watch, self.watch_at):
-                return 0
-            path = self.watch_at
-            count = _collect(firing.before, path, found, 0)
-            perms = found
-        else:
-            if not firing.known:
-                firing.count = _collect(firing.before, firing.look, firing.perms, 0)
-                firing.count = _collect(firing.after, firing.look, firing.perms, firing.count)
-                firing.known = True
-            count = firing.count
-        if self.checked:
-            for i in range(count):
-                if perms_allow(perms[i], &to.who, PERM_READ):
-                    break
-            else:
-                return self._refuse(to, path, perms, count)
-        if own:
-            return self._deliver(<Connection>firing.cause, watch, watch.text, watch.path_len,
-                                 path_hash(watch.text, watch.path_len), True)
-        return self._deliver(
-            <Connection>firing.cause, watch, path.text + watch.strip, path.len - watch.strip,
-            firing.hash if watch.strip == 0
-            else path_hash(path.text + watch.strip, path.len - watch.strip), False)
-
-    cdef int _refuse(self, Connection to, const Path *path, Perms **perms, int count) except -1:
-        """Counts a watcher that may not be told, and logs it."""
-        cdef Buffer text
-        cdef int i
-        self.refused += 1
-        if not self.log.active:
-            return 0
-        text.data = NULL
-        text.head = text.tail = text.cap = 0
-        try:
-            buffer_put(&text, b"EPERM perms=[", 13)
-            for i in range(count):
-                if i:
-                    buffer_put(&text, b", ", 2)
-                perms_text(perms[i], &text, c" ", False)
-            buffer_put(&text, b"] path=", 7)
-            buffer_put(&text, path.text, path.len)
-            self.log.line(to.label, 0, b"w notfired", text.data, text.tail)
-        finally:
-            buffer_free(&text)
-        return 0
+        job = self.spare
+        job.below = below
+        job.name = None
+        return self._start(cause, job, path, before, after)
 
     cdef int fire_special(self, bytes name, domids, Connection cause, Node *root) except -1:
         """Watches on the name are told once, those of depth 1 once for each domain, and
@@ -189,6 +183,8 @@ cdef class Events:
         cdef bytes each
         if self.trie.count == 0:
             return 0
+        if cause is None:
+            cause = self.kernel
         self._fire_name(name, name, False, cause, root)
         for domid in domids:
             each = name + b"/%d" % domid
@@ -200,28 +196,173 @@ cdef class Events:
     cdef int _fire_name(self, bytes watched, bytes event, bint deep, Connection cause,
                         Node *root) except -1:
         """Watches on `watched`, of depth 1 or without a depth, get `event`."""
-        cdef Firing firing
-        cdef Special special
-        cdef Path *path = <Path *>malloc(sizeof(Path))
-        if path == NULL:
-            raise MemoryError()
+        cdef Job job = self.spare if cause.jobs is None else Job.__new__(Job)
+        job.name = watched
+        job.text = event
+        job.deep = deep
+        job.below = False
+        if cause.jobs is not None:
+            job.keep(NULL, root)
+            cause.jobs.append(job)
+            return 0
+        path_restore(self.path, event)
+        return self._start(cause, job, self.path, NULL, root)
+
+    cdef int _start(self, Connection cause, Job job, const Path *path, Node *before,
+                    Node *after) except -1:
+        """Delivers the events of a change, or some of them where there are many."""
+        cdef bytes name = job.name
+        self._match(job, path, before)
+        if job.count:
+            self._prepare(job, path, before, after)
+            self._some(cause, job, path, BATCH)
+        if job.next == job.count:
+            job.next = job.count = 0
+            return 0
+        self.spare = Job.__new__(Job)
+        if name is None:
+            job.text = path_keep(path)
+        job.keep(before, after)
+        return self._park(cause, job)
+
+    cdef int _match(self, Job job, const Path *path, Node *before) except -1:
+        """Finds the watches that a change matches."""
+        job.next = job.count = 0
+        job.matched = True
+        if job.name is not None:
+            return self.trie.match_special(job.name, len(job.name), _on_match, <void *>job)
+        self.trie.match(path, False, _on_match, <void *>job)
+        if job.below:
+            self.trie.match_below(path, before, _on_below, <void *>job)
+        return 0
+
+    cdef int _prepare(self, Job job, const Path *path, Node *before, Node *after) except -1:
+        """Looks up the permissions that decide who may be told of the changed path."""
+        cdef const Path *look = path
+        self.kept = job.text if job.name is not None else None
+        self.perms_count = 0
+        if path.special and job.name is None:
+            # They are looked up by the text of the event, "/@name", which has more
+            # components where the name has a "/" in it.
+            if not path_split(self.look_at, path.text, path.len):
+                return 0
+            look = self.look_at
+        self.perms_count = _collect(before, look, self.perms, 0)
+        self.perms_count = _collect(after, look, self.perms, self.perms_count)
+        return 0
+
+    cdef int _some(self, Connection cause, Job job, const Path *path, size_t most) except -1:
+        """Delivers the next events of a job, at most so many."""
+        cdef uint64_t hash = 0
+        cdef size_t end = min(job.count, job.next + most)
+        cdef Watch *watch
+        if job.name is None:
+            hash = path_hash(path.text, path.len)
         try:
-            path_parse(path, event, len(event), NULL, 0, -1)
-            firing.events = <void *>self
-            firing.cause = <void *>(cause if cause is not None else self.kernel)
-            firing.path = firing.look = path
-            firing.known = True
-            firing.count = _collect(root, path, firing.perms, 0)
-            self.kept = event
-            special.firing = &firing
-            special.event = event
-            special.n = len(event)
-            special.hash = path_hash(special.event, special.n)
-            special.deep = deep
-            self.trie.match_special(watched, len(watched), _on_special, &special)
+            while job.next < end:
+                job.next += 1
+                watch = job.match[job.next - 1].watch
+                if watch.owner != NULL:
+                    self._offer(cause, &job.match[job.next - 1], path, hash)
+                if job.held:
+                    self.trie.let_go(watch)
         finally:
             self.kept = None
-            free(path)
+        return 0
+
+    cdef int _park(self, Connection cause, Job job) except -1:
+        """Puts the rest of a job off; its cause is not served until it is done."""
+        cdef size_t i
+        for i in range(job.next, job.count):
+            self.trie.hold(job.match[i].watch)
+        job.held = True
+        cause.jobs = deque([job])
+        return self.agenda.ready(cause)
+
+    cdef int resume(self, Connection cause, uint64_t until) except -1:
+        cdef Job job
+        cdef size_t i
+        while cause.jobs is not None:
+            job = cause.jobs[0]
+            path_restore(self.path, job.text)
+            if not job.matched:
+                self._match(job, self.path, job.before)
+                for i in range(job.count):
+                    self.trie.hold(job.match[i].watch)
+                job.held = True
+            if job.next < job.count:
+                self._prepare(job, self.path, job.before, job.after)
+                self._some(cause, job, self.path, BATCH)
+            if job.next == job.count:
+                cause.jobs.popleft()
+                if not cause.jobs:
+                    cause.jobs = None
+            if pyxsd_clock() >= until:
+                break
+        return 0
+
+    cdef int _offer(self, Connection cause, const Match *match, const Path *path,
+                    uint64_t hash) except -1:
+        """Sends a matching watch its event where its owner may see it."""
+        cdef Watch *watch = match.watch
+        cdef Connection to = <Connection>watch.owner
+        cdef Perms *own[2]
+        cdef Perms **perms = self.perms
+        cdef int i, count = self.perms_count
+        if to.closed or to.bad or to.deaf:
+            return 0
+        if match.own:
+            # The watch stands below what was removed: its own path decides.
+            perms = own
+            count = 0
+            if match.parent != NULL:
+                own[0] = match.parent.perms
+                count = 1
+                if match.node != NULL:
+                    own[1] = match.node.perms
+                    count = 2
+        if self.checked:
+            for i in range(count):
+                if perms_allow(perms[i], &to.who, PERM_READ):
+                    break
+            else:
+                self.refused += 1
+                if not self.log.active:
+                    return 0
+                if match.own and watch_path(watch, self.look_at):
+                    path = self.look_at
+                return self._refuse(to, path, perms, count)
+        if match.own:
+            return self._deliver(cause, watch, watch.text, watch.path_len,
+                                 path_hash(watch.text, watch.path_len), True)
+        if watch.special and self.kept is not None:
+            # Of a name: the event's path is what it is called.
+            return self._deliver(cause, watch, self.kept, len(self.kept),
+                                 path_hash(self.kept, len(self.kept)), False)
+        return self._deliver(
+            cause, watch, path.text + watch.strip, path.len - watch.strip,
+            hash if watch.strip == 0
+            else path_hash(path.text + watch.strip, path.len - watch.strip), False)
+
+    cdef int _refuse(self, Connection to, const Path *path, Perms **perms, int count) except -1:
+        """Logs a watcher that may not be told, in as many bytes as the log shows."""
+        cdef Buffer text
+        cdef size_t most = self.log.longest()
+        cdef int i
+        text.data = NULL
+        text.head = text.tail = text.cap = 0
+        try:
+            buffer_put(&text, b"EPERM perms=[", 13)
+            for i in range(count):
+                if i:
+                    buffer_put(&text, b", ", 2)
+                if text.tail < most:
+                    perms_text(perms[i], &text, c" ", False, most - text.tail)
+            buffer_put(&text, b"] path=", 7)
+            buffer_put(&text, path.text, path.len)
+            self.log.line(to.label, 0, b"w notfired", text.data, text.tail)
+        finally:
+            buffer_free(&text)
         return 0
 
     cdef int first_event(self, Connection c, Watch *watch) except -1:
@@ -420,7 +561,15 @@ cdef class Events:
 
     cdef int drop_debts(self, Connection c) except -1:
         cdef Pending pending
+        cdef Job job
+        cdef size_t i
         cdef dict debts = c.debts
+        if c.jobs is not None:
+            for job in c.jobs:
+                if job.held:
+                    for i in range(job.next, job.count):
+                        self.trie.let_go(job.match[i].watch)
+            c.jobs = None
         if not debts:
             return 0
         c.debts = {}
@@ -438,29 +587,3 @@ cdef class Events:
                 if not pending.waiting:
                     pending.to.pending.pop(pending.serial, None)
         return 0
-
-
-cdef struct Special:
-    Firing *firing
-    const char *event
-    size_t n
-    uint64_t hash
-    bint deep                # only watches of depth 1, else only those without
-
-
-cdef int _on_special(void *context, Watch *watch, const char *path, size_t n, bint own) except -1:
-    cdef Special *special = <Special *>context
-    cdef Firing *firing = special.firing
-    cdef Events events = <Events>firing.events
-    cdef Connection to = <Connection>watch.owner
-    cdef int i
-    if special.deep != (watch.depth == 1) or to.closed or to.bad:
-        return 0
-    if events.checked:
-        for i in range(firing.count):
-            if perms_allow(firing.perms[i], &to.who, PERM_READ):
-                break
-        else:
-            return events._refuse(to, firing.path, firing.perms, firing.count)
-    return events._deliver(<Connection>firing.cause, watch, special.event, special.n,
-                           special.hash, False)

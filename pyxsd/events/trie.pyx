@@ -1,36 +1,51 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The watch trie (floor 1).
+"""Watches by path.
 
-A node of the trie for every watched path and the paths above it.  The edges
-are in one hash table, so a step down costs the same however many watches there
-are, and the siblings are linked, so a subtree can be walked.
+The watched paths are in a radix tree (radix.pyx), where the watches of one path are a
+list, the newest first.  A change of /a/b concerns the watches on "/", /a and /a/b: they
+are found by following the path.  The removal of /a also concerns the watches on paths
+below /a, each of which is told of its own path: they are found by walking through the
+subtree there, which comes in the order in which the events must leave.
+
+Following a path takes at most one step for each of its components, and fewer where the
+watched paths have several names in a row; walking takes at most two steps for each
+watched path.  Neither depends on how many components the watched paths have.
+
+Whether a watcher may see the removal of its own path depends on the node that was there
+and on its parent.  match_below() looks these up while it walks: the node of a path is
+looked for below that of the path above it, so what many paths have in common is followed
+once, and never further than nodes exist.
+
+A watch is found by its owner, path and token in a hash table; owners also have a list of
+their own.
 """
 
 cimport cython
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy
-from pyxsd.store.path cimport PATH_PARTS_MAX, path_prefix
+from libc.string cimport memchr, memcmp, memcpy
+from pyxsd._siphash cimport hash_key, sip_word_bytes
+from pyxsd.events.radix cimport (
+    radix_begin, radix_drop, radix_end, radix_find, radix_live, radix_make, radix_next, radix_step,
+)
+from pyxsd.store.path cimport PATH_TEXT_MAX, path_parse, path_split
+from pyxsd.store.subtree cimport node_at, node_child
 
-import os
+cdef enum:
+    SLOTS_MIN = 64           # of the smallest hash table
 
-cdef long long _live_nodes = 0
 cdef long long _live_watches = 0
 
 
 def live_counts():
     """Objects alive in the process by kind, for leak tests."""
-    return {"watches": _live_watches, "trie nodes": _live_nodes}
+    return {"watches": _live_watches, "trie nodes": radix_live()}
 
 
-cdef inline uint32_t _hash(uint64_t seed, const void *at, const char *p, size_t n) noexcept nogil:
-    cdef uint64_t h = (seed ^ <uintptr_t>at) * <uint64_t>0x9E3779B97F4A7C15
-    cdef size_t i
-    for i in range(n):
-        h = (h ^ <unsigned char>p[i]) * <uint64_t>0x100000001B3
-    h ^= h >> 29
-    h *= <uint64_t>0xBF58476D1CE4E5B9
-    return <uint32_t>(h >> 32)
+cdef inline uint64_t _hash(const void *owner, const RadixNode *node, const char *token,
+                           size_t n) noexcept nogil:
+    return sip_word_bytes(&hash_key, <uintptr_t>owner ^ (<uint64_t><uintptr_t>node << 16),
+                          token, n)
 
 
 @cython.final
@@ -39,139 +54,50 @@ cdef class WatchTrie:
     """All watches of a server."""
 
     def __cinit__(self):
-        self.edge_slots = self.table_slots = 64
-        self.edges = <TrieNode **>calloc(self.edge_slots, sizeof(TrieNode *))
+        radix_begin(&self.paths)
+        self.table_slots = SLOTS_MIN
         self.table = <Watch **>calloc(self.table_slots, sizeof(Watch *))
-        self.root = <TrieNode *>calloc(1, sizeof(TrieNode))
-        self.specials = <TrieNode *>calloc(1, sizeof(TrieNode))
-        if self.edges == NULL or self.table == NULL or self.root == NULL or self.specials == NULL:
+        if self.table == NULL:
             raise MemoryError()
-        # Guests choose the names: they must not be able to choose collisions.
-        self.seed = int.from_bytes(os.urandom(8), "little")
 
     def __dealloc__(self):
         # The owners take their watches away; what is left goes without them.
+        global _live_watches
         cdef uint32_t i
         cdef Watch *watch
-        for i in range(self.table_slots):
-            while self.table != NULL and self.table[i] != NULL:
-                watch = self.table[i]
-                watch.owner_next = watch.owner_prev = NULL
-                self.remove(NULL, watch)
-        free(self.edges)
-        free(self.table)
-        free(self.root)
-        free(self.specials)
-
-    cdef TrieNode *_step(self, TrieNode *at, const char *name, size_t n) noexcept nogil:
-        cdef uint32_t h
-        cdef TrieNode *node
-        if at.kids == NULL:
-            return NULL
-        h = _hash(self.seed, at, name, n)
-        node = self.edges[h & (self.edge_slots - 1)]
-        while node != NULL:
-            if node.hash == h and node.parent == at and node.name_len == n \
-                    and memcmp(node.name, name, n) == 0:
-                return node
-            node = node.hash_next
-        return NULL
-
-    cdef TrieNode *_make(self, TrieNode *at, const char *name, size_t n) except NULL:
-        global _live_nodes
-        cdef TrieNode *node = self._step(at, name, n)
-        cdef uint32_t slot
-        if node != NULL:
-            return node
-        node = <TrieNode *>calloc(1, sizeof(TrieNode) + n)
-        if node == NULL:
-            raise MemoryError()
-        node.parent = at
-        node.name_len = <uint32_t>n
-        memcpy(node.name, name, n)
-        node.hash = _hash(self.seed, at, name, n)
-        node.next = at.kids
-        if node.next != NULL:
-            node.next.prev = node
-        at.kids = node
-        slot = node.hash & (self.edge_slots - 1)
-        node.hash_next = self.edges[slot]
-        self.edges[slot] = node
-        self.edge_count += 1
-        _live_nodes += 1
-        return node
-
-    cdef void _prune(self, TrieNode *node) noexcept:
-        """Frees a node, and those above, where nothing needs it any more."""
-        global _live_nodes
-        cdef TrieNode *parent
-        cdef TrieNode **link
-        while node.parent != NULL and node.watches == NULL and node.kids == NULL:
-            parent = node.parent
-            link = &self.edges[node.hash & (self.edge_slots - 1)]
-            while link[0] != node:
-                link = &link[0].hash_next
-            link[0] = node.hash_next
-            if node.prev != NULL:
-                node.prev.next = node.next
-            else:
-                parent.kids = node.next
-            if node.next != NULL:
-                node.next.prev = node.prev
-            free(node)
-            self.edge_count -= 1
-            _live_nodes -= 1
-            node = parent
-
-    cdef int _grow(self) except -1:
-        """Doubles a hash table that has become full."""
-        cdef uint32_t i, slots
-        cdef TrieNode **edges
-        cdef TrieNode *node
-        cdef Watch **table
-        cdef Watch *watch
-        if self.edge_count + PATH_PARTS_MAX // 64 > self.edge_slots:
-            slots = self.edge_slots * 2
-            edges = <TrieNode **>calloc(slots, sizeof(TrieNode *))
-            if edges == NULL:
-                raise MemoryError()
-            for i in range(self.edge_slots):
-                while self.edges[i] != NULL:
-                    node = self.edges[i]
-                    self.edges[i] = node.hash_next
-                    node.hash_next = edges[node.hash & (slots - 1)]
-                    edges[node.hash & (slots - 1)] = node
-            free(self.edges)
-            self.edges = edges
-            self.edge_slots = slots
-        if self.count >= self.table_slots:
-            slots = self.table_slots * 2
-            table = <Watch **>calloc(slots, sizeof(Watch *))
-            if table == NULL:
-                raise MemoryError()
+        if self.table != NULL:
             for i in range(self.table_slots):
                 while self.table[i] != NULL:
                     watch = self.table[i]
                     self.table[i] = watch.hash_next
-                    watch.hash_next = table[watch.hash & (slots - 1)]
-                    table[watch.hash & (slots - 1)] = watch
-            free(self.table)
-            self.table = table
-            self.table_slots = slots
-        return 0
+                    free(watch)
+                    _live_watches -= 1
+        free(self.table)
+        radix_end(&self.paths)
 
-    cdef TrieNode *_node(self, const Path *path) noexcept nogil:
-        cdef size_t i
-        cdef TrieNode *node = self.specials if path.special else self.root
-        for i in range(path.parts):
-            node = self._step(node, path.text + path.start[i], path.size[i])
-            if node == NULL:
-                return NULL
-        return node
+    # -- watches come and go --------------------------------------------------
 
-    cdef Watch *_lookup(self, const void *owner, const TrieNode *node,
+    cdef bint _resize(self, uint32_t slots) noexcept:
+        """Gives the hash table that many slots; False where memory runs out."""
+        cdef uint32_t i
+        cdef Watch *watch
+        cdef Watch **table = <Watch **>calloc(slots, sizeof(Watch *))
+        if table == NULL:
+            return False
+        for i in range(self.table_slots):
+            while self.table[i] != NULL:
+                watch = self.table[i]
+                self.table[i] = watch.hash_next
+                watch.hash_next = table[watch.hash & (slots - 1)]
+                table[watch.hash & (slots - 1)] = watch
+        free(self.table)
+        self.table = table
+        self.table_slots = slots
+        return True
+
+    cdef Watch *_lookup(self, const void *owner, const RadixNode *node,
                         const char *token, size_t n) noexcept nogil:
-        cdef uint32_t h = _hash(self.seed ^ <uintptr_t>owner, node, token, n)
+        cdef uint64_t h = _hash(owner, node, token, n)
         cdef Watch *watch = self.table[h & (self.table_slots - 1)]
         while watch != NULL:
             if watch.hash == h and watch.owner == owner and watch.node == node \
@@ -183,8 +109,8 @@ cdef class WatchTrie:
 
     cdef Watch *find(self, const void *owner, const Path *path,
                      const char *token, size_t n) noexcept nogil:
-        cdef TrieNode *node = self._node(path)
-        if node == NULL:
+        cdef RadixNode *node = radix_find(&self.paths, path)
+        if node == NULL or node.content == NULL:
             return NULL
         return self._lookup(owner, node, token, n)
 
@@ -193,19 +119,21 @@ cdef class WatchTrie:
                     const char *token, size_t token_len,
                     uint32_t depth, size_t base_len) except? NULL:
         global _live_watches
-        cdef TrieNode *node = self.specials if path.special else self.root
+        cdef RadixNode *node
         cdef Watch *watch
-        cdef size_t i
-        cdef uint32_t slot
+        cdef Watch **slot
         if self.find(owner, path, token, token_len) != NULL:
             return NULL
-        self._grow()
-        for i in range(path.parts):
-            node = self._make(node, path.text + path.start[i], path.size[i])
+        if self.count >= self.table_slots and not self._resize(self.table_slots * 2):
+            raise MemoryError()
         watch = <Watch *>calloc(1, sizeof(Watch) + given_len + token_len + 2)
         if watch == NULL:
-            self._prune(node)
             raise MemoryError()
+        try:
+            node = radix_make(&self.paths, path)
+        except MemoryError:
+            free(watch)
+            raise
         self.serial += 1
         watch.owner = owner
         watch.node = node
@@ -217,25 +145,25 @@ cdef class WatchTrie:
         watch.special = path.special
         memcpy(watch.text, given, given_len)
         memcpy(watch.text + given_len + 1, token, token_len)
-        watch.next = node.watches
+        watch.next = <Watch *>node.content
         if watch.next != NULL:
             watch.next.prev = watch
-        node.watches = watch
+        node.content = watch
         watch.owner_next = list[0]
         if watch.owner_next != NULL:
             watch.owner_next.owner_prev = watch
         list[0] = watch
-        watch.hash = _hash(self.seed ^ <uintptr_t>owner, node, token, token_len)
-        slot = watch.hash & (self.table_slots - 1)
-        watch.hash_next = self.table[slot]
-        self.table[slot] = watch
+        watch.hash = _hash(owner, node, token, token_len)
+        slot = &self.table[watch.hash & (self.table_slots - 1)]
+        watch.hash_next = slot[0]
+        slot[0] = watch
         self.count += 1
         _live_watches += 1
         return watch
 
     cdef void remove(self, Watch **list, Watch *watch) noexcept:
         global _live_watches
-        cdef TrieNode *node = watch.node
+        cdef RadixNode *node = watch.node
         cdef Watch **link = &self.table[watch.hash & (self.table_slots - 1)]
         while link[0] != watch:
             link = &link[0].hash_next
@@ -243,7 +171,7 @@ cdef class WatchTrie:
         if watch.prev != NULL:
             watch.prev.next = watch.next
         else:
-            node.watches = watch.next
+            node.content = watch.next
         if watch.next != NULL:
             watch.next.prev = watch.prev
         if watch.owner_prev != NULL:
@@ -252,101 +180,161 @@ cdef class WatchTrie:
             list[0] = watch.owner_next
         if watch.owner_next != NULL:
             watch.owner_next.owner_prev = watch.owner_prev
-        free(watch)
+        watch.owner = NULL
+        if watch.held == 0:
+            free(watch)
+            _live_watches -= 1
         self.count -= 1
-        _live_watches -= 1
-        self._prune(node)
+        if node.content == NULL:
+            radix_drop(&self.paths, node)
+        if self.table_slots > SLOTS_MIN and self.count * 8 < self.table_slots:
+            self._resize(self.table_slots // 2)
+
+    cdef void hold(self, Watch *watch) noexcept:
+        watch.held += 1
+
+    cdef void let_go(self, Watch *watch) noexcept:
+        global _live_watches
+        watch.held -= 1
+        if watch.held == 0 and watch.owner == NULL:
+            free(watch)
+            _live_watches -= 1
+
+    # -- matching -------------------------------------------------------------
 
     cdef bint touched(self, const Path *path) noexcept nogil:
-        cdef size_t i
-        cdef TrieNode *node = self.root
-        if node.watches != NULL:
-            return True
-        for i in range(path.parts):
-            node = self._step(node, path.text + path.start[i], path.size[i])
+        cdef RadixNode *node = self.paths.root
+        cdef size_t parts = 0
+        cdef bint inside = False
+        while node.content == NULL and parts < path.parts:
+            node = radix_step(&self.paths, node, path, &parts, &inside)
             if node == NULL:
                 return False
-            if node.watches != NULL:
+            if inside:
                 return True
-        return node.kids != NULL
+        return node.content != NULL or node.first != NULL
 
     cdef int match(self, const Path *path, bint below, fire_fn fire, void *context) except -1:
-        cdef size_t i = 0, left
-        cdef TrieNode *node = self.root
-        cdef TrieNode *top
+        cdef RadixNode *node = self.paths.root
+        cdef RadixNode *top
         cdef Watch *watch
+        cdef size_t parts = 0
+        cdef bint inside = False
         while True:
-            left = path.parts - i
-            watch = node.watches
+            self.steps += 1
+            watch = <Watch *>node.content
             while watch != NULL:
-                if left <= watch.depth:
+                if path.parts - parts <= watch.depth:
                     fire(context, watch, path.text + watch.strip, path.len - watch.strip, False)
                 watch = watch.next
-            if i == path.parts:
+            if parts == path.parts:
                 break
-            node = self._step(node, path.text + path.start[i], path.size[i])
-            if node == NULL:
+            node = radix_step(&self.paths, node, path, &parts, &inside)
+            if node == NULL or (inside and not below):
                 return 0
-            i += 1
-        if not below or node.kids == NULL:
+            if inside:
+                break
+        if not below:
             return 0
         top = node
-        node = top.kids
-        while node != top:
-            watch = node.watches
+        if not inside:
+            node = radix_next(top, node)
+        while node != NULL:
+            self.steps += 1
+            watch = <Watch *>node.content
             while watch != NULL:
                 fire(context, watch, watch.text, watch.path_len, True)
                 watch = watch.next
-            if node.kids != NULL:
-                node = node.kids
-                continue
-            while node != top and node.next == NULL:
-                node = node.parent
+            node = radix_next(top, node)
+        return 0
+
+    cdef int match_below(self, const Path *path, Node *root, fire_below_fn fire,
+                         void *context) except -1:
+        cdef RadixNode *node = self.paths.root
+        cdef RadixNode *top
+        cdef Watch *watch
+        cdef Node *parent
+        cdef size_t parts = 0, skip = 0
+        cdef bint inside = False
+        while parts < path.parts and not inside:
+            skip = parts
+            self.steps += 1
+            node = radix_step(&self.paths, node, path, &parts, &inside)
+            if node == NULL:
+                return 0
+        top = node
+        if inside:
+            # What the label has of the path, and the "/" behind it, is followed already.
+            skip = path.len - path.start[skip] + 1
+            parent = _descend(node_at(root, path, path.parts), node, skip)
+        else:
+            node.scratch = node_at(root, path, path.parts)
+            node = radix_next(top, node)
+        while node != NULL:
+            self.steps += 1
             if node != top:
-                node = node.next
+                parent = _descend(<Node *>node.parent.scratch, node, 0)
+            watch = <Watch *>node.content
+            while watch != NULL:
+                fire(context, watch, parent, <Node *>node.scratch)
+                watch = watch.next
+            node = radix_next(top, node)
         return 0
 
     cdef int match_special(self, const char *name, size_t n,
                            fire_fn fire, void *context) except -1:
-        cdef TrieNode *node = self._step(self.specials, name, n)
+        cdef Path path
+        cdef RadixNode *node
         cdef Watch *watch
-        if node == NULL:
+        if not path_parse(&path, name, n, NULL, 0, -1):
             return 0
-        watch = node.watches
+        node = radix_find(&self.paths, &path)
+        watch = <Watch *>node.content if node != NULL else NULL
         while watch != NULL:
             fire(context, watch, watch.text, watch.path_len, True)
             watch = watch.next
         return 0
 
 
+cdef Node *_descend(Node *start, RadixNode *node, size_t skip) noexcept nogil:
+    """Follows a label, but for its first `skip` bytes, down from a node of the store;
+    the parent of what it leads to, and that itself in node.scratch; either may be NULL."""
+    cdef const char *name = node.label + skip
+    cdef const char *end = node.label + node.label_len
+    cdef const char *slash
+    cdef Node *parent = NULL
+    cdef Node *at = start
+    while at != NULL:
+        parent = at
+        slash = <const char *>memchr(name, c"/", end - name)
+        if slash == NULL:
+            at = node_child(parent, name, end - name)
+            break
+        at = node_child(parent, name, slash - name)
+        name = slash + 1
+        if at == NULL:
+            parent = NULL
+    node.scratch = at
+    return parent
+
+
 cdef bint watch_path(const Watch *watch, Path *out) noexcept:
-    """The absolute path that a watch on a path (not "@...") stands on."""
-    cdef const TrieNode *node = watch.node
-    cdef size_t parts = 0, i, at = 1
+    cdef const RadixNode *node = watch.node
+    cdef size_t length = 0, end
     while node.parent != NULL:
-        parts += 1
+        length += node.label_len + 1
         node = node.parent
-    if parts > PATH_PARTS_MAX:
+    if length == 0:
+        out.text[0] = c"/"
+        return path_split(out, out.text, 1)
+    if length > PATH_TEXT_MAX:
         return False
     node = watch.node
-    out.parts = parts
-    out.special = False
-    out.relative = False
-    i = parts
-    while i:
-        i -= 1
-        out.size[i] = <uint16_t>node.name_len
+    end = length
+    while node.parent != NULL:
+        end -= node.label_len
+        memcpy(out.text + end, node.label, node.label_len)
+        end -= 1
+        out.text[end] = c"/"
         node = node.parent
-    for i in range(parts):
-        out.start[i] = <uint16_t>at
-        at += out.size[i] + 1
-    node = watch.node
-    i = parts
-    while i:
-        i -= 1
-        memcpy(out.text + out.start[i], node.name, node.name_len)
-        out.text[out.start[i] - 1] = c"/"
-        node = node.parent
-    out.text[0] = c"/"
-    out.len = path_prefix(out, parts)
-    return True
+    return path_split(out, out.text, length)

@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Counts by domid, such as the entries of each owner (floor 0).
+"""Counts by owner, such as how many nodes each domain owns.
 
-A hash table with linear probing; a count of 0 takes no slot.
+A hash table with linear probing: an owner stands in the first free slot behind the
+one that its hash names.  The hash has a secret key (see _siphash), so owners cannot
+be chosen to stand behind each other.  At most half of the slots are in use, so every
+search ends at a free slot soon; where less than an eighth is in use, the table is
+halved.  A count that comes back to 0 gives its slot back.
 """
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
+from pyxsd._siphash cimport hash_key, sip_word
+
+cdef enum:
+    SLOTS_MIN = 16           # of the smallest table
 
 cdef int64_t _live = 0                   # tables alive, for leak tests
 
@@ -14,14 +22,21 @@ cdef int64_t counts_live() noexcept:
     return _live
 
 
-cdef Counts *counts_new(uint32_t size) except NULL:
+cdef Counts *_new(uint32_t size) noexcept nogil:
+    """An empty table; NULL where memory runs out."""
     global _live
     cdef Counts *counts = <Counts *>calloc(1, sizeof(Counts) + (size - 1) * sizeof(CountSlot))
+    if counts != NULL:
+        counts.refs = 1
+        counts.size = size
+        _live += 1
+    return counts
+
+
+cdef Counts *counts_new() except NULL:
+    cdef Counts *counts = _new(SLOTS_MIN)
     if counts == NULL:
         raise MemoryError()
-    counts.refs = 1
-    counts.size = size
-    _live += 1
     return counts
 
 
@@ -33,13 +48,16 @@ cdef void counts_unref(Counts *counts) noexcept nogil:
         free(counts)
 
 
+cdef inline uint32_t _home(const Counts *counts, int64_t owner) noexcept nogil:
+    """The slot where the search for an owner begins."""
+    return <uint32_t>sip_word(&hash_key, <unsigned long long>owner) & (counts.size - 1)
+
+
 cdef inline uint32_t _slot(const Counts *counts, int64_t owner) noexcept nogil:
     """The slot of an owner, or the free one where it would go."""
-    cdef uint32_t mask = counts.size - 1
-    cdef uint32_t i = <uint32_t>((<unsigned long long>owner
-                                  * <unsigned long long>0x9E3779B97F4A7C15) >> 33) & mask
+    cdef uint32_t i = _home(counts, owner)
     while counts.slot[i].count != 0 and counts.slot[i].owner != owner:
-        i = (i + 1) & mask
+        i = (i + 1) & (counts.size - 1)
     return i
 
 
@@ -47,9 +65,21 @@ cdef int64_t counts_get(const Counts *counts, int64_t owner) noexcept nogil:
     return counts.slot[_slot(counts, owner)].count
 
 
-cdef Counts *_copy(const Counts *counts, uint32_t size) except NULL:
-    cdef Counts *copy = counts_new(size)
+cdef uint32_t counts_longest_search(const Counts *counts) noexcept nogil:
+    cdef uint32_t i, distance, longest = 0
+    for i in range(counts.size):
+        if counts.slot[i].count:
+            distance = (i - _home(counts, counts.slot[i].owner)) & (counts.size - 1)
+            longest = max(longest, distance + 1)
+    return longest
+
+
+cdef Counts *_copy(const Counts *counts, uint32_t size) noexcept nogil:
+    """The same counts in a table of its own with that many slots; NULL without memory."""
+    cdef Counts *copy = _new(size)
     cdef uint32_t i
+    if copy == NULL:
+        return NULL
     if size == counts.size:
         memcpy(copy.slot, counts.slot, size * sizeof(CountSlot))
     else:
@@ -66,18 +96,19 @@ cdef int counts_add(Counts **ref, int64_t owner, int64_t n) except -1:
     cdef uint32_t size = counts.size
     if n == 0:
         return 0
-    if counts.used * 2 >= size:
+    if (counts.used + 1) * 2 > size and counts_get(counts, owner) == 0:
         size *= 2
+    elif size > SLOTS_MIN and counts.used * 8 < size:
+        size //= 2
     if counts.refs > 1 or size != counts.size:
         copy = _copy(counts, size)
-        counts_unref(counts)
-        ref[0] = counts = copy
+        if copy != NULL:
+            counts_unref(counts)
+            ref[0] = counts = copy
+        elif counts.refs > 1 or size > counts.size:
+            raise MemoryError()
     _change(counts, owner, n)
     return 0
-
-
-cdef void counts_take(Counts *counts, int64_t owner, int64_t n) noexcept nogil:
-    _change(counts, owner, -n)
 
 
 cdef void _change(Counts *counts, int64_t owner, int64_t n) noexcept nogil:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Requests on nodes (floor 1); each returns a status."""
+"""Requests on nodes; each returns a status, ST_*."""
 
 from libc.string cimport memcpy
+from pyxsd.store.path cimport PATH_PARTS_MAX
 from pyxsd.store.perms cimport (
     PERM_READ, PERM_WRITE, Perms, perms_allow, perms_is_owner, perms_owner, perms_parse,
     perms_text, perms_unref,
 )
-from pyxsd.store.tree cimport Node, Page, Place
+from pyxsd.store.pages cimport Node, Page
+from pyxsd.store.tree cimport Place
 from pyxsd._wire cimport (
-    ST_E2BIG, ST_EACCES, ST_EINVAL, ST_ENOENT, ST_EQUOTA, ST_OK, buffer_len,
+    PAYLOAD_MAX, ST_E2BIG, ST_EACCES, ST_EINVAL, ST_ENOENT, ST_EQUOTA, ST_OK, buffer_len,
     buffer_put, buffer_reserve,
 )
 
@@ -56,8 +58,8 @@ cdef int node_directory(Tree tree, const Path *path, const Actor *who, Buffer *o
     """Stops soon after limit bytes: a longer answer is of no use."""
     cdef Node *node = NULL
     cdef int status = _readable(tree, path, who, &node)
-    if status == ST_OK and node.kids != NULL:
-        _names(node.kids, out, limit)
+    if status == ST_OK and node.children != NULL:
+        _names(node.children, out, limit)
     return status
 
 
@@ -65,48 +67,61 @@ cdef int node_get_perms(Tree tree, const Path *path, const Actor *who, Buffer *o
     cdef Node *node = NULL
     cdef int status = _readable(tree, path, who, &node)
     if status == ST_OK:
-        perms_text(node.perms, out, 0, True)
+        perms_text(node.perms, out, 0, True, PAYLOAD_MAX)
     return status
 
 
-cdef inline bint _over_quota(Tree tree, const Node *ancestor, const Actor *who,
-                             const NodeLimits *limits) except -1:
-    """May no more be created below?  The owner of the deepest existing
-    ancestor pays; nobody pays for domain 0, nor where it owns."""
+cdef inline Py_ssize_t _room(Tree tree, const Node *ancestor, const Actor *who,
+                             const NodeLimits *limits) except? -1:
+    """How many nodes may still be created below a node, at most PATH_PARTS_MAX.
+
+    The owner of the deepest existing ancestor pays for all of them, as each takes its
+    parent's permissions.  Nobody pays for domain 0, nor where it owns.
+    """
     cdef long long owner = perms_owner(ancestor.perms)
     cdef Py_ssize_t most = limits.entries
     if not limits.active or who.privileged or owner <= 0:
-        return False
+        return PATH_PARTS_MAX
     if limits.by_owner != NULL:
         most = (<dict>limits.by_owner).get(owner, most)
-    return tree.count_of(owner) >= most
+    return max(0, min(most - tree.count_of(owner), PATH_PARTS_MAX))
 
 
-cdef int _create(Tree tree, Path *path, Place *at, const Actor *who,
-                 const NodeLimits *limits, Effect *effect) except -1:
-    """The missing parents of a path; at is where they begin, then the last of them.
+cdef inline int _may_create(Tree tree, const Place *at, const Actor *who,
+                            const NodeLimits *limits) except -1:
+    """May a child of the place be created?  The quota is looked at before permission."""
+    if _room(tree, at.node, who, limits) == 0:
+        return ST_EQUOTA
+    return ST_OK if perms_allow(at.node.perms, who, PERM_WRITE) else ST_EACCES
 
-    They stay where a later check fails: a fault of oxenstored's that clients
-    can see, and so kept.
+
+cdef inline void _wrote(Effect *effect, size_t parts) noexcept:
+    """Something was written below so many components; the first time counts."""
+    if not effect.wrote:
+        effect.wrote = True
+        effect.parts = parts
+
+
+cdef int _create_parents(Tree tree, const Path *path, Place *at, const Actor *who,
+                         const NodeLimits *limits, Effect *effect) except -1:
+    """Creates the missing parents of a path; `at` is then the last of them.
+
+    They stay where a later check fails: a fault of oxenstored's that clients can see,
+    and so kept.  Where the quota is reached on the way, those before it stay too.  They
+    all have the permissions of the first existing one, so one check is enough.
     """
-    cdef size_t parts = path.parts, length = path.len
-    cdef int status = ST_OK
-    while at.parts + 1 < parts:
-        if _over_quota(tree, at.node, who, limits):
-            status = ST_EQUOTA
-            break
-        if not perms_allow(at.node.perms, who, PERM_WRITE):
-            status = ST_EACCES
-            break
-        if not effect.wrote:
-            effect.wrote = True
-            effect.parts = at.parts
-        path.parts = at.parts + 1
-        tree.add(path, at, NULL, 0)
-        tree.look(path, at)
-    path.parts = parts
-    path.len = length
-    return status
+    cdef size_t missing, n
+    cdef int status
+    if at.parts + 1 >= path.parts:
+        return ST_OK
+    status = _may_create(tree, at, who, limits)
+    if status != ST_OK:
+        return status
+    missing = path.parts - 1 - at.parts
+    n = min(missing, <size_t>_room(tree, at.node, who, limits))
+    _wrote(effect, at.parts)
+    tree.add_chain(path, at, at.parts + n)
+    return ST_OK if n == missing else ST_EQUOTA
 
 
 cdef int node_write(Tree tree, const Path *path, const Actor *who, const NodeLimits *limits,
@@ -114,23 +129,22 @@ cdef int node_write(Tree tree, const Path *path, const Actor *who, const NodeLim
     cdef Place at
     cdef int status
     tree.look(path, &at)
-    if at.parts + 1 < path.parts:
-        status = _create(tree, <Path *>path, &at, who, limits, effect)
-        if status != ST_OK:
-            return status
+    status = _create_parents(tree, path, &at, who, limits, effect)
+    if status != ST_OK:
+        return status
     if limits.active and value.n > <size_t>limits.value:
         return ST_E2BIG
-    if at.parts < path.parts and _over_quota(tree, at.node, who, limits):
-        return ST_EQUOTA
-    if not perms_allow(at.node.perms, who, PERM_WRITE):
-        return ST_EACCES
-    if at.parts == path.parts:
-        tree.set_value(path, &at, value.p, value.n)
-    else:
+    if at.parts < path.parts:
+        status = _may_create(tree, &at, who, limits)
+    elif not perms_allow(at.node.perms, who, PERM_WRITE):
+        status = ST_EACCES
+    if status != ST_OK:
+        return status
+    if at.parts < path.parts:
         tree.add(path, &at, value.p, value.n)
-    if not effect.wrote:
-        effect.wrote = True
-        effect.parts = at.parts
+    else:
+        tree.set_value(path, &at, value.p, value.n)
+    _wrote(effect, at.parts)
     effect.fires = True
     return ST_OK
 
@@ -147,17 +161,13 @@ cdef int node_mkdir(Tree tree, const Path *path, const Actor *who, const NodeLim
     tree.look(path, &at)
     if at.parts == path.parts:
         return ST_OK if perms_allow(at.node.perms, who, PERM_WRITE) else ST_EACCES
-    status = _create(tree, <Path *>path, &at, who, limits, effect)
+    status = _create_parents(tree, path, &at, who, limits, effect)
+    if status == ST_OK:
+        status = _may_create(tree, &at, who, limits)
     if status != ST_OK:
         return status
-    if _over_quota(tree, at.node, who, limits):
-        return ST_EQUOTA
-    if not perms_allow(at.node.perms, who, PERM_WRITE):
-        return ST_EACCES
     tree.add(path, &at, NULL, 0)
-    if not effect.wrote:
-        effect.wrote = True
-        effect.parts = at.parts
+    _wrote(effect, at.parts)
     effect.fires = True
     return ST_OK
 

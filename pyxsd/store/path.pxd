@@ -29,6 +29,10 @@ cdef bint path_parse(Path *out, const char *p, size_t n,
 # Splits an absolute text that is known to be well formed.
 cdef bint path_split(Path *out, const char *p, size_t n) noexcept nogil
 
+# Builds a path of components (bytes), which are taken as they are.  ValueError where
+# the path would be too long.
+cdef int path_join(Path *out, list names) except -1
+
 # Drops the last component.
 cdef void path_up(Path *path) noexcept nogil
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Path syntax (floor 0)."""
+"""The syntax of paths."""
 
 from libc.string cimport memcmp, memcpy
 
@@ -111,3 +111,24 @@ cdef void path_copy(Path *to, const Path *src) noexcept nogil:
     memcpy(to.text, src.text, src.len)
     memcpy(to.start, src.start, src.parts * sizeof(uint16_t))
     memcpy(to.size, src.size, src.parts * sizeof(uint16_t))
+
+
+cdef int path_join(Path *out, list names) except -1:
+    cdef bytes name
+    out.len = 1
+    out.text[0] = c"/"
+    out.parts = 0
+    out.special = False
+    out.relative = False
+    for name in names:
+        if out.parts:
+            out.text[out.len] = c"/"
+            out.len += 1
+        if out.len + len(name) >= PATH_TEXT_MAX or out.parts >= PATH_PARTS_MAX:
+            raise ValueError("path too long")
+        memcpy(out.text + out.len, <const char *>name, len(name))
+        out.start[out.parts] = <uint16_t>out.len
+        out.size[out.parts] = <uint16_t>len(name)
+        out.parts += 1
+        out.len += len(name)
+    return 0

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Permission lists of nodes (floor 0)."""
+"""Permission lists of nodes: parsing, text form, who may do what."""
 
 from libc.stdio cimport snprintf
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr
-from pyxsd.store.counts cimport counts_add, counts_get, counts_new, counts_take, counts_unref
-from pyxsd._wire cimport buffer_put, strict_int
+from pyxsd._wire cimport buffer_len, buffer_put, strict_int
 
 cdef const char *_letters = b"nrwb"      # by access
 
@@ -17,27 +16,36 @@ cdef int64_t perms_live() noexcept:
 
 
 cdef Mentions *mentions_new() except NULL:
-    cdef Mentions *mentions = <Mentions *>malloc(sizeof(Mentions))
+    # calloc() takes so much memory from the system as zero pages: only those are
+    # there that somebody wrote to.
+    cdef Mentions *mentions = <Mentions *>calloc(1, sizeof(Mentions))
     if mentions == NULL:
         raise MemoryError()
     mentions.refs = 1
-    try:
-        mentions.counts = counts_new(16)
-    except MemoryError:
-        free(mentions)
-        raise
     return mentions
 
 
 cdef void mentions_unref(Mentions *mentions) noexcept nogil:
     mentions.refs -= 1
     if mentions.refs == 0:
-        counts_unref(mentions.counts)
         free(mentions)
 
 
 cdef int64_t mentions_of(const Mentions *mentions, int64_t domid) noexcept nogil:
-    return counts_get(mentions.counts, domid)
+    return mentions.entries[domid] if 0 <= domid < DOMIDS else mentions.others
+
+
+cdef void _count_entries(const Perms *perms, int n) noexcept nogil:
+    """Adds n (1 or -1) for every entry of a list."""
+    cdef Mentions *mentions = perms.mentions
+    cdef uint32_t i
+    cdef int64_t domid
+    for i in range(perms.count):
+        domid = perms.entry[i].domid
+        if 0 <= domid < DOMIDS:
+            mentions.entries[domid] += n
+        else:
+            mentions.others += n
 
 
 cdef Perms *_new(size_t count) except NULL:
@@ -53,31 +61,20 @@ cdef Perms *_new(size_t count) except NULL:
     return perms
 
 
-cdef Perms *_counted(Perms *perms, Mentions *mentions) except NULL:
+cdef Perms *_counted(Perms *perms, Mentions *mentions) noexcept:
     """The list, from now on counted."""
-    cdef uint32_t i = 0, k
-    try:
-        while i < perms.count:
-            counts_add(&mentions.counts, perms.entry[i].domid, 1)
-            i += 1
-    except MemoryError:
-        for k in range(i):
-            counts_take(mentions.counts, perms.entry[k].domid, 1)
-        perms_unref(perms)
-        raise
     perms.mentions = mentions_ref(mentions)
+    _count_entries(perms, 1)
     return perms
 
 
 cdef void perms_unref(Perms *perms) noexcept nogil:
     global _live
-    cdef uint32_t i
     perms.refs -= 1
     if perms.refs:
         return
     if perms.mentions != NULL:
-        for i in range(perms.count):
-            counts_take(perms.mentions.counts, perms.entry[i].domid, 1)
+        _count_entries(perms, -1)
         mentions_unref(perms.mentions)
     _live -= 1
     free(perms)
@@ -116,29 +113,37 @@ cdef Perms *perms_simple(int64_t owner, int access, Mentions *mentions) except N
     return _counted(perms, mentions)
 
 
-cdef bint perms_mention(const Perms *perms, int64_t domid) noexcept nogil:
+cdef bint domids_add(DomidSet *set, int64_t domid) noexcept nogil:
+    if 0 <= domid < DOMIDS:
+        set.bits[domid >> 6] |= <uint64_t>1 << (domid & 63)
+        return True
+    if set.others == OTHERS_MAX:
+        return False
+    set.other[set.others] = domid
+    set.others += 1
+    return True
+
+
+cdef bint perms_mention(const Perms *perms, const DomidSet *domids) noexcept nogil:
     cdef uint32_t i
     for i in range(perms.count):
-        if perms.entry[i].domid == domid:
+        if domids_have(domids, perms.entry[i].domid):
             return True
     return False
 
 
-cdef Perms *perms_without(Perms *perms, int64_t domid) except NULL:
+cdef Perms *perms_without(Perms *perms, const DomidSet *domids) except NULL:
     cdef uint32_t i, kept = 1
     cdef Perms *copy
     for i in range(1, perms.count):
-        if perms.entry[i].domid != domid:
-            kept += 1
-    if kept == perms.count and perms.entry[0].domid != domid:
-        return perms_ref(perms)
+        kept += not domids_have(domids, perms.entry[i].domid)
     copy = _new(kept)
     copy.entry[0] = perms.entry[0]
-    if copy.entry[0].domid == domid:
+    if domids_have(domids, copy.entry[0].domid):
         copy.entry[0].domid = -1
     kept = 1
     for i in range(1, perms.count):
-        if perms.entry[i].domid != domid:
+        if not domids_have(domids, perms.entry[i].domid):
             copy.entry[kept] = perms.entry[i]
             kept += 1
     return _counted(copy, perms.mentions)
@@ -156,12 +161,16 @@ cdef bint perms_equal(const Perms *a, const Perms *b) noexcept nogil:
     return True
 
 
-cdef int perms_text(const Perms *perms, Buffer *out, char sep, bint ended) except -1:
+cdef int perms_text(const Perms *perms, Buffer *out, char sep, bint ended,
+                    size_t most) except -1:
     cdef char text[32]
     cdef uint32_t i
     cdef int n
     cdef int64_t domid
+    cdef size_t begin = buffer_len(out)
     for i in range(perms.count):
+        if buffer_len(out) - begin > most:
+            break
         domid = perms.entry[i].domid
         text[0] = _letters[perms.entry[i].access]
         if domid < 0:
@@ -176,10 +185,15 @@ cdef int perms_text(const Perms *perms, Buffer *out, char sep, bint ended) excep
 
 
 cdef inline bint _grants(const Perms *perms, int64_t domid, int want) noexcept nogil:
-    """The first entry of the domain behind the owner's counts, else the default."""
+    """Behind the owner's entry, the first one of this domain or of everybody counts
+    (n0 r32757 w5: domain 5 may read and not write).  Without any it is the access of
+    the owner's entry.  An owner of DOMID_ANY is nobody, as no domain has that number.
+    """
     cdef uint32_t i
+    cdef int64_t entry
     for i in range(1, perms.count):
-        if perms.entry[i].domid == domid:
+        entry = perms.entry[i].domid
+        if entry == domid or entry == DOMID_ANY:
             return perms.entry[i].access & want != 0
     return perms.entry[0].access & want != 0
 

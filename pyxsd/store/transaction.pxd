@@ -6,7 +6,8 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from pyxsd.store.path cimport Path
-from pyxsd.store.tree cimport Node, Tree
+from pyxsd.store.pages cimport Node
+from pyxsd.store.tree cimport Tree
 
 cdef enum:
     COMMIT_DONE = 0          # committed: nothing had changed since the start
@@ -27,8 +28,8 @@ cdef class Transaction:
     cdef readonly list changes       # (kind of event, path) in order: what to fire
     cdef public uint32_t count       # requests, the recorded ones and the rest
     cdef public bint quota_reached
-    cdef bytes read_low              # deepest common ancestor of all reads; None
-    cdef bytes write_low             # and of all writes
+    cdef bytes read_ancestor         # deepest common ancestor of all reads; None
+    cdef bytes written_ancestor      # and of all writes
 
     cdef int note_read(self, const Path *path) except -1
     # parts: how much of the path was written to

@@ -85,11 +85,11 @@ cdef class Transaction:
         _live -= 1
 
     cdef int note_read(self, const Path *path) except -1:
-        self.read_low = _common(self.read_low, path, path.parts)
+        self.read_ancestor = _common(self.read_ancestor, path, path.parts)
         return 0
 
     cdef int note_write(self, const Path *path, size_t parts) except -1:
-        self.write_low = _common(self.write_low, path, parts)
+        self.written_ancestor = _common(self.written_ancestor, path, parts)
         return 0
 
     cdef int commit(self, Tree current, uint64_t epoch, bint merge) except -1:
@@ -108,12 +108,12 @@ cdef class Transaction:
         if path == NULL:
             raise MemoryError()
         try:
-            clean = _untouched(self.base.root, current.root, self.read_low, path) \
-                and _untouched(self.base.root, current.root, self.write_low, path)
+            clean = _untouched(self.base.root, current.root, self.read_ancestor, path) \
+                and _untouched(self.base.root, current.root, self.written_ancestor, path)
             if not clean:
                 return COMMIT_CONFLICT
-            if self.write_low is not None:
-                path_restore(path, self.write_low)
+            if self.written_ancestor is not None:
+                path_restore(path, self.written_ancestor)
                 current.graft(path, node_at(self.tree.root, path, path.parts))
                 current.count_difference(self.base, self.tree)
         finally:

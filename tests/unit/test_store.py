@@ -6,10 +6,11 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from pyxsd.store.forget import Forgetting
 from pyxsd.store.tree import Tree, live_counts
 from tests.unit.kit import begin, end, error, ok, recount, write
 from tests.world import ERROR, TYPES, World, packet
@@ -222,6 +223,74 @@ def test_a_subtree_of_a_deep_chain_owned_by_somebody_goes(make_world: Make) -> N
     recount(world)
 
 
+def deep(components: int, name: bytes = b"a") -> bytes:
+    return (b"/" + name) * components
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["plain", "transaction"])
+@pytest.mark.parametrize("type_", ["WRITE", "MKDIR"])
+def test_missing_parents_are_made_in_one_walk(make_world: Make, type_: str, inside: bool) -> None:
+    """The nodes visited are a few for each component, not all those above it each time."""
+    world: World = make_world(quota_path_max=4000)
+    ok(world, "s0", "WRITE", b"/x/y/z\0v")
+    tx_id = begin(world, "s0") if inside else 0
+    tree = world.connection("s0")[0].transactions[tx_id].tree if inside else world.server.tree
+    for base, parts in ((b"", 1000), (b"/x/y/z", 900), (b"/a/a/a/n", 500)):
+        before = tree.steps
+        ok(world, "s0", type_, base + deep(parts) + b"\0", tx_id)
+        assert tree.steps - before <= 2 * (parts + 4)
+    before = tree.steps
+    ok(world, "s0", "RM", b"/a\0", tx_id)
+    ok(world, "s0", "RM", b"/x/y/z\0", tx_id)
+    assert tree.steps - before <= 20
+    recount(world)
+
+
+class Chain(NamedTuple):
+    """What domain 1 asks of an empty home of its own, and what is there afterwards."""
+    entries: int                # its entry quota; 1 is its home's
+    type: str
+    parts: int                  # components of the path
+    status: str
+    made: int                   # nodes that exist on the path
+
+
+CHAINS = [
+    Chain(11, "WRITE", 10, "", 10), Chain(10, "WRITE", 10, "EQUOTA", 9),
+    Chain(11, "MKDIR", 10, "", 10), Chain(10, "MKDIR", 10, "EQUOTA", 9),
+    Chain(5, "WRITE", 10, "EQUOTA", 4), Chain(5, "MKDIR", 10, "EQUOTA", 4),
+    Chain(1, "WRITE", 10, "EQUOTA", 0), Chain(1, "MKDIR", 1, "EQUOTA", 0),
+    Chain(2, "WRITE", 1, "", 1), Chain(2, "WRITE", 2, "EQUOTA", 1),
+    Chain(0, "WRITE", 2, "EQUOTA", 0),
+]
+
+
+@pytest.mark.parametrize("case", CHAINS, ids=repr)
+def test_quota_in_a_chain_of_parents(make_world: Make, case: Chain) -> None:
+    world: World = make_world(quota_maxentity=case.entries)
+    path = deep(case.parts)[1:]
+    if case.status:
+        assert error(world, "d1", case.type, path + b"\0") == case.status
+    else:
+        ok(world, "d1", case.type, path + b"\0")
+    there = [names for names, _, _ in world.server.tree.walk() if b"a" in names]
+    assert len(there) == case.made and world.server.tree.entries(1) == 1 + case.made
+    recount(world)
+
+
+def test_a_chain_of_parents_is_shared_with_nobody(world: World) -> None:
+    """What a transaction creates on the way is not seen outside, and the other way round."""
+    ok(world, "s0", "WRITE", b"/p\0v")
+    tx_id = begin(world, "s0")
+    ok(world, "s0", "WRITE", b"/p/a/b/c\0in", tx_id)
+    assert error(world, "s1", "READ", b"/p/a\0") == "ENOENT"
+    ok(world, "s1", "WRITE", b"/p/a/b/c\0out")
+    ok(world, "s1", "WRITE", b"/p/a/b/c\0again")
+    assert ok(world, "s0", "READ", b"/p/a/b/c\0", tx_id) == b"in"
+    recount(world)
+    assert end(world, "s0", tx_id, b"F") == "OK"
+
+
 # -- sharing ------------------------------------------------------------------
 
 def test_snapshots_cost_nothing_and_hold_only_what_differs(world: World) -> None:
@@ -246,6 +315,97 @@ def test_without_snapshots_nothing_is_copied(world: World) -> None:
     for n in range(100):
         ok(world, "s0", "WRITE", b"/x/y\0%d" % n)
         assert live_counts() == before
+
+
+WIDE_CHANGES = [
+    ("WRITE", b"\0new"), ("RM", b"\0"), ("SET_PERMS", b"\0r0\0"), ("WRITE", b"/below\0new"),
+    ("MKDIR", b"/below\0"),
+]
+
+
+@pytest.mark.parametrize("width", [2, 33, 100, 1100])
+@pytest.mark.parametrize("type_, payload", WIDE_CHANGES)
+def test_changes_of_a_wide_directory_stay_in_a_transaction(
+        world: World, type_: str, payload: bytes, width: int) -> None:
+    """Writing the directory itself copies it and shares its pages: those at the top, with more
+    than 32 children, have two holders then, and what is below them has one."""
+    world.server.tree.load([b"w"], b"n0\0", b"v")
+    for n in range(width):
+        world.server.tree.load([b"w", b"%04d" % n], b"n0\0", b"v")
+    before = shape(world.server.tree)
+    tx_id = begin(world, "s0")
+    ok(world, "s0", "WRITE", b"/w\0changed", tx_id)
+    for n in (0, width // 2, width - 1):
+        ok(world, "s0", type_, b"/w/%04d" % n + payload, tx_id)
+        assert shape(world.server.tree) == before
+    inside = shape(world.connection("s0")[0].transactions[tx_id].tree)
+    for n in (0, width // 2, width - 1):
+        ok(world, "s1", "WRITE", b"/w/%04d\0outside" % n)
+    assert shape(world.connection("s0")[0].transactions[tx_id].tree) == inside != before
+    recount(world)
+    assert end(world, "s0", tx_id, b"F") == "OK"
+
+
+#: Names left in each page of a directory that was filled in ascending order, 32 in each page,
+#: and the page that names are then taken from until it is joined with a neighbour.
+JOINS = [([10, 10], 1), ([10, 10], 0), ([10, 10, 10], 1), ([32, 10, 10], 2), ([10, 10, 32], 0),
+         ([16, 8], 1), ([8, 16], 0)]
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["alone", "with a snapshot"])
+@pytest.mark.parametrize("left, page", JOINS, ids=repr)
+def test_sparse_pages_are_joined(world: World, left: list[int], page: int, held: bool) -> None:
+    """Also where a snapshot shares the neighbour, which it must not see."""
+    names = [[b"%d-%02d" % (p, n) for n in range(32)] for p in range(len(left))]
+    for each in names:
+        for name in each:
+            ok(world, "s0", "MKDIR", b"/w/" + name + b"\0")
+    for each, count in zip(names, left):
+        while len(each) > count:
+            ok(world, "s0", "RM", b"/w/" + each.pop(1) + b"\0")
+    pages = live_counts()["pages"]
+    snapshot = world.server.tree.copy() if held else None
+    before = shape(world.server.tree)
+    while len(names[page]) > 2:
+        ok(world, "s0", "RM", b"/w/" + names[page].pop() + b"\0")
+        assert ok(world, "s0", "DIRECTORY", b"/w\0").split(b"\0")[:-1] == sum(names, [])
+    if snapshot is not None:
+        assert shape(snapshot) == before
+        del snapshot
+    assert live_counts()["pages"] < pages
+    recount(world)
+
+
+#: What a transaction reads, what it writes, what changes meanwhile, and whether it still goes in.
+MERGES = [
+    ([b"/ab", b"/a"], [b"/c/x"], b"/ab", "EAGAIN"),
+    ([b"/a", b"/ab"], [b"/c/x"], b"/ab", "EAGAIN"),
+    ([b"/a/b", b"/a/bc"], [b"/c/x"], b"/a/bc", "EAGAIN"),
+    ([b"/a/bc", b"/a/b"], [b"/c/x"], b"/a/b", "EAGAIN"),
+    ([b"/ab/x", b"/ab/y"], [b"/c/x"], b"/a", "OK"),
+    ([b"/c"], [b"/a/n", b"/ab/n"], b"/d", "OK"),
+    ([b"/c"], [b"/ab/n", b"/a/n"], b"/d", "OK"),
+]
+
+
+@pytest.mark.parametrize("reads, writes, meanwhile, status", MERGES, ids=repr)
+def test_a_merge_knows_names_from_beginnings_of_names(
+        world: World, reads: list[bytes], writes: list[bytes], meanwhile: bytes,
+        status: str) -> None:
+    """/a is no parent of /ab."""
+    for path in (b"/a/b", b"/a/bc", b"/ab/x", b"/ab/y", b"/c/x", b"/d", b"/a/n", b"/ab/n"):
+        ok(world, "s0", "WRITE", path + b"\0v")
+    tx_id = begin(world, "s0")
+    for path in reads:
+        ok(world, "s0", "READ", path + b"\0", tx_id)
+    for path in writes:
+        ok(world, "s0", "WRITE", path + b"\0new", tx_id)
+    ok(world, "s1", "WRITE", meanwhile + b"\0meanwhile")
+    assert end(world, "s0", tx_id) == status
+    assert ok(world, "s0", "READ", meanwhile + b"\0") == b"meanwhile"
+    for path in writes:
+        assert ok(world, "s0", "READ", path + b"\0") == (b"new" if status == "OK" else b"v")
+    recount(world)
 
 
 def test_no_reference_cycles_hold_a_server(make_world: Make) -> None:
@@ -292,6 +452,44 @@ def test_the_leak_check_sees_what_is_left(make_world: Make) -> None:
 
 
 # -- permissions, quotas ------------------------------------------------------
+
+#: Permissions of /p, and what domain 1 may do there; 32757 stands for everybody.
+EVERYBODY = [
+    (b"n0\0", ""),
+    (b"n0\0r32757\0", "r"),
+    (b"n0\0w32757\0", "w"),
+    (b"n0\0b32757\0", "rw"),
+    (b"b0\0n32757\0", ""),
+    (b"n0\0r2\0r32757\0", "r"),
+    (b"n0\0r1\0b32757\0", "r"),           # the first entry that fits counts
+    (b"n0\0r32757\0b1\0", "r"),
+    (b"n0\0n32757\0b1\0", ""),
+    (b"n32757\0", ""),                     # as the owner it is nobody
+    (b"r32757\0", "r"),                    # whose entry is the default, as any owner's
+    (b"n0\0r32756\0", ""),
+]
+
+
+@pytest.mark.parametrize("perms, may", EVERYBODY, ids=repr)
+def test_an_entry_for_everybody(world: World, perms: bytes, may: str) -> None:
+    ok(world, "s0", "WRITE", b"/p\0v")
+    ok(world, "s0", "SET_PERMS", b"/p\0" + perms)
+    assert ok(world, "s0", "GET_PERMS", b"/p\0") == perms
+    assert ("r" in may) == (world.ask("d1", "READ", b"/p\0")[0] != ERROR)
+    assert ("r" in may) == (world.ask("d1", "GET_PERMS", b"/p\0")[0] != ERROR)
+    assert ("w" in may) == (world.ask("d1", "WRITE", b"/p\0w")[0] != ERROR)
+    # The right to change permissions is the owner's alone.
+    assert error(world, "d1", "SET_PERMS", b"/p\0n0\0r1\0") == "EACCES"
+
+
+def test_an_entry_for_everybody_stands_when_domains_go(world: World) -> None:
+    ok(world, "s0", "WRITE", b"/p\0v")
+    ok(world, "s0", "SET_PERMS", b"/p\0n0\0r32757\0r1\0")
+    for domid in (b"1", b"32757"):
+        world.ask("s0", "RELEASE", domid + b"\0")
+    assert ok(world, "s0", "GET_PERMS", b"/p\0") == b"n0\0r32757\0"
+    assert ok(world, "d2", "READ", b"/p\0") == b"v"
+
 
 @pytest.mark.parametrize("who", ["d1", "d2"])
 def test_perms_activate_false_checks_no_node(make_world: Make, who: str) -> None:
@@ -368,16 +566,94 @@ def test_counts_move_with_owners(world: World) -> None:
 
 
 def test_many_owners(world: World) -> None:
-    """The table of counts grows and shrinks."""
+    """The table of counts grows, stays quick to search, and shrinks again."""
+    tree = world.server.tree
+    smallest = tree.count_table()[0]
     for n in range(2000):
         ok(world, "s0", "WRITE", b"/o/%d\0" % n)
         ok(world, "s0", "SET_PERMS", b"/o/%d\0n%d\0" % (n, n * 7919 % 32749))
+        slots, used, _ = tree.count_table()
+        assert used == len(tree.all_entries()) <= slots // 2
+    assert tree.count_table()[0] == 4096
     recount(world)
-    for n in range(0, 2000, 3):
+    assert [tree.entries(n * 7919 % 32749) for n in range(1, 2000)] == [1] * 1999
+    for n in range(1, 2000, 3):
         ok(world, "s0", "RM", b"/o/%d\0" % n)
+        assert tree.entries(n * 7919 % 32749) == 0
     recount(world)
-    ok(world, "s0", "RM", b"/o\0")
+    for n in range(2000):
+        ok(world, "s0", "RM", b"/o/%d\0" % n)
+        slots, used, _ = tree.count_table()
+        assert slots == smallest or (used + 1) * 8 >= slots
+    assert tree.count_table()[0] <= 2 * smallest
     recount(world)
+
+
+@pytest.mark.parametrize("owners", [7, 8, 9, 15, 16, 17, 31, 32, 33])
+def test_a_table_of_counts_that_fills_up(owners: int) -> None:
+    """Half of the slots stay free, so that the search for an owner who is not there ends."""
+    tree = Tree()
+    for n in range(1, owners + 1):
+        tree.load([b"%d" % n], b"n%d\0" % n, b"")
+        slots, used, longest = tree.count_table()
+        assert used == n and 2 * used <= slots and 1 <= longest <= used
+        assert all(tree.entries(100_000 + absent) == 0 for absent in range(100))
+        tree.load([b"%d" % n], b"n%d\0" % n, b"")      # the same count once more
+        assert tree.count_table()[0] == slots
+
+
+def colliding_owners(count: int) -> list[int]:
+    """Owners that share one slot of a table whose hash is a product with the golden ratio,
+    which anybody can compute."""
+    golden = 0x9E3779B97F4A7C15
+    found = []
+    owner = 0
+    while len(found) < count:
+        owner += 1
+        if (owner * golden >> 33) & 0x7ff == 0:
+            found.append(owner)
+    return found
+
+
+def test_owners_cannot_be_chosen_to_collide() -> None:
+    tree = Tree()
+    for owner in colliding_owners(512):
+        tree.load([b"%d" % owner], b"n%d\0" % owner, b"")
+    slots, used, longest = tree.count_table()
+    assert (slots, used) == (1024, 512)
+    assert longest < 60
+
+
+#: {owner: nodes} of the store as it was when a transaction began, at its end, and now; the limits
+#: {owner: nodes} apart from 10 for everybody else; whether the merged store has too many.
+EXCESSES = [
+    ({1: 5}, {1: 6}, {1: 9}, {}, False), ({1: 5}, {1: 6}, {1: 10}, {}, True),
+    ({1: 5}, {1: 5}, {1: 99}, {}, False), ({1: 5}, {1: 4}, {1: 99}, {}, False),
+    ({}, {1: 10}, {}, {}, False), ({}, {1: 10}, {1: 1}, {}, True), ({}, {1: 11}, {}, {}, True),
+    ({0: 5}, {0: 50}, {0: 5}, {}, False), ({-1: 5}, {-1: 50}, {-1: 5}, {}, False),
+    ({1: 5}, {1: 6}, {1: 10}, {1: 11}, False), ({1: 5}, {1: 6}, {1: 3}, {1: 3}, True),
+    ({1: 5, 2: 5}, {1: 5, 2: 6}, {1: 50, 2: 9}, {}, False),
+    ({1: 5, 2: 5}, {1: 4, 2: 6}, {1: 50, 2: 10}, {2: 20}, False),
+    ({1: 5, 2: 5}, {2: 6}, {1: 5, 2: 10}, {}, True),
+]
+
+
+def owned(counts: dict[int, int]) -> Tree:
+    """A tree in which these domids own so many nodes."""
+    tree = Tree()
+    for owner, count in counts.items():
+        for n in range(count):
+            tree.load([b"%d.%d" % (owner, n)], b"n%d\0" % owner, b"")
+    return tree
+
+
+@pytest.mark.parametrize("base, now, current, limits, too_many", EXCESSES, ids=repr)
+def test_whether_a_merge_gives_an_owner_too_many(
+        base: dict[int, int], now: dict[int, int], current: dict[int, int],
+        limits: dict[int, int], too_many: bool) -> None:
+    assert owned(current).would_exceed(owned(base), owned(now), 10, limits) == too_many
+    same = owned(base)
+    assert not owned(current).would_exceed(same, same.copy(), 0, limits)
 
 
 # -- what a domain leaves -----------------------------------------------------
@@ -428,6 +704,12 @@ def test_mentions_end_with_the_lists(make_world: Make) -> None:
     assert error(world, "s0", "SET_PERMS", b"/a\0n9\0r9\0x9\0") == "EINVAL"
     assert error(world, "s0", "SET_PERMS", b"/z\0n9\0") == "ENOENT"
     assert tree.mentions_of(9) == 0
+    # Numbers that no domain can have are counted together.
+    ok(world, "s0", "SET_PERMS", b"/b\0n0\0r32751\0r32752\0w99999\0r-1\0")
+    assert tree.mentions_of(32751) == 1
+    assert tree.mentions_of(32752) == tree.mentions_of(-1) == tree.mentions_of(77777) == 3
+    ok(world, "s0", "SET_PERMS", b"/b\0n0\0")
+    assert tree.mentions_of(32752) == tree.mentions_of(32751) == 0
     tx_id = begin(world, "s0")
     ok(world, "s0", "RM", b"/a\0")
     assert tree.mentions_of(7) == 2         # the transaction still sees it
@@ -436,4 +718,92 @@ def test_mentions_end_with_the_lists(make_world: Make) -> None:
     assert error(world, "s0", "RELEASE", b"8\0") == "EINVAL"     # and cleans
     assert tree.mentions_of(8) == 0
     assert error(world, "s0", "READ", b"/b/c\0") == "ENOENT"
+    recount(world)
+
+
+def domain_world(make_world: Make, parts: int) -> Any:
+    """A chain of nodes that mention domains 5 and 6 in turn, and one of other things beside it."""
+    world: World = make_world(domids=(), quota_path_max=4000)
+    for n in range(1, parts + 1):
+        world.server.tree.load([b"a"] * n, b"n0\0r%d\0r9\0" % (5 + n % 2), b"v")
+    for n in range(200):
+        world.server.tree.load([b"n%03d" % n], b"n%d\0r6\0" % (5 if n % 10 == 3 else 0), b"v")
+        world.server.tree.load([b"n%03d" % n, b"below"], b"n9\0r5\0r6\0w8\0", b"v")
+    return world
+
+
+@pytest.mark.parametrize("slice_", [1, 7, 100, 1 << 40])
+@pytest.mark.parametrize("gone", [{5}, {6}, {5, 6}, {5, 6, 7, 8, 99999, 32757}], ids=repr)
+def test_dead_domains_are_forgotten_in_slices(make_world: Make, gone: set[int],
+                                              slice_: int) -> None:
+    world = domain_world(make_world, 30)
+    tree = world.server.tree
+    snapshot = tree.copy()
+    before = shape(tree)
+    want = []
+    dead: tuple[bytes, ...] = (b"?",)
+    for names, perms, value in before:
+        if names[: len(dead)] == dead or (names and perms[0][0] in gone):
+            dead = names if names[: len(dead)] != dead else dead
+            continue
+        want.append((names, [entry for entry in perms if entry[0] not in gone], value))
+    work = Forgetting(tree, gone)
+    rounds = 1
+    while not work.step(slice_):
+        rounds += 1
+    assert shape(tree) == want and shape(snapshot) == before
+    assert work.changed and work.step(1)
+    # A node is one step, and one more for each entry of its list.
+    assert rounds <= 2 + work.steps // slice_
+    assert work.steps <= sum(1 + len(perms) for _, perms, _ in before)
+    del work, snapshot
+    assert all(tree.mentions_of(domid) == 0 for domid in gone)
+    recount(world)
+
+
+def test_a_deep_chain_is_cleaned_in_one_pass(make_world: Make) -> None:
+    world = domain_world(make_world, 1500)
+    tree = world.server.tree
+    nodes = live_counts()["nodes"]
+    before = tree.steps
+    work = Forgetting(tree, {5, 6})
+    assert work.step(1 << 40)
+    assert tree.steps - before == 0         # no path is followed from the root
+    assert work.steps <= sum(1 + len(perms) for _, perms, _ in tree.walk()) + 6000
+    assert live_counts()["nodes"] < nodes
+    assert {tuple(perms) for names, perms, _ in tree.walk() if names[:1] == (b"a",)} \
+        == {((0, 0), (9, 1))}
+    # The nodes that shared a list share the new one.
+    assert tree.mentions_of(9) <= 200 + 1500
+    recount(world)
+
+
+def test_who_is_mentioned_nowhere_costs_nothing(world: World) -> None:
+    tree = world.server.tree
+    work = Forgetting(tree, {77, 88, 99999, 32757})
+    assert work.done and not work.changed and work.steps == 0 and work.step(1)
+    with pytest.raises(ValueError, match="8 numbers"):
+        ok(world, "s0", "SET_PERMS", b"/tool\0n0\0r40000\0")
+        Forgetting(tree, range(40000, 40010))
+
+
+@pytest.mark.parametrize("change", [
+    ("RM", b"/n150\0"), ("RM", b"/\0"), ("SET_PERMS", b"/n150\0n0\0r6\0r7\0"),
+    ("WRITE", b"/n150/below\0w"), ("WRITE", b"/new/deep\0v")], ids=repr)
+def test_the_tree_changes_between_slices(make_world: Make, change: tuple[str, bytes]) -> None:
+    world = domain_world(make_world, 3)
+    tree = world.server.tree
+    work = Forgetting(tree, {5, 6})
+    assert not work.step(500)
+    ok(world, "s0", *change)
+    after = shape(tree)
+    while not work.step(500):
+        pass
+    want = []
+    for names, perms, value in after:
+        if names and (perms[0][0] == 5 or (len(names) > 1 and (names[0],) not in
+                                           [name for name, _, _ in want])):
+            continue
+        want.append((names, [entry for entry in perms if entry[0] not in (5, 6)], value))
+    assert shape(tree) == want
     recount(world)

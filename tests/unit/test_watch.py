@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
 
+from pyxsd.events.probe import Probe
+from pyxsd.events.trie import live_counts
+from pyxsd.store.tree import Tree
 from tests.unit.kit import begin, end, error, events, ok, watch
 from tests.world import World, packet
 
@@ -225,6 +229,165 @@ def test_who_may_see_special_events(make_world: Make, root: bytes, node: bytes,
     world.server.fire_special(b"@releaseDomain", [5])
     world.turn()
     assert sorted(token for _, token in events(world, "d1")) == told
+
+
+# -- order --------------------------------------------------------------------
+
+#: Paths in the order in which the events of a removal above them leave.
+ORDERED = [b"/a", b"/a/B", b"/a/b", b"/a/b/c", b"/a/b/c/d", b"/a/b-c", b"/a/d", b"/e", b"/e-",
+           b"/e0", b"/e0/x/y/z", b"/e_", b"/ee"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("inside", [False, True], ids=["plain", "transaction"])
+def test_a_removal_is_told_in_order(make_world: Make, inside: bool, seed: int) -> None:
+    """Paths ascend byte by byte at each level, and one comes before what is below it,
+    whatever the order in which the watches were set."""
+    world: World = make_world()
+    shuffled = [b"/r" + path for path in ORDERED]
+    random.Random(seed).shuffle(shuffled)
+    for path in shuffled:
+        ok(world, "s1", "WRITE", path + b"\0")
+        watch(world, "s0", path)
+    tx_id = begin(world, "s1") if inside else 0
+    ok(world, "s1", "RM", b"/r\0", tx_id)
+    if inside:
+        assert end(world, "s1", tx_id) == "OK"
+    assert events(world, "s0") == [(b"/r" + path, b"t") for path in ORDERED]
+
+
+def test_on_one_path_the_newest_watch_comes_first(make_world: Make) -> None:
+    world: World = make_world()
+    ok(world, "s1", "WRITE", b"/a/b\0")
+    for token in (b"1", b"2", b"3"):
+        watch(world, "s0", b"/a", token)
+        watch(world, "s0", b"/a/b", token)
+    ok(world, "s1", "RM", b"/a\0")
+    assert events(world, "s0") == [(path, token) for path in (b"/a", b"/a/b")
+                                   for token in (b"3", b"2", b"1")]
+
+
+# -- how watches are stored ---------------------------------------------------
+
+def chain(parts: int, name: bytes = b"a") -> bytes:
+    return (b"/" + name) * parts
+
+
+def test_nodes_are_as_many_as_paths_and_not_as_components() -> None:
+    """Twice as many at most, of whatever shape the paths are."""
+    probe = Probe()
+    assert (probe.add(b"/"), probe.nodes) == (True, 0)
+    assert (probe.add(b"/a/b/c/d"), probe.nodes) == (True, 1)
+    assert (probe.add(b"/a/b/c/d"), probe.nodes) == (False, 1)
+    assert (probe.add(b"/a/b"), probe.nodes) == (True, 2)
+    assert (probe.add(b"/a/b/x/y"), probe.nodes) == (True, 3)
+    assert (probe.add(b"/a/b/c/e"), probe.nodes) == (True, 5)
+    assert (probe.add(b"/a/bc"), probe.nodes) == (True, 7)
+    assert (probe.add(b"@a/b/c"), probe.nodes) == (True, 8)
+    assert (probe.remove(b"/a/b"), probe.nodes) == (True, 8)
+    assert (probe.remove(b"/a/b"), probe.nodes) == (False, 8)
+    assert (probe.remove(b"/a/b/c/d"), probe.nodes) == (True, 6)
+    assert (probe.remove(b"/a/b/x/y"), probe.nodes) == (True, 4)
+    assert (probe.remove(b"/a/b/c/e"), probe.nodes) == (True, 2)
+    assert probe.remove(b"/a/bc") and probe.remove(b"@a/b/c") and probe.remove(b"/")
+    assert (probe.nodes, probe.count) == (0, 0)
+
+
+@pytest.mark.parametrize("parts", [10, 2000])
+def test_deep_watches_cost_no_more_than_flat_ones(parts: int) -> None:
+    probe = Probe()
+    for n in range(101):
+        assert probe.add(b"/r/w%d" % n + chain(parts))
+    assert probe.nodes == 102
+    for path, below, told, steps in ((b"/r", False, 0, 2), (b"/r", True, 101, 103),
+                                     (b"/", True, 101, 103), (b"/r/w7", True, 1, 3),
+                                     (b"/r/w7/a", False, 0, 2), (b"/r/w8/a/a", True, 1, 3)):
+        before = probe.steps
+        assert len(probe.match(path, below)) == told
+        assert probe.steps - before <= steps
+    before = probe.steps
+    assert len(probe.below(b"/r", Tree())) == 101
+    assert probe.steps - before <= 103
+
+
+def test_the_watch_trie_of_a_server_stays_small(make_world: Make) -> None:
+    world: World = make_world()
+    before = live_counts()["trie nodes"]
+    for n in range(101):
+        ok(world, "s0", "WATCH", b"/r/w%d" % n + chain(2000) + b"\0t\0")
+    assert live_counts()["trie nodes"] - before == 102
+
+
+def test_hash_tables_shrink() -> None:
+    probe = Probe()
+    smallest = probe.slots
+    for n in range(5000):
+        assert probe.add(b"/w/%d" % n)
+    assert all(slots >= 5000 for slots in probe.slots)
+    for n in range(5000):
+        assert probe.remove(b"/w/%d" % n)
+        assert all(slots <= max(64, 16 * (5000 - n)) for slots in probe.slots)
+    assert probe.slots == smallest
+
+
+NAMES = [b"a", b"b", b"a-", b"ab", b"@a", b"0", b"Z"]
+
+
+@pytest.mark.parametrize("names, depth", [(NAMES, 3), (NAMES[:2], 9),
+                                          ([b"n%d" % n for n in range(300)], 2)])
+@pytest.mark.parametrize("seed", range(3))
+def test_matching_is_that_of_a_plain_list(seed: int, names: list[bytes], depth: int) -> None:
+    """Random watches and removals of watches: every match is what a list of paths says."""
+    pick = random.Random(seed)
+    probe = Probe()
+    tree = Tree()
+    there: set[tuple[bytes, ...]] = {()}
+    watched: dict[tuple[bytes, ...], list[bytes]] = {}
+
+    def some_path() -> tuple[bytes, ...]:
+        return tuple(pick.choice(names) for _ in range(pick.randrange(depth + 1)))
+
+    for _ in range(200):
+        path = some_path()
+        for n in range(1, len(path) + 1):
+            if path[:n] not in there:
+                tree.load(list(path[:n]), b"n0\0", b"")
+                there.add(path[:n])
+    for round_ in range(600):
+        path, token = some_path(), pick.choice([b"1", b"2", b"3"])
+        text = b"/" + b"/".join(path)
+        tokens = watched.setdefault(path, [])
+        if pick.random() < (0.7 if round_ < 400 else 0.3):
+            assert probe.add(text, token) == (token not in tokens)
+            if token not in tokens:
+                tokens.insert(0, token)
+        else:
+            assert probe.remove(text, token) == (token in tokens)
+            if token in tokens:
+                tokens.remove(token)
+        paths = sorted(path for path in watched if watched[path])
+        assert probe.nodes <= 2 * len(paths)
+        if round_ % 5:
+            continue
+        changed = some_path()
+        event = b"/" + b"/".join(changed)
+        above = [(p, False) for p in paths if changed[: len(p)] == p]
+        below = [(p, True) for p in paths if p[: len(changed)] == changed and p != changed]
+        for with_below in (False, True):
+            want = [(b"/" + b"/".join(p), token, b"/" + b"/".join(p) if own else event, own)
+                    for p, own in above + (below if with_below else []) for token in watched[p]]
+            assert probe.match(event, with_below) == want
+        assert probe.below(event, tree) == [
+            (b"/" + b"/".join(p), token,
+             (b"", *p)[-2] if p[:-1] in there else None, p[-1] if p in there else None)
+            for p, _ in below for token in watched[p]]
+        assert probe.touched(event) == bool(above or below)
+        assert sorted(probe.paths()) == sorted(b"/" + b"/".join(p) for p in paths
+                                               for _ in watched[p])
+    for path, tokens in watched.items():
+        for token in tokens:
+            assert probe.remove(b"/" + b"/".join(path), token)
+    assert (probe.nodes, probe.count) == (0, 0)
 
 
 # -- limits -------------------------------------------------------------------

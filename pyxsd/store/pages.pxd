@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Directories: the children of a node, ordered by name, in pages of a B+ tree.
+# Knows what a node looks like, for its name and its counting of references, and
+# nothing of paths, permissions or trees.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stddef cimport size_t
+from libc.string cimport memcmp
+from pyxsd.store.perms cimport Perms
+
+cdef struct Node:
+    uint32_t refs            # directories, trees and others that hold this node
+    uint32_t value_len       # bytes of the value
+    Perms *perms
+    Page *children           # the top page of its directory; NULL where it has none
+    char *value              # NULL where it is empty; while nodes are freed: the next one
+    uint16_t name_len        # bytes of the name
+    char name[1]             # name_len bytes, without a NUL
+
+cdef struct Page:
+    uint32_t refs            # pages, nodes and others that hold this page
+    uint32_t total           # nodes in this page and in the pages below it
+    uint16_t count           # slots in use
+    uint16_t capacity        # slots allocated
+    uint8_t level            # 0: a leaf, slots are nodes; else they are pages of level - 1
+    void *slot[1]
+
+# A name as it compares to a node's: negative, 0 or positive, byte by byte; of two
+# names that begin alike the shorter one comes first.
+cdef inline int page_compare(const char *name, size_t n, const Node *node) noexcept nogil:
+    cdef size_t m = node.name_len
+    cdef int c = memcmp(name, node.name, n if n < m else m)
+    if c:
+        return c
+    return -1 if n < m else (1 if n > m else 0)
+
+# The node with the smallest name in a slot of a page of that level.
+cdef inline Node *page_first(void *slot, int level) noexcept nogil:
+    while level:
+        slot = (<Page *>slot).slot[0]
+        level -= 1
+    return <Node *>slot
+
+# In a leaf: the slot where a name is (*exact) or where it would be put.  In a page of
+# pages: the slot to go down.
+cdef inline int page_slot(const Page *page, const char *name, size_t n,
+                          bint *exact) noexcept nogil:
+    cdef int low = 0, high = page.count, middle, c
+    exact[0] = False
+    while low < high:
+        middle = (low + high) >> 1
+        c = page_compare(name, n, page_first(page.slot[middle], page.level))
+        if c == 0:
+            exact[0] = True
+            return middle
+        if c < 0:
+            high = middle
+        else:
+            low = middle + 1
+    if page.level and low:
+        return low - 1
+    return low
+
+# The functions below take the reference to the top page of a directory, which they
+# replace where a page has to be copied, split or freed.
+
+# The node of that name; NULL where there is none.
+cdef Node *page_get(const Page *top, const char *name, size_t n) noexcept nogil
+# The slot of the node of that name, which must be there, in a page that nobody else
+# holds: what is in the slot may be replaced.
+cdef Node **page_exclusive_slot(Page **top, const char *name, size_t n) except NULL
+# Puts a node in whose name is not there; takes over the caller's reference to it.
+cdef int page_insert(Page **top, Node *node) except -1
+# Takes out the node of that name, which must be there; its reference is the caller's.
+# *top becomes NULL with the last one.
+cdef Node *page_remove(Page **top, const char *name, size_t n) except NULL
+# Drops a reference to a page.  Nodes of which it was the last holder are put in front
+# of the list `dying`, linked by their values, which are freed; the list is returned.
+cdef Node *page_release(Page *page, Node *dying) noexcept nogil
+# Pages alive in the process, for leak tests.
+cdef int64_t pages_live() noexcept

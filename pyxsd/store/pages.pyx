@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Directories as B+ trees of pages.
+
+A directory of up to FANOUT children is one page, a leaf, whose slots are nodes in
+ascending order of their names.  A larger one has pages above its leaves, whose slots
+are pages; a page is found by the smallest name in it, so nothing is stored twice.
+
+A full page is split when something is put in.  Names mostly come in ascending order
+(disks 1, 2, 3; domains 10, 11, 12), so a page that is full at its end stays full and a
+new one begins.  A page that has become sparse is joined with a neighbour.
+
+Pages are shared by counting references, as nodes are.  A page that somebody else
+holds is copied before it changes, together with the pages above it; the copy shares
+the slots, so that each of them has one more holder.
+"""
+
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memmove
+
+cdef enum:
+    FANOUT = 32              # slots of a full page
+    SPARSE = 8               # a page with fewer slots is joined with a neighbour
+    JOINED = 24              # where both together have at most so many
+
+cdef int64_t _live = 0
+
+
+cdef int64_t pages_live() noexcept:
+    return _live
+
+
+cdef Page *_new(int level, int capacity) except NULL:
+    global _live
+    cdef Page *page = <Page *>malloc(sizeof(Page) + (capacity - 1) * sizeof(void *))
+    if page == NULL:
+        raise MemoryError()
+    page.refs = 1
+    page.total = 0
+    page.count = 0
+    page.capacity = <uint16_t>capacity
+    page.level = <uint8_t>level
+    _live += 1
+    return page
+
+
+cdef void _free(Page *page) noexcept nogil:
+    global _live
+    _live -= 1
+    free(page)
+
+
+cdef Node *page_release(Page *page, Node *dying) noexcept nogil:
+    cdef int i
+    cdef Node *node
+    page.refs -= 1
+    if page.refs:
+        return dying
+    for i in range(page.count):
+        if page.level:
+            dying = page_release(<Page *>page.slot[i], dying)
+        else:
+            node = <Node *>page.slot[i]
+            node.refs -= 1
+            if node.refs == 0:
+                free(node.value)
+                node.value = <char *>dying
+                dying = node
+    _free(page)
+    return dying
+
+
+cdef Node *page_get(const Page *top, const char *name, size_t n) noexcept nogil:
+    cdef const Page *page = top
+    cdef bint exact
+    cdef int at
+    if page == NULL:
+        return NULL
+    while page.level:
+        page = <const Page *>page.slot[page_slot(page, name, n, &exact)]
+    at = page_slot(page, name, n, &exact)
+    return <Node *>page.slot[at] if exact else NULL
+
+
+cdef inline void _slot_ref(const Page *page, int i) noexcept nogil:
+    if page.level:
+        (<Page *>page.slot[i]).refs += 1
+    else:
+        (<Node *>page.slot[i]).refs += 1
+
+
+cdef inline uint32_t _slot_total(const Page *page, int i) noexcept nogil:
+    return (<Page *>page.slot[i]).total if page.level else 1
+
+
+cdef Page *_exclusive(Page **ref) except NULL:
+    """Makes *ref a page that only this reference holds."""
+    cdef Page *page = ref[0]
+    cdef Page *copy
+    cdef int i
+    if page.refs == 1:
+        return page
+    copy = _new(page.level, page.capacity)
+    copy.total = page.total
+    copy.count = page.count
+    for i in range(page.count):
+        copy.slot[i] = page.slot[i]
+        _slot_ref(page, i)
+    page.refs -= 1
+    ref[0] = copy
+    return copy
+
+
+cdef Page *_room(Page **ref, int capacity) except NULL:
+    """Grows an exclusive page to at least that many slots."""
+    cdef Page *page = ref[0]
+    cdef int size = page.capacity
+    if size >= capacity:
+        return page
+    while size < capacity:
+        size *= 2
+    page = <Page *>realloc(page, sizeof(Page) + (size - 1) * sizeof(void *))
+    if page == NULL:
+        raise MemoryError()
+    page.capacity = <uint16_t>size
+    ref[0] = page
+    return page
+
+
+cdef Node **page_exclusive_slot(Page **top, const char *name, size_t n) except NULL:
+    cdef Page **ref = top
+    cdef Page *page
+    cdef bint exact
+    cdef int at
+    while True:
+        page = _exclusive(ref)
+        at = page_slot(page, name, n, &exact)
+        if page.level == 0:
+            return <Node **>&page.slot[at]
+        ref = <Page **>&page.slot[at]
+
+
+# -- putting in ---------------------------------------------------------------
+
+cdef Page *_put(Page **ref, int at, void *item) except? NULL:
+    """Puts an item into slot `at` of an exclusive page.
+
+    Where the page was full it is split, and its right part returned; else NULL.
+    """
+    cdef Page *page = ref[0]
+    cdef Page *right = NULL
+    cdef int keep, i
+    if page.count == FANOUT:
+        keep = FANOUT if at == FANOUT else FANOUT // 2
+        right = _new(page.level, FANOUT)
+        for i in range(keep, FANOUT):
+            right.slot[right.count] = page.slot[i]
+            right.count += 1
+            right.total += _slot_total(page, i)
+        page.count = <uint16_t>keep
+        page.total -= right.total
+        if at >= keep:
+            at -= keep
+            page = right
+    else:
+        page = _room(ref, page.count + 1)
+    memmove(&page.slot[at + 1], &page.slot[at], (page.count - at) * sizeof(void *))
+    page.slot[at] = item
+    page.count += 1
+    page.total += _slot_total(page, at)
+    return right
+
+
+cdef Page *_insert(Page **ref, Node *node) except? NULL:
+    """Puts a node into a page or below it; returns what _put() does."""
+    cdef Page *page = _exclusive(ref)
+    cdef Page *split
+    cdef bint exact
+    cdef int at = page_slot(page, node.name, node.name_len, &exact)
+    cdef uint32_t before
+    if page.level == 0:
+        return _put(ref, at, node)
+    before = (<Page *>page.slot[at]).total
+    split = _insert(<Page **>&page.slot[at], node)
+    # What was split off is added when it is put into a slot of its own.
+    page.total += (<Page *>page.slot[at]).total - before
+    if split == NULL:
+        return NULL
+    return _put(ref, at + 1, split)
+
+
+cdef int page_insert(Page **top, Node *node) except -1:
+    cdef Page *split
+    cdef Page *above
+    if top[0] == NULL:
+        top[0] = _new(0, 1)
+    split = _insert(top, node)
+    if split != NULL:
+        above = _new(split.level + 1, 4)
+        above.slot[0] = top[0]
+        above.slot[1] = split
+        above.count = 2
+        above.total = top[0].total + split.total
+        top[0] = above
+    return 0
+
+
+# -- taking out ---------------------------------------------------------------
+
+cdef void _cut(Page *page, int at) noexcept:
+    """Takes slot `at` out of an exclusive page; what was in it is the caller's."""
+    page.count -= 1
+    memmove(&page.slot[at], &page.slot[at + 1], (page.count - at) * sizeof(void *))
+
+
+cdef int _join(Page *page, int at) except -1:
+    """Joins the pages in slots `at` and `at` + 1 of an exclusive page."""
+    cdef Page *right = <Page *>page.slot[at + 1]
+    cdef Page *left
+    cdef int i
+    _exclusive(<Page **>&page.slot[at])
+    left = <Page *>page.slot[at]
+    left = _room(<Page **>&page.slot[at], left.count + right.count)
+    for i in range(right.count):
+        left.slot[left.count] = right.slot[i]
+        left.count += 1
+        if right.refs > 1:
+            _slot_ref(right, i)
+    left.total += right.total
+    right.refs -= 1
+    if right.refs == 0:
+        _free(right)
+    _cut(page, at + 1)
+    return 0
+
+
+cdef Node *_remove(Page **ref, const char *name, size_t n) except NULL:
+    cdef Page *page = _exclusive(ref)
+    cdef Page *child
+    cdef Node *node
+    cdef bint exact
+    cdef int at = page_slot(page, name, n, &exact)
+    page.total -= 1
+    if page.level == 0:
+        node = <Node *>page.slot[at]
+        _cut(page, at)
+        return node
+    node = _remove(<Page **>&page.slot[at], name, n)
+    child = <Page *>page.slot[at]
+    if child.count == 0:
+        _free(child)
+        _cut(page, at)
+    elif child.count < SPARSE:
+        if at + 1 < page.count and child.count + (<Page *>page.slot[at + 1]).count <= JOINED:
+            _join(page, at)
+        elif at and child.count + (<Page *>page.slot[at - 1]).count <= JOINED:
+            _join(page, at - 1)
+    return node
+
+
+cdef Node *page_remove(Page **top, const char *name, size_t n) except NULL:
+    cdef Node *node = _remove(top, name, n)
+    cdef Page *page = top[0]
+    while page.level and page.count == 1:
+        top[0] = <Page *>page.slot[0]
+        _free(page)
+        page = top[0]
+    if page.count == 0:
+        _free(page)
+        top[0] = NULL
+    return node

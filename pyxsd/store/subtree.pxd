@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A node with all that is below it: making, holding and freeing it, finding nodes in
+# it, and walking through it.  Knows nothing of the tree as a whole, nor its counts.
+
+from libc.stdint cimport int64_t, uint32_t
+from libc.stddef cimport size_t
+from pyxsd.store.pages cimport Node, Page
+from pyxsd.store.path cimport Path
+from pyxsd.store.perms cimport Perms
+
+# A node without value and children, with one reference, the caller's; it holds a
+# reference of its own to the permissions.
+cdef Node *node_new(const char *name, size_t n, Perms *perms) except NULL
+cdef inline Node *node_ref(Node *node) noexcept nogil:
+    node.refs += 1
+    return node
+# Drops a reference; with the last one the node goes, and what only it held.
+cdef void node_unref(Node *node) noexcept nogil
+cdef int node_set_value(Node *node, const char *p, size_t n) except -1
+cdef Node *node_child(const Node *node, const char *name, size_t n) noexcept nogil
+cdef inline size_t node_children(const Node *node) noexcept nogil:
+    return node.children.total if node.children != NULL else 0
+# The node that the first `parts` components of a path lead to, from any node as the
+# root; NULL where there is none.
+cdef Node *node_at(Node *root, const Path *path, size_t parts) noexcept nogil
+# Makes *ref a node that only this reference holds, by copying it where it is shared.
+cdef Node *node_exclusive(Node **ref) except NULL
+# The same for the child of an exclusive node; it must be there.
+cdef Node *node_exclusive_child(Node *parent, const char *name, size_t n) except NULL
+# Nodes alive in the process, for leak tests.
+cdef int64_t nodes_live() noexcept
+
+# A walk through a subtree: a node before what is below it, children in ascending order
+# of their names (or in descending order).  It does not recurse, as clients choose how
+# deep a tree is.  Begin it with zeroes in the struct, end it with walk_end() also after
+# an error.  Nothing in the subtree may change meanwhile: hold a snapshot.
+cdef struct Frame:
+    Page *page
+    int index                # of the slot that comes next
+    uint32_t depth           # of the nodes in this page
+
+cdef struct Walker:
+    Frame *frame             # pages that are not finished, the deepest one last
+    size_t used
+    size_t capacity
+    uint32_t depth           # of the node last returned; the start has 0
+    Node *start              # where the walk starts; NULL once it was returned
+    bint descending
+
+cdef int walk_begin(Walker *w, Node *start, bint descending) except -1
+# The next node; NULL at the end.
+cdef Node *walk_next(Walker *w) except? NULL
+# Leaves out what is below the node just returned.
+cdef void walk_skip(Walker *w, const Node *node) noexcept
+cdef void walk_end(Walker *w) noexcept

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Nodes, and walks through what is below them; tree.pyx says how they are shared."""
+
+from libc.stdint cimport uint16_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy
+from pyxsd.store.pages cimport page_exclusive_slot, page_get, page_release
+from pyxsd.store.perms cimport perms_ref, perms_unref
+
+cdef int64_t _live = 0
+
+
+cdef int64_t nodes_live() noexcept:
+    return _live
+
+
+# -- nodes --------------------------------------------------------------------
+
+cdef Node *node_new(const char *name, size_t n, Perms *perms) except NULL:
+    global _live
+    cdef Node *node = <Node *>malloc(sizeof(Node) + n)
+    if node == NULL:
+        raise MemoryError()
+    node.refs = 1
+    node.value_len = 0
+    node.perms = perms_ref(perms)
+    node.children = NULL
+    node.value = NULL
+    node.name_len = <uint16_t>n
+    memcpy(node.name, name, n)
+    _live += 1
+    return node
+
+
+cdef void node_unref(Node *node) noexcept nogil:
+    global _live
+    cdef Node *dying
+    node.refs -= 1
+    if node.refs:
+        return
+    # Nodes that must go are linked by their values, so that freeing does not recurse.
+    free(node.value)
+    node.value = NULL
+    dying = node
+    while dying != NULL:
+        node = dying
+        dying = <Node *>node.value
+        if node.children != NULL:
+            dying = page_release(node.children, dying)
+        perms_unref(node.perms)
+        free(node)
+        _live -= 1
+
+
+cdef int node_set_value(Node *node, const char *p, size_t n) except -1:
+    cdef char *value
+    if n == 0:
+        free(node.value)
+        node.value = NULL
+    else:
+        if node.value_len != n:
+            value = <char *>realloc(node.value, n)
+            if value == NULL:
+                raise MemoryError()
+            node.value = value
+        memcpy(node.value, p, n)
+    node.value_len = <uint32_t>n
+    return 0
+
+
+cdef Node *node_child(const Node *node, const char *name, size_t n) noexcept nogil:
+    return page_get(node.children, name, n)
+
+
+cdef Node *node_at(Node *root, const Path *path, size_t parts) noexcept nogil:
+    cdef size_t i
+    cdef Node *node = root
+    for i in range(parts):
+        node = page_get(node.children, path.text + path.start[i], path.size[i])
+        if node == NULL:
+            return NULL
+    return node
+
+
+cdef Node *node_exclusive(Node **ref) except NULL:
+    cdef Node *node = ref[0]
+    cdef Node *copy
+    if node.refs == 1:
+        return node
+    copy = node_new(node.name, node.name_len, node.perms)
+    try:
+        node_set_value(copy, node.value, node.value_len)
+    except MemoryError:
+        node_unref(copy)
+        raise
+    copy.children = node.children
+    if copy.children != NULL:
+        copy.children.refs += 1
+    node.refs -= 1
+    ref[0] = copy
+    return copy
+
+
+cdef Node *node_exclusive_child(Node *parent, const char *name, size_t n) except NULL:
+    return node_exclusive(page_exclusive_slot(&parent.children, name, n))
+
+
+# -- walking ------------------------------------------------------------------
+
+cdef int _push(Walker *w, Page *page, uint32_t depth) except -1:
+    cdef Frame *frame
+    if w.used == w.capacity:
+        frame = <Frame *>realloc(w.frame, (w.capacity * 2 + 16) * sizeof(Frame))
+        if frame == NULL:
+            raise MemoryError()
+        w.frame = frame
+        w.capacity = w.capacity * 2 + 16
+    frame = &w.frame[w.used]
+    frame.page = page
+    frame.index = page.count - 1 if w.descending else 0
+    frame.depth = depth
+    w.used += 1
+    return 0
+
+
+cdef int walk_begin(Walker *w, Node *start, bint descending) except -1:
+    w.frame = NULL
+    w.used = w.capacity = 0
+    w.depth = 0
+    w.start = start
+    w.descending = descending
+    return 0
+
+
+cdef Node *walk_next(Walker *w) except? NULL:
+    cdef Frame *frame
+    cdef Node *node
+    cdef int at
+    if w.start != NULL:
+        node = w.start
+        w.start = NULL
+        w.depth = 0
+        if node.children != NULL:
+            _push(w, node.children, 1)
+        return node
+    while w.used:
+        frame = &w.frame[w.used - 1]
+        at = frame.index
+        if at < 0 or at >= frame.page.count:
+            w.used -= 1
+            continue
+        frame.index += -1 if w.descending else 1
+        if frame.page.level:
+            _push(w, <Page *>frame.page.slot[at], frame.depth)
+            continue
+        node = <Node *>frame.page.slot[at]
+        w.depth = frame.depth
+        if node.children != NULL:
+            _push(w, node.children, frame.depth + 1)
+        return node
+    return NULL
+
+
+cdef void walk_skip(Walker *w, const Node *node) noexcept:
+    # The page of its children is the one that was put there last.
+    if node.children != NULL:
+        w.used -= 1
+
+
+cdef void walk_end(Walker *w) noexcept:
+    free(w.frame)
+    w.frame = NULL
