@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import resource
 import socket
-import struct
 import sys
+
+from . import wire
 
 
 def main() -> int:
@@ -24,7 +25,7 @@ def main() -> int:
             held.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             held[-1].connect(path)
         # The backlog hides who is not accepted yet: an answer on the last one proves it.
-        held[-1].sendall(struct.pack("=4I", 1, 1, 0, 2) + b"/\0")
+        held[-1].sendall(wire.PROBE)
         if not held[-1].recv(4096):
             raise ConnectionError("closed by the daemon")
     except OSError as error:

@@ -7,6 +7,8 @@ Everything is read from outside, so it works for any daemon.
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import time
 from typing import NamedTuple
 
@@ -51,6 +53,18 @@ def alive(pid: int) -> bool:
         return _stat(pid)[0] not in "ZX"
     except OSError:
         return False
+
+
+def listener(path: str) -> int:
+    """The process that listens on a Unix socket; 0 where it is not visible from here.
+
+    OSError where nobody listens there.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.connect(path)
+        data = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid: int = struct.unpack("=iII", data)[0]
+    return pid
 
 
 def memory(pid: int) -> int:

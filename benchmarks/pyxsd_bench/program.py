@@ -10,13 +10,25 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from . import wire
+from ._load import lib
 
-# Operations, expectations and flags: the numbers of load/xb_load.h.
-SEND, AWAIT, AWAIT_ALL, CONNECT, CLOSE, MARK, LAP, IDLE, REACT, JUMP, GATE, OPEN = range(12)
-OK, ANY, EXACT, LEN, ERROR, ID, COMMIT, EITHER = range(8)
-BARRIER, IN_TX, PUBLISH, UNTIL = 1, 2, 4, 8
 
-EVENT_CLASS = 15  # the class of durations that holds those of events
+def _numbers(prefix: str, *names: str) -> list[int]:
+    """The values of the engine's constants; what they mean stands in load/xb_load.h."""
+    return [int(getattr(lib, f"{prefix}_{name}")) for name in names]
+
+
+SEND, AWAIT, AWAIT_ALL, CONNECT, CLOSE, MARK = _numbers(
+    "XB", "SEND", "AWAIT", "AWAIT_ALL", "CONNECT", "CLOSE", "MARK"
+)
+LAP, IDLE, REACT, JUMP, GATE, OPEN = _numbers(
+    "XB", "LAP", "IDLE", "REACT", "JUMP", "GATE", "OPEN"
+)
+OK, ANY, EXACT, LEN, ERROR, ID, COMMIT, EITHER = _numbers(
+    "XB_EXPECT", "OK", "ANY", "EXACT", "LEN", "ERROR", "ID", "COMMIT", "EITHER"
+)
+BARRIER, IN_TX, PUBLISH, UNTIL = _numbers("XB", "BARRIER", "IN_TX", "PUBLISH", "UNTIL")
+EVENT_CLASS: int = lib.XB_EVENT_CLASS  # the class of durations that holds those of events
 
 
 class Step(NamedTuple):

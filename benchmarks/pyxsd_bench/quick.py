@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import socket as sockets
-import struct
 import sys
 from typing import Callable
 
@@ -71,15 +70,6 @@ MIXES = {
 }
 
 
-def peer_pid(path: str) -> int:
-    """The process that listens on a Unix socket."""
-    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
-        probe.connect(path)
-        data = probe.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, 12)
-    pid: int = struct.unpack("=iII", data)[0]
-    return pid
-
-
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--socket", required=True, help="the daemon's Unix socket")
     parser.add_argument("--pid", type=int, help="the daemon's process (default: ask the socket)")
@@ -95,7 +85,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     idle = []
     try:
-        pid = options.pid or peer_pid(options.socket)
+        pid = options.pid or proc.listener(options.socket)
         for _ in range(options.idle):
             idle.append(sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM))
             idle[-1].connect(options.socket)

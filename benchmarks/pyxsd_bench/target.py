@@ -7,14 +7,13 @@ import os
 import shutil
 import signal
 import socket as sockets
-import struct
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Callable
 
-from . import daemons, proc, standin
+from . import daemons, proc, standin, wire
 from .load import Load
 
 START_LIMIT_S = 30.0
@@ -81,7 +80,7 @@ class Target:
 
 def running(path: str) -> Target:
     """A daemon that serves `path` already.  OSError where nobody listens there."""
-    pid = _listener(path)
+    pid = proc.listener(path)
     name = f"running-{pid}"
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8") as comm:
@@ -89,15 +88,6 @@ def running(path: str) -> Target:
     except OSError:
         pass
     return Target(name, path, pid)
-
-
-def _listener(path: str) -> int:
-    """The process that listens on a Unix socket."""
-    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
-        probe.connect(path)
-        data = probe.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, 12)
-    pid: int = struct.unpack("=iII", data)[0]
-    return pid
 
 
 def start(description: daemons.Description) -> Target:
@@ -180,7 +170,7 @@ def _spawn(
     try:
         _wait_ready(process, socket, description, output)
         with suppress(OSError):
-            pid = _listener(socket) or process.pid  # 0: not visible from here
+            pid = proc.listener(socket) or process.pid  # 0: not visible from here
     except BaseException:  # a Ctrl-C must not leave the daemon behind either
         stop()
         raise
@@ -240,13 +230,12 @@ def _all_cpus() -> Iterator[None]:
 
 def _answers(path: str, echo: bool) -> bool:
     """Whether a DIRECTORY of / is answered."""
-    request = struct.pack("=4I", 1, 1, 0, 2) + b"/\0"
     with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
         probe.settimeout(START_LIMIT_S)
         try:
             probe.connect(path)
-            probe.sendall(request)
+            probe.sendall(wire.PROBE)
             reply = probe.recv(4096)
         except OSError:
             return False
-    return len(reply) >= 16 and (echo or reply[0] == 1)
+    return len(reply) >= wire.HEADER.size and (echo or reply[0] == wire.DIRECTORY)
