@@ -6,4 +6,4 @@ Knows no daemon's internals: everything goes through sockets, rings and /proc.
 
 from __future__ import annotations
 
-VERSION = "1"
+__version__ = "0.2.0"

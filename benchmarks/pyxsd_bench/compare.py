@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""`pyxsd-bench compare A B`: what changed from A to B beyond the noise.
+"""`pyxsd-bench compare`: what changed between two result files, or between two builds of one file.
 
-A point counts as changed where the Mann-Whitney test gives p below the level and the medians
-differ by more than the threshold; the bootstrap interval of the ratio stands beside it.  With many
-points some differ by chance: the last line says how many at this level, and --holm keeps the
-chance of even one below the level (that needs more samples: five on each side cannot give less
+`compare A B`: a point counts as changed where the Mann-Whitney test gives p below the level and the
+medians differ by more than the threshold; the bootstrap interval of the ratio stands beside it.
+With many points some differ by chance: the last line says how many at this level, and --holm keeps
+the chance of even one below the level (that needs more samples: five on each side cannot give less
 than p = 0.008).  Points with too few samples to ever reach the level are counted, not judged.
+
+`compare A --within PERCENT`: the file's two builds took turns; `builds` judges them.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ import math
 import sys
 from typing import NamedTuple
 
-from . import results, stats
+from . import builds, results, show, stats
 from .results import Result
-from .summary import Summary, number
+from .summary import MORE_IS_BETTER, Summary, number
 
 SAME, WORSE, BAD_INPUT = 0, 1, 2
+WITHIN = 3.0  # percent
 
 
 class Change(NamedTuple):
@@ -54,7 +57,7 @@ def changes(a: Result, b: Result, level: float, figure: str = "") -> tuple[list[
             if not x or not y or x.median <= 0:
                 continue
             m, n = len(x.values), len(y.values)
-            if 2 / math.comb(m + n, m) >= level:
+            if min(m, n) < 2 or 2 / math.comb(m + n, m) >= level:
                 few += 1
                 continue
             low, high = stats.ratio_interval(x.values, y.values)
@@ -64,19 +67,9 @@ def changes(a: Result, b: Result, level: float, figure: str = "") -> tuple[list[
     return found, few, alone
 
 
-def holm(p_values: list[float]) -> list[float]:
-    """Holm's corrected p-values, in the order of the input."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    corrected, highest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, p_values[index] * (len(p_values) - rank)))
-        corrected[index] = highest
-    return corrected
-
-
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("before", help="result file A")
-    parser.add_argument("after", help="result file B")
+    parser.add_argument("after", nargs="?", help="result file B; without it A's two builds")
     parser.add_argument("--level", type=float, default=0.01, help="chance of a false alarm (0.01)")
     parser.add_argument(
         "--threshold", type=float, default=0.05, help="smaller changes do not matter (0.05: 5 %%)"
@@ -85,37 +78,67 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--figure", default="", help="compare this figure (rate, cpu_us, p99_us...)"
     )
     parser.add_argument("--holm", action="store_true", help="correct for the number of points")
+    parser.add_argument(
+        "--within",
+        type=float,
+        default=WITHIN,
+        metavar="PERCENT",
+        help=f"how much slower the second build of one file may be ({WITHIN:g})",
+    )
+    parser.add_argument("--points", action="store_true", help="list every point of two builds")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints what changed.  0: nothing got worse; 1: something did; 2: nothing to compare."""
+    """Prints what changed.  0: nothing got worse; 1: something did; 2: nothing to compare.
+
+    Of two builds in one file also 3: not decided.
+    """
+    paths = [path for path in (options.before, options.after) if path]
     try:
-        a, b = results.load(options.before), results.load(options.after)
+        files = [(path, results.load(path)) for path in paths]
     except results.BadResult as error:
         print(f"pyxsd-bench: {error}", file=sys.stderr)
         return BAD_INPUT
+    if len(files) > 1:
+        return _two_files(files[0][1], files[1][1], options)
+    summary = Summary(files)
+    if len(summary.real_daemons()) < 2:
+        print(f"pyxsd-bench: {paths[0]}: only one build is in it", file=sys.stderr)
+        return BAD_INPUT
+    return builds.conclude(summary, options.within, options.figure, options.points)
+
+
+def _two_files(a: Result, b: Result, options: argparse.Namespace) -> int:
     found, few, alone = changes(a, b, options.level, options.figure)
     if not found:
         text = f"nothing to compare ({few} points with too few samples)"
         print(f"pyxsd-bench: {text}", file=sys.stderr)
         return BAD_INPUT
     p_values = [change.p for change in found]
-    corrected = holm(p_values) if options.holm else p_values
-    more_is_better = options.figure == "rate"
-    worse = better = 0
+    corrected = stats.holm(p_values) if options.holm else p_values
+    rows: list[list[str]] = []
+    worse = 0
     for change, p in sorted(zip(found, corrected), key=lambda pair: -pair[0].ratio):
         if p >= options.level or abs(change.ratio - 1) <= options.threshold:
             continue
-        is_worse = (change.ratio > 1) != more_is_better
-        worse, better = worse + is_worse, better + (not is_worse)
-        print(
-            f"{'worse ' if is_worse else 'better'} {change.ratio:6.2f}x "
-            f"({change.low:.2f}-{change.high:.2f}, p={p:.2g}) {change.daemon}: {change.where}: "
-            f"{change.figure} {number(change.before)} -> {number(change.after)}"
+        is_worse = (change.ratio > 1) != (change.figure in MORE_IS_BETTER)
+        worse += is_worse
+        rows.append(
+            [
+                "worse" if is_worse else "better",
+                f"{change.daemon}: {change.where}: {change.figure}",
+                f"{number(change.before)} → {number(change.after)}",
+                f"{change.ratio:.2f}",
+                f"{change.low:.2f}–{change.high:.2f}",
+                f"{p:.2g}",
+            ]
         )
+    if rows:
+        head = ["", "point", "A → B", "B / A", "95 % interval", "p"]
+        show.table(head, rows, left=2)
     print(
-        f"{len(found)} points: {worse} worse, {better} better, "
-        f"{len(found) - worse - better} within the noise (at this level some "
+        f"{len(found)} points: {worse} worse, {len(rows) - worse} better, "
+        f"{len(found) - len(rows)} within the noise (at this level some "
         f"{len(found) * (0 if options.holm else options.level):.0f} differ by chance); "
         f"{few} with too few samples, {alone} in one file only"
     )

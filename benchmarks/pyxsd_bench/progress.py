@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Progress on standard error: a line that is rewritten on a terminal, else a line per size."""
+"""Progress on standard error: a bar on a terminal, else a line for each size of a scenario."""
 
 from __future__ import annotations
 
-import sys
-import time
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+SPEED_S = 3600.0  # the time left is guessed from what was done in so many seconds
 
 
 class Progress:
@@ -12,44 +15,47 @@ class Progress:
 
     def __init__(self, steps: int, quiet: bool = False) -> None:
         self.steps = steps
-        self.done = 0
-        self._begin = time.monotonic()
-        self._quiet = quiet
-        self._tty = sys.stderr.isatty()
+        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        # Without automatic refresh: its thread would wake up beside the load generator.
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            speed_estimate_period=SPEED_S,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=steps)
         self._group = ""
+        self._bar.start()
+
+    @property
+    def done(self) -> int:
+        return int(self._bar.tasks[0].completed)
 
     def left(self) -> str:
         """Time left, as "3:20"; "?" while nothing is known."""
-        if not self.done:
-            return "?"
-        each = (time.monotonic() - self._begin) / self.done
-        seconds = int(each * (self.steps - self.done))
-        return f"{seconds // 60}:{seconds % 60:02d}"
+        seconds = self._bar.tasks[0].time_remaining
+        return "?" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
     def step(self, group: str, detail: str) -> None:
         """Before a step of `group` (a scenario and size), done by `detail` (a daemon)."""
-        if self._quiet:
-            return
-        share = f"{self.done}/{self.steps}, {self.left()} left"
-        if self._tty:
-            sys.stderr.write(f"\r\x1b[K{group} {detail} ({share})")
-        elif group != self._group:
-            sys.stderr.write(f"{group} ({share})\n")
+        self._bar.update(self._task, description=f"{group} {detail}")
+        self._bar.refresh()
+        if not self._console.is_terminal and group != self._group:
+            self.note(f"{group} ({self.done}/{self.steps}, {self.left()} left)")
         self._group = group
-        sys.stderr.flush()
 
     def advance(self, steps: int = 1) -> None:
-        self.done += steps
+        self._bar.advance(self._task, steps)
 
     def finish(self) -> None:
-        """Leaves the rewritten line."""
-        if self._tty and not self._quiet:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        """Takes the bar away."""
+        self._bar.stop()
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        if self._quiet:
-            return
-        sys.stderr.write(f"\r\x1b[K{text}\n" if self._tty else f"{text}\n")
-        sys.stderr.flush()
+        self._console.print(text, markup=False, soft_wrap=True)

@@ -8,7 +8,7 @@ import socket as sockets
 import sys
 from typing import Callable
 
-from . import proc
+from . import proc, show
 from .load import Load, LoadError
 from .program import Program
 
@@ -111,21 +111,29 @@ def _measure(load: Load, pid: int, seconds: float) -> None:
     counts, requests = load.counts(), load.histogram(0)
     per = max(counts.requests, 1)
     ticks = after.user_ticks - before.user_ticks, after.system_ticks - before.system_ticks
-    print(f"requests/s        {counts.requests / (counts.wall_ns / 1e9):,.0f}")
-    print(f"daemon CPU        {(after.total_ns - before.total_ns) / per / 1e3:.3f} us/request")
-    print(f"  user : system   {ticks[0]} : {ticks[1]} ticks of {1000 // proc.TICK} ms")
-    print(f"generator CPU     {counts.cpu_ns / per / 1e3:.3f} us/request")
+    rows = [
+        ("requests/s", f"{counts.requests / (counts.wall_ns / 1e9):,.0f}"),
+        ("daemon CPU", f"{(after.total_ns - before.total_ns) / per / 1e3:.3f} µs/request"),
+        ("user : system", f"{ticks[0]} : {ticks[1]} ticks of {1000 // proc.TICK} ms"),
+        ("generator CPU", f"{counts.cpu_ns / per / 1e3:.3f} µs/request"),
+    ]
     for name, hist in (("request", requests), ("whole unit", load.histogram(1))):
         if hist.total:
             cells = [f"p{q:g} {hist.quantile(q / 100) / 1e3:.1f}" for q in (50, 90, 99, 99.9)]
-            print(f"{name:<17} {' '.join(cells)} max {hist.max_ns / 1e3:.1f} us ({hist.total:,})")
-    print(f"conflicts         {counts.conflicts}")
-    print(f"daemon memory     {proc.memory(pid) / 1e6:.1f} MB")
+            cells.append(f"max {hist.max_ns / 1e3:.1f} µs ({hist.total:,})")
+            rows.append((name, " ".join(cells)))
+    rows.append(("conflicts", str(counts.conflicts)))
+    rows.append(("daemon memory", f"{proc.memory(pid) / 1e6:.1f} MB"))
+    rows.append(("system calls", _syscalls(load, pid, seconds)))
+    show.table(["figure", "value"], rows, left=2)
+
+
+def _syscalls(load: Load, pid: int, seconds: float) -> str:
+    """Counted in a run of their own, as counting costs time."""
     try:
         with proc.Syscalls(pid) as calls:
             load.reset()
             load.run(min(0.3, seconds))
-            each = calls.count() / max(load.counts().requests, 1)
-            print(f"system calls      {each:.3f} /request")
+            return f"{calls.count() / max(load.counts().requests, 1):.3f} /request"
     except OSError as error:
-        print(f"system calls      not available: {error}")
+        return f"not available: {error}"

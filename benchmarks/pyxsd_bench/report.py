@@ -1,17 +1,36 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""`pyxsd-bench report`: result files in, one HTML page or one Markdown document out."""
+"""`pyxsd-bench report`: result files in, one HTML page or one Markdown document out.
+
+The page and the document are the two templates in templates/.
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
-import re
 import sys
 
-from . import report_html, report_markdown, results, svg
+import jinja2
+
+from . import plots, results, svg, tables
 from .summary import Summary
 
 OK, BAD_INPUT = 0, 2
+PAGE, DOCUMENT = "report.html.j2", "report.md.j2"
+
+
+def render(summary: Summary, template: str) -> str:
+    """The page (PAGE), which needs no other file, or the document (DOCUMENT)."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__),
+        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",)),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(
+        summary=summary, tables=tables, plots=plots, plot_style=svg.STYLE
+    )
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,40 +52,24 @@ def run(options: argparse.Namespace) -> int:
     if not files:
         return BAD_INPUT
     summary = Summary(files)
-    wanted = [(options.html, report_html.page), (options.markdown, report_markdown.document)]
+    wanted = [(options.html, PAGE), (options.markdown, DOCUMENT)]
     if not options.html and not options.markdown and not options.plots:
-        wanted = [("report.html", report_html.page)]
-    for path, make in wanted:
+        wanted = [("report.html", PAGE)]
+    for path, template in wanted:
         if not path:
             continue
         try:
             with open(path, "w", encoding="utf-8") as out:
-                out.write(make(summary))
+                out.write(render(summary, template))
         except OSError as error:
             print(f"pyxsd-bench: {path}: {error.strerror}", file=sys.stderr)
             return BAD_INPUT
         print(path)
     if options.plots:
         try:
-            write_plots(summary, options.plots)
+            plots.write(summary, options.plots)
         except OSError as error:
             print(f"pyxsd-bench: {error.filename}: {error.strerror}", file=sys.stderr)
             return BAD_INPUT
         print(options.plots)
     return status
-
-
-def write_plots(summary: Summary, folder: str) -> None:
-    """One SVG file for each plot, named after scenario and measure."""
-    os.makedirs(folder, exist_ok=True)
-    for name in summary.scenarios:
-        for measure in summary.measures(name):
-            stem = re.sub("[^a-z0-9]+", "-", f"{name}-{measure}".lower()).strip("-")
-            for kind, drawing in (
-                ("size", report_html.size_plot(summary, name, measure)),
-                ("latency", report_html.latency_plot(summary, name, measure)),
-            ):
-                if not drawing:
-                    continue
-                with open(os.path.join(folder, f"{stem}-{kind}.svg"), "w", encoding="utf-8") as out:
-                    out.write(svg.alone(drawing.drawing) + "\n")

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
-from . import daemons, limits, proc, report_html, results, scenarios, versions
+from . import daemons, limits, proc, report, results, scenarios, versions
 from .load import LoadError
 from .measure import NothingMeasured
 from .program import EITHER, Program
@@ -402,7 +402,7 @@ def run(options: argparse.Namespace) -> int:
     if options.html:
         try:
             with open(options.html, "w", encoding="utf-8") as out:
-                out.write(report_html.page(Summary([(options.output, runner.result)])))
+                out.write(report.render(Summary([(options.output, runner.result)]), report.PAGE))
         except OSError as error:
             print(f"pyxsd-bench: {options.html}: {error.strerror}", file=sys.stderr)
             return USAGE

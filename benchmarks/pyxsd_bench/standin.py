@@ -2,7 +2,8 @@
 """Finds the stand-in Xen (glue/standin) and loads its `peers` module.
 
 It is part of the package: in a checkout through symbolic links, as files when installed;
-`$PYXSD_STANDIN` names another place.  Its libraries are built on first use, in `glue/build` or the user's cache.
+`$PYXSD_STANDIN` names another place.  Its libraries are built on first use, in `glue/build` or the
+user's cache.
 """
 
 from __future__ import annotations

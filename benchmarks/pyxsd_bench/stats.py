@@ -1,89 +1,110 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The arithmetic of the results: medians, tests, fits.  Numbers in, numbers out; standard library.
+"""The arithmetic of the results, as far as it is a choice of ours; the rest is scipy and numpy.
 
 Samples are few (3 to 30) and skewed by a busy machine, so nothing here assumes a normal
-distribution: medians, ranges, the exact Mann-Whitney test and the bootstrap.
+distribution: medians, quartiles, the Mann-Whitney test and the bootstrap.  What chance takes part
+in starts from a fixed seed: the same samples give the same figures.
 """
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Sequence
-from functools import cache
 from typing import Callable, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+from scipy import stats as scipy_stats
+
+ROUNDS = 2000  # resamples of a bootstrap
+SEED = 1
+EXACT_LIMIT = 400  # product of the sample sizes up to which the exact Mann-Whitney test is used
+
+Floats = NDArray[np.float64]
 
 
 def median(values: Sequence[float]) -> float:
     """ValueError where there is none."""
-    ordered = sorted(values)
-    if not ordered:
+    if not values:
         raise ValueError("median of nothing")
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+    return float(np.median(values))
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float]:
     """The first and third quartile, linear between samples."""
-    ordered = sorted(values)
-
-    def at(share: float) -> float:
-        place = share * (len(ordered) - 1)
-        low = int(place)
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-    return at(0.25), at(0.75)
-
-
-@cache
-def _arrangements(m: int, n: int, u: int) -> int:
-    """In how many orders of m and n values the Mann-Whitney statistic is u."""
-    if u < 0:
-        return 0
-    if m == 0 or n == 0:
-        return int(u == 0)
-    return _arrangements(m - 1, n, u - n) + _arrangements(m, n - 1, u)
-
-
-EXACT_LIMIT = 400  # m * n up to which the exact distribution is used
+    low, high = np.quantile(values, (0.25, 0.75))
+    return float(low), float(high)
 
 
 def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float:
     """Two-sided p-value of "a and b come from the same distribution".
 
     Exact where there are no ties and few samples, else the normal approximation with the
-    correction for ties and continuity.  ValueError for an empty sample.
+    corrections for ties and continuity.  ValueError for an empty sample.
     """
-    m, n = len(a), len(b)
-    if not m or not n:
+    if not a or not b:
         raise ValueError("Mann-Whitney test of nothing")
-    u = sum((x > y) + 0.5 * (x == y) for x in a for y in b)
-    pooled = sorted([*a, *b])
-    ties = [pooled.count(value) for value in set(pooled)]
-    if max(ties) == 1 and m * n <= EXACT_LIMIT:
-        low = int(min(u, m * n - u))
-        total = math.comb(m + n, m)
-        return min(1.0, 2 * sum(_arrangements(m, n, k) for k in range(low + 1)) / total)
-    size = m + n
-    spread = m * n / 12 * (size + 1 - sum(t**3 - t for t in ties) / (size * (size - 1)))
-    if spread <= 0:
+    pooled = {*a, *b}
+    if len(pooled) == 1:
         return 1.0
-    z = max(0.0, abs(u - m * n / 2) - 0.5) / math.sqrt(spread)
-    return math.erfc(z / math.sqrt(2))
+    exact = len(pooled) == len(a) + len(b) and len(a) * len(b) <= EXACT_LIMIT
+    found = scipy_stats.mannwhitneyu(a, b, method="exact" if exact else "asymptotic")
+    return float(found.pvalue)
 
 
 def ratio_interval(
-    a: Sequence[float], b: Sequence[float], share: float = 0.95, rounds: int = 2000, seed: int = 1
+    a: Sequence[float], b: Sequence[float], share: float = 0.95
 ) -> tuple[float, float]:
-    """Bootstrap interval of median(b) / median(a).  The same input gives the same answer."""
-    rng = random.Random(seed)
-    ratios = sorted(
-        median(rng.choices(b, k=len(b))) / (median(rng.choices(a, k=len(a))) or 1e-12)
-        for _ in range(rounds)
-    )
-    cut = (1 - share) / 2
-    return ratios[int(cut * rounds)], ratios[min(rounds - 1, int((1 - cut) * rounds))]
+    """Bootstrap interval of median(b) / median(a).  ValueError for fewer than two of each."""
+
+    def ratio(x: Floats, y: Floats, axis: int = -1) -> Floats:
+        # A clock that did not move gives samples of 0.
+        found: Floats = np.median(y, axis=axis) / np.maximum(np.median(x, axis=axis), 1e-12)
+        return found
+
+    return _bootstrap((a, b), ratio, share)
+
+
+def median_interval(rows: Sequence[Sequence[float]], share: float = 0.95) -> tuple[float, float]:
+    """Bootstrap interval of the mean over rows of each row's median.
+
+    The rows' columns belong together (all were measured in the same round), so whole columns are
+    drawn.  ValueError for fewer than two columns.
+    """
+    matrix = np.asarray(rows, dtype=float)
+
+    def mean_of_medians(columns: Floats, axis: int = -1) -> Floats:
+        drawn = matrix[:, columns.astype(int)]
+        found: Floats = np.median(drawn, axis=-1).mean(axis=0)
+        return found
+
+    return _bootstrap((np.arange(matrix.shape[1], dtype=float),), mean_of_medians, share)
+
+
+def _bootstrap(
+    data: tuple[Sequence[float] | Floats, ...], statistic: Callable[..., Floats], share: float
+) -> tuple[float, float]:
+    found = scipy_stats.bootstrap(
+        data,
+        statistic,
+        paired=False,
+        vectorized=True,
+        method="percentile",
+        confidence_level=share,
+        n_resamples=ROUNDS,
+        random_state=SEED,
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's corrected p-values, in the order of the input."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, p_values[index] * (len(p_values) - rank)))
+        corrected[index] = highest
+    return corrected
 
 
 class Growth(NamedTuple):
@@ -95,59 +116,47 @@ class Growth(NamedTuple):
     error: float
 
 
-SHAPES: tuple[tuple[str, Callable[[float], float]], ...] = (
-    ("constant", lambda n: 0.0),
-    ("log n", lambda n: math.log2(n + 1)),
+SHAPES: tuple[tuple[str, Callable[[Floats], Floats]], ...] = (
+    ("constant", np.zeros_like),
+    ("log n", lambda n: np.log2(n + 1)),
     ("n", lambda n: n),
-    ("n log n", lambda n: n * math.log2(n + 1)),
+    ("n log n", lambda n: n * np.log2(n + 1)),
     ("n^2", lambda n: n * n),
 )
 BETTER = 0.7  # a steeper shape must cut the error to this share to be chosen
 
 
-def _fit(points: Sequence[tuple[float, float]], shape: Callable[[float], float]) -> Growth:
+def _fit(name: str, values: Floats, costs: Floats) -> Growth:
     """Least squares of the relative error, with neither part negative."""
-    rows = [(1 / y, shape(n) / y) for n, y in points]
-    aa = sum(p * p for p, _ in rows)
-    ab = sum(p * q for p, q in rows)
-    bb = sum(q * q for _, q in rows)
-    a1, b1 = sum(p for p, _ in rows), sum(q for _, q in rows)
-    det = aa * bb - ab * ab
-    base, slope = (a1 / aa, 0.0)
-    if det > 1e-12 * max(aa * bb, 1e-300):
-        base, slope = (a1 * bb - b1 * ab) / det, (aa * b1 - ab * a1) / det
-        if slope < 0:
-            base, slope = a1 / aa, 0.0
-        elif base < 0:
-            base, slope = 0.0, b1 / bb
-    error = math.sqrt(sum((base * p + slope * q - 1) ** 2 for p, q in rows) / len(rows))
-    return Growth("", base, slope, error)
+    scale = max(values.max(), 1.0)
+    parts = np.column_stack([1 / costs, values / scale / costs])
+    (base, slope), rest = optimize.nnls(parts, np.ones(len(costs)))
+    return Growth(name, float(base), float(slope / scale), float(rest / np.sqrt(len(costs))))
 
 
 def growth(points: Sequence[tuple[float, float]]) -> Growth:
     """The simplest shape that describes how a cost grows with a size.
 
-    `points` are (size, cost > 0).  ValueError for fewer than three.
+    `points` are (size, cost); costs of 0 say nothing and are left out.  ValueError for fewer than
+    three others.
     """
-    usable = [(n, y) for n, y in points if y > 0]
+    usable = np.array([(n, y) for n, y in points if y > 0], dtype=float)
     if len(usable) < 3:
         raise ValueError("growth of fewer than three points")
-    best = Growth("", 0, 0, math.inf)
-    for name, shape in SHAPES:
-        fit = _fit(usable, shape)._replace(shape=name)
-        if fit.error < best.error * BETTER and (best.shape == "" or fit.slope > 0):
-            best = fit
+    sizes, costs = usable.T
+    best = _fit("constant", np.zeros_like(sizes), costs)
+    for name, shape in SHAPES[1:]:
         if best.error < 0.05:
             break
+        fit = _fit(name, shape(sizes), costs)
+        if fit.error < best.error * BETTER and fit.slope > 0:
+            best = fit
     return best
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """The straight line through (size, bytes): bytes per one more.  0 for a single size."""
-    n = len(points)
-    mean_x = sum(x for x, _ in points) / n
-    mean_y = sum(y for _, y in points) / n
-    below = sum((x - mean_x) ** 2 for x, _ in points)
-    if not below:
+    sizes, values = np.array(points, dtype=float).T
+    if np.ptp(sizes) == 0:
         return 0.0
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / below
+    return float(np.polyfit(sizes, values, 1)[0])

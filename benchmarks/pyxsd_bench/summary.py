@@ -12,6 +12,7 @@ from .results import Result
 
 Key = tuple[str, str, int]  # scenario, measure, size
 FLOORS = ("floor", "floor-poll")
+MORE_IS_BETTER = ("rate",)
 
 
 class Figure(NamedTuple):
@@ -28,6 +29,13 @@ class Cell(NamedTuple):
 
     samples: tuple[dict[str, Any], ...]
     syscalls: float | None
+
+    def cost(self, name: str) -> float | None:
+        """The median of a figure so that less is better: of a rate, the time for one."""
+        found = self.figure(name)
+        if not found or found.median <= 0:
+            return None
+        return 1 / found.median if name in MORE_IS_BETTER else found.median
 
     def figure(self, name: str) -> Figure | None:
         """None where no sample has it."""
@@ -78,6 +86,28 @@ class Summary:
             if timed:
                 self.cells.setdefault(key, {})[name] = cell
 
+    def unfinished(self) -> list[str]:
+        """The files of runs that did not come to their end."""
+        return [path for path, result in self.files if not result["complete"]]
+
+    @staticmethod
+    def origin(result: Result) -> str:
+        """When, where and how a file was measured, in one sentence."""
+        m, s = result["machine"], result["settings"]
+        return (
+            f"{result['created']}, {m.get('cpu')} with {m.get('cpus')} CPUs, "
+            f"{m.get('memory_mib')} MiB, Linux {m.get('kernel')}, {m.get('system')}; "
+            f"{s.get('repeat')} samples of {s.get('seconds')} s."
+        )
+
+    def real_daemons(self) -> list[str]:
+        """All that are no floors, in the order of the run."""
+        return [name for name in self.daemons if _kind(name) not in FLOORS]
+
+    def measured(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and description of each scenario that has a figure."""
+        return [(name, about) for name, about in self.scenarios.items() if self.measures(name)]
+
     def measures(self, scenario: str) -> list[str]:
         """In the order in which they were first seen."""
         return list(dict.fromkeys(m for s, m, _ in self.cells if s == scenario))
@@ -118,14 +148,25 @@ class Summary:
         points = self.points(scenario, measure, daemon, "rss")
         return stats.slope(points) if len(points) > 1 else 0.0
 
-    def best_peer(self, key: Key, subject: str) -> str:
-        """The other daemon with the smallest main figure, floors aside; empty for none."""
+    def best_peer(self, key: Key, subject: str) -> tuple[str, bool]:
+        """The other daemon with the best main figure, and whether it is the only one there.
+
+        Floors and variants of the subject ("pyxsd-log") are no peers.  An empty name where there
+        is none; never alone where the whole run had one peer.
+        """
+        peers = [n for n in self.real_daemons() if n != subject and n.split("-")[0] != subject]
         found = []
-        for name, cell in self.cells[key].items():
-            value = cell.figure(self.main(key[0]))
-            if name.split(" ")[0] not in FLOORS and name.split("-")[0] != subject and value:
-                found.append((value.median, name))
-        return min(found)[1] if found else ""
+        for name in peers:
+            cell = self.cells[key].get(name)
+            cost = cell.cost(self.main(key[0])) if cell else None
+            if cost:
+                found.append((cost, name))
+        return (min(found)[1] if found else ""), len(found) == 1 < len(peers)
+
+
+def _kind(name: str) -> str:
+    """The daemon's own name: reports of several files put the file's name behind it."""
+    return name.split(" ")[0]
 
 
 def number(value: float) -> str:

@@ -4,7 +4,7 @@
 A description's own `version` command comes first.  Else the program is asked for: what lies in a
 Debian package has the package's version; a Python script's package is looked up with the
 interpreter that the script names, which need not be ours, and a checkout adds its commit; the
-floor is as old as this package.
+floor is a part of this package.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ LIMIT_S = 10.0
 _LOOK_UP = """
 import sys
 sys.path = [entry for entry in sys.path if entry]
-import importlib.metadata, os, pyxsd
-print(importlib.metadata.version("pyxsd"))
-print(os.path.dirname(os.path.dirname(os.path.realpath(pyxsd.__file__))))
+import importlib, importlib.metadata, os
+print(importlib.metadata.version({distribution!r}))
+print(os.path.dirname(os.path.realpath(importlib.import_module({package!r}).__file__)))
 """
 
 
@@ -33,12 +33,12 @@ def version(description: daemons.Description) -> str:
     if description.version:
         return " ".join(_output(description.version).split())
     if description.echo and description.command[0] == "{python}":
-        return _python_package(sys.executable)
+        return _python_package(sys.executable, "pyxsd-bench", "pyxsd_bench")
     program = shutil.which(_program(description.command[0]))
     if program is None:
         return ""
     python = _interpreter(program)
-    return _python_package(python) if python else _debian_package(program)
+    return _python_package(python, "pyxsd", "pyxsd") if python else _debian_package(program)
 
 
 def _program(word: str) -> str:
@@ -68,14 +68,15 @@ def _interpreter(program: str) -> str:
     return path if os.path.basename(path).startswith("python") else sys.executable
 
 
-def _python_package(python: str) -> str:
-    lines = _output([python, "-c", _LOOK_UP]).splitlines()
+def _python_package(python: str, distribution: str, package: str) -> str:
+    asked = _LOOK_UP.format(distribution=distribution, package=package)
+    lines = _output([python, "-c", asked]).splitlines()
     if len(lines) != 2:
         return ""
     number, folder = lines
-    if not os.path.exists(os.path.join(folder, ".git")):
-        return number
     git = ("git", "--no-optional-locks", "-C", folder)
+    if not _output([*git, "ls-files", "__init__.py"]):
+        return number  # no checkout, or one that merely holds the environment
     commit = _output([*git, "describe", "--always", "--dirty", "--exclude=*"])
     return f"{number} (git {commit.strip()})" if commit else number
 
