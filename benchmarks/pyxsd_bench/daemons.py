@@ -82,7 +82,7 @@ BUILT_IN: tuple[Description, ...] = (
     Description("floor", _FLOOR, preload=False, echo=True),
     Description("floor-poll", (*_FLOOR, "40"), preload=False, echo=True),
 )
-DEFAULT = ("pyxsd", "oxenstored", "xenstored", "floor")
+DEFAULT = ("pyxsd", "oxenstored", "xenstored", "floor", "floor-poll")
 
 
 def built_in(name: str) -> Description:
@@ -95,10 +95,28 @@ def built_in(name: str) -> Description:
 
 
 def find(name: str) -> Description:
-    """A built-in daemon, or the description file of that path."""
+    """What a word of the command line stands for.  BadDescription where it is nothing.
+
+    A built-in daemon's name; the path of a description file; or NAME=PROGRAM: a build of a
+    built-in daemon, which the program's own name tells, under the name NAME.  NAME=VARIANT:PROGRAM
+    starts it like that variant (`before=pyxsd-nopoll:/base/bin/pyxsd`).
+    """
+    called, is_build, program = name.partition("=")
+    if is_build:
+        return _build(called, program)
     if os.sep in name or name.endswith(".ini"):
         return read(name)
     return built_in(name)
+
+
+def _build(name: str, program: str) -> Description:
+    variant, _, path = program.rpartition(":")
+    if not name or not os.access(path, os.X_OK) or os.path.isdir(path):
+        raise BadDescription(f"{name}={program}: {path} is no program")
+    like = built_in(variant or os.path.basename(path))
+    # Made absolute, for a daemon is started in a directory of its own.
+    command = (os.path.abspath(path), *like.command[1:])
+    return like._replace(name=name, command=command)
 
 
 def read(path: str) -> Description:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
-from . import daemons, limits, proc, report, results, scenarios, versions
+from . import builds, daemons, limits, placement, proc, report, results, scenarios, versions
 from .load import LoadError
 from .measure import NothingMeasured
 from .program import EITHER, Program
@@ -57,7 +57,7 @@ class Runner:
                 "repeat": options.repeat,
                 "scale": options.scale,
                 "only": options.only,
-                "pinned": options.pin,
+                "placement": options.placement,
             }
         )
         self.progress = Progress(sum(self._steps(s) for s in self.chosen), options.quiet)
@@ -137,11 +137,14 @@ class Runner:
                 with self._noting(scenario, 0, name):
                     targets[name] = self._started(name)
                     stack.callback(self._close, targets[name])
-                    if self.options.pin:
-                        pin_apart(targets[name])
+                    stack.enter_context(self._placed(targets[name]))
             for size in self._sizes(scenario):
                 self._size(scenario, size, targets)
                 self._save()
+
+    def _placed(self, target: Target) -> contextlib.AbstractContextManager[None]:
+        """The run's placement; a daemon that runs on gets its CPUs back."""
+        return placement.placed(target.pid, self.options.placement, self.options.cpus)
 
     def _started(self, name: str) -> Target:
         """A fresh target.  What did not start once is not waited for again."""
@@ -184,7 +187,7 @@ class Runner:
             if reason:
                 self._missing(scenario, size, name, reason)
                 continue
-            context = Context(self.options.seconds)
+            context = Context(self.options.seconds, cpus=self.options.cpus)
             with self._noting(scenario, size, name, target):
                 if scenario.prepare:
                     target.deadline = time.monotonic() + self.options.prepare_limit
@@ -217,7 +220,7 @@ class Runner:
         """
         counting = turn < 0
         seconds = min(SYSCALL_SECONDS, self.options.seconds) if counting else self.options.seconds
-        context = Context(seconds, syscalls=counting)
+        context = Context(seconds, counting, self.options.cpus)
         detail = f"{target.name}: {'system calls' if counting else turn + 1}"
         self.progress.step(self._group(scenario, size), detail)
         if counting and not self._countable(target):
@@ -247,6 +250,8 @@ class Runner:
 
     def _countable(self, target: Target) -> bool:
         """Whether system calls can be counted here; says once where not."""
+        if not self.can_count:
+            return False
         try:
             with proc.Syscalls(target.pid):
                 pass
@@ -275,27 +280,6 @@ def summed_up(rows: list[dict[str, Any]], about: dict[str, Any]) -> list[str]:
         f"{', '.join(places)}: {reason if reason.startswith(daemon) else f'{daemon}: {reason}'}"
         for (daemon, reason), places in where.items()
     ]
-
-
-def pin_self() -> bool:
-    """Binds this process to one CPU; False where there is only one."""
-    cpus = sorted(os.sched_getaffinity(0))
-    if len(cpus) < 2:
-        return False
-    os.sched_setaffinity(0, cpus[:1])
-    return True
-
-
-def pin_apart(target: Target) -> None:
-    """Keeps a started daemon off the generator's CPU.
-
-    Left alone, the scheduler puts both on one CPU or on two as it pleases, and a round trip costs
-    two or three times as much in the second case: medians of such a mixture say nothing.
-    """
-    others = set(range(os.cpu_count() or 1)) - os.sched_getaffinity(0)
-    for task in os.listdir(f"/proc/{target.pid}/task"):
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(int(task), others)
 
 
 def rounded(figures: dict[str, object]) -> dict[str, object]:
@@ -329,8 +313,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "daemon",
         nargs="*",
-        help=f"daemons to measure: description files, or of {names} "
-        f"(default: {' '.join(daemons.DEFAULT)})",
+        help=f"daemons to measure: description files, NAME=PROGRAM for a build of your own, "
+        f"or of {names} (default: {' '.join(daemons.DEFAULT)})",
     )
     parser.add_argument("-o", "--output", default="result.json", help="result file (result.json)")
     parser.add_argument("--html", metavar="FILE", help="make the page of the results, too")
@@ -358,10 +342,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--smoke", action="store_true", help="everything small: for CI, no figures")
     parser.add_argument(
-        "--no-pin",
-        dest="pin",
-        action="store_false",
-        help="let the scheduler place the generator and the daemons",
+        "--placement",
+        choices=placement.FIXED,
+        default=placement.APART,
+        help="where generator and daemons run: apart (each on CPUs of its own, the default), "
+        "together (on one CPU), or where the scheduler puts them",
+    )
+    parser.add_argument(
+        "--within",
+        type=float,
+        metavar="PERCENT",
+        help="judge two builds in the end: is the second as fast as the first, within PERCENT?",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
 
@@ -372,7 +363,9 @@ def run(options: argparse.Namespace) -> int:
         options.repeat, options.seconds, options.scale = 1, 0.02, 0.001
     names = options.daemon or ([] if options.socket else list(daemons.DEFAULT))
     limits.raise_descriptors()
-    options.pin = options.pin and pin_self()
+    options.cpus = tuple(sorted(os.sched_getaffinity(0)))
+    if not placement.possible(options.placement, options.cpus):
+        options.placement = placement.SCHEDULER
     starts: dict[str, Start] = {}
     described = {}
     descriptions = []
@@ -381,6 +374,8 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError("--repeat, --seconds and --scale must be above 0, --scale at most 1")
         for name in names:
             description = daemons.find(name)
+            if description.name in starts:
+                raise ValueError(f"two daemons are named {description.name}")
             starts[description.name] = _starter(description)
             descriptions.append(description)
             described[description.name] = {
@@ -392,6 +387,8 @@ def run(options: argparse.Namespace) -> int:
             target = running(path)
             starts[target.name] = _runner_for(path)
             described[target.name] = {"version": "", "command": f"socket {path}", "config": {}}
+        if options.within is not None:
+            builds.check(options.within, options.repeat, list(starts))
         runner = Runner(options, starts, descriptions)
         runner.result["daemons"] = described
         results.save(options.output, runner.result)
@@ -399,13 +396,16 @@ def run(options: argparse.Namespace) -> int:
         print(f"pyxsd-bench: {error}", file=sys.stderr)
         return USAGE
     status = runner.run()
+    summary = Summary([(options.output, runner.result)])
     if options.html:
         try:
             with open(options.html, "w", encoding="utf-8") as out:
-                out.write(report.render(Summary([(options.output, runner.result)]), report.PAGE))
+                out.write(report.render(summary, report.PAGE))
         except OSError as error:
             print(f"pyxsd-bench: {options.html}: {error.strerror}", file=sys.stderr)
             return USAGE
+    if options.within is not None and status in (OK, MISSING):
+        return max(status, builds.conclude(summary, options.within))
     return status
 
 

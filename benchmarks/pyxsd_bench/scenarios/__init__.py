@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from . import directories, requests, rings, scale, stories, transactions, watches
+from . import directories, placements, requests, rings, scale, stories, transactions, watches
 from .base import Context, Scenario
 
 ALL: tuple[Scenario, ...] = (
     *requests.SCENARIOS,
+    *placements.SCENARIOS,
     *scale.SCENARIOS,
     *watches.SCENARIOS,
     *directories.SCENARIOS,

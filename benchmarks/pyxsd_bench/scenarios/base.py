@@ -15,10 +15,12 @@ ROOT = "/bench"
 
 
 class Context(NamedTuple):
-    """How one sample is to be taken: how long, and whether system calls are counted."""
+    """How one sample is to be taken: how long, whether system calls are counted, and the CPUs
+    that the run may use."""
 
     seconds: float
     syscalls: bool = False
+    cpus: tuple[int, ...] = ()
 
 
 Run = Callable[[Target, int, Context], dict[str, Sample]]
@@ -30,9 +32,9 @@ class Scenario(NamedTuple):
 
     `sizes` ascend; `prepare` brings a daemon from the last size to the next and is not measured.
     `run` gives one sample for each measure.  `main` is the figure that the summary shows:
-    cpu_us, p50_us, ... .  `floor`: an echo server can take part.  `needs`: "standin" where domains
-    must be created.  `fds` and `memory`: descriptors of this process and bytes of the daemon for
-    each one of size.
+    cpu_us, p50_us, rate, ... .  `floor`: an echo server can take part.  `needs`: "standin" where
+    domains must be created.  `fds` and `memory`: descriptors of this process and bytes of the
+    daemon for each one of size.
     """
 
     name: str

@@ -35,7 +35,7 @@ def release(program: Program, domid: int) -> None:
     program.send(wire.RELEASE, b"%d\0" % domid)
 
 
-def _prepare(target: Target, size: int, context: Context) -> None:
+def prepare(target: Target, size: int, context: Context) -> None:
     before = grown(target, "domains", size)
     load = open_rings(target)
     program = Program()
@@ -61,7 +61,8 @@ def reads(count: int = NODES) -> Program:
     return program
 
 
-def _busy(target: Target, conns: list[int], window: int, count: int, context: Context) -> Sample:
+def busy(target: Target, conns: list[int], window: int, count: int, context: Context) -> Sample:
+    """A sample of domains that read `count` nodes each, with `window` requests in flight."""
     load = open_rings(target)
     number = load.program(reads(count))
     for conn in conns:
@@ -72,13 +73,13 @@ def _busy(target: Target, conns: list[int], window: int, count: int, context: Co
 def _run(target: Target, size: int, context: Context) -> dict[str, Sample]:
     conns: list[int] = target.state["ring-conns"]
     found = {
-        "one domain, one at a time": _busy(target, conns[:1], 1, NODES, context),
-        "one domain, 16 in flight": _busy(target, conns[:1], 16, NODES, context),
+        "one domain, one at a time": busy(target, conns[:1], 1, NODES, context),
+        "one domain, 16 in flight": busy(target, conns[:1], 16, NODES, context),
     }
     if size >= 10:
-        found["10 domains, 16 in flight"] = _busy(target, conns[:10], 16, NODES, context)
+        found["10 domains, 16 in flight"] = busy(target, conns[:10], 16, NODES, context)
     if size > 10:
-        found["all domains, one each"] = _busy(target, conns, 1, 1, context)
+        found["all domains, one each"] = busy(target, conns, 1, 1, context)
     beside = Program().read("/local/domain/1/data/0", VALUE)
     found["a socket beside them"] = endless(target, beside, context)
     found.update(_introduce(target, context))
@@ -111,7 +112,7 @@ SCENARIOS = (
         _run,
         axis="introduced domains",
         sizes=(1, 10, 100, 1000),
-        prepare=_prepare,
+        prepare=prepare,
         needs="standin",
     ),
 )
