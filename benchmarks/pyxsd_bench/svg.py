@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Plots as SVG text: lines over logarithmic axes.  No script, no fonts to load.
 
-By hand, because a page holds about a hundred of them and the repository keeps some as files: 3 KB each,
-and the same samples give the same text.  matplotlib needs eight times that and 80 MB of packages;
-pygal has no logarithmic axis of x.
+By hand, because a page holds about a hundred of them and the repository keeps some as files: 3 KB
+each, and the same samples give the same text.  matplotlib needs eight times that and 80 MB of
+packages; pygal has no logarithmic axis of x.
 """
 
 from __future__ import annotations

@@ -130,6 +130,18 @@ def overview(summary: Summary) -> Table:
     return Table(["scenario", who, "best other", f"cost, other / {who}", *floors], rows)
 
 
+def side_by_side(summary: Summary, name: str) -> Table:
+    """The main figure of a scenario without sizes: rows are measures, columns are daemons."""
+    figure, about = summary.main(name), summary.scenarios[name]
+    unit = SHORT.get(figure, figure).format(unit=about.get("unit", "request"))
+    rows = []
+    for measure in summary.measures(name):
+        cells = summary.cells[name, measure, summary.sizes(name, measure)[0]]
+        texts = [median(figure)(cells[n]) if n in cells else NONE for n in summary.daemons]
+        rows.append([measure, *texts])
+    return Table([unit, *summary.daemons], rows)
+
+
 def growth(summary: Summary, name: str) -> list[str]:
     """How cost and memory grow with the size: a sentence for each measure and daemon."""
     lines = []

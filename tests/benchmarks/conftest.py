@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pyxsd_bench import wire
+from pyxsd_bench import daemons, wire
 
 Answer = Callable[[int, int, int, bytes], bytes]
 
@@ -20,6 +21,14 @@ def missing(what: str) -> None:
     if os.environ.get("PYXSD_REQUIRE_ALL") == "1":
         pytest.fail(f"missing: {what}")
     pytest.skip(f"missing: {what}")
+
+
+def need_pyxsd() -> str:
+    """pyxsd's program; skips, or fails, where it is not installed."""
+    program = shutil.which(daemons.places("", "", "", {})["pyxsd"])
+    if program is None:
+        missing("pyxsd")
+    return str(program)
 
 
 def packet(kind: int, req_id: int, tx_id: int, payload: bytes) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 from pyxsd_bench import builds, cli, daemons, results, runner
 from pyxsd_bench.summary import Summary
 
+from .conftest import need_pyxsd
 from .test_results import SAMPLE, make
 
 # A machine whose speed changes from round to round: both builds feel it alike.
@@ -131,7 +132,7 @@ def test_a_run_ends_with_the_verdict(tmp_path: Path, capsys: Any) -> None:
     """Two builds of one program, measured in turns."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    source = daemons.places("", "", "", {})["pyxsd"]
+    source = need_pyxsd()
     path = folder / "pyxsd"
     path.symlink_to(source)
     out = str(tmp_path / "r.json")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pyxsd_bench import cli, placement, results
 
-from .conftest import Server, missing
+from .conftest import Server, missing, need_pyxsd
 
 CPUS = (2, 5, 7)
 
@@ -65,6 +65,7 @@ def test_a_process_that_is_gone() -> None:
 
 def test_every_placement_has_its_figures(tmp_path: Path) -> None:
     """One run measures all of them, over sockets and over rings."""
+    need_pyxsd()
     out = str(tmp_path / "r.json")
     assert cli.main(["run", "pyxsd", "floor", "--only", "placement", "--smoke", "-q",
                      "-o", out]) == 0

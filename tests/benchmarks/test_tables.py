@@ -45,6 +45,12 @@ def test_a_survivor_is_said_to_be_alone() -> None:
     assert cells(summary(COSTS, more=larger)) == ["2", "8 (oxenstored alone)", "4.00", "0.5"]
 
 
+def test_side_by_side() -> None:
+    costs = {name: cost for name, cost in COSTS.items() if name != "xenstored"}
+    found = tables.side_by_side(summary(costs, "rate"), "s")
+    assert found == (["requests/s", *COSTS], [["m", "2", "1", "8", "–", "0.5"]])
+
+
 def test_nobody_else() -> None:
     assert cells(summary({"pyxsd": 2.0})) == ["2", "–", "–", "–"]
 
