@@ -141,6 +141,20 @@ def test_a_result_that_cannot_be_written(
     assert capsys.readouterr().err == f"pyxsd-bench: {out}: No space left on device\n"
 
 
+def test_uncountable_system_calls_are_said_once(
+    out: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Without the right to count: one line for the whole run, and the result says so."""
+    def refused(pid: int) -> proc.Syscalls:
+        raise OSError(errno.EACCES, "perf_event_open: Permission denied")
+
+    monkeypatch.setattr(proc, "Syscalls", refused)
+    options = [option for option in FAST if option != "-q"]
+    assert cli.main(["run", "floor", "floor-poll", "-o", out, "--only", "churn", *options]) == 0
+    assert capsys.readouterr().err.count("system calls are not counted") == 1
+    assert "Permission denied" in results.load(out)["settings"]["syscalls"]
+
+
 @pytest.mark.parametrize("name", daemons.DEFAULT)
 def test_versions_are_named(name: str) -> None:
     description = daemons.built_in(name)
