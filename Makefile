@@ -6,7 +6,8 @@
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard pyxsd/*.pyx pyxsd/*.pxd pyxsd/*/*.pyx pyxsd/*/*.pxd glue/*.c glue/*.h glue/*.py benchmarks/load/* benchmarks/*_build.py)
+SOURCES := $(wildcard pyxsd/*.pyx pyxsd/*.pxd pyxsd/*/*.pyx pyxsd/*/*.pxd glue/*.c glue/*.h glue/*.py)
+BENCH_SOURCES := $(wildcard benchmarks/*.py benchmarks/load/* glue/standin/xsd_guest.h)
 
 .PHONY: help build run test lint bench core-bench system-test system-test-quick dist clean
 
@@ -14,20 +15,31 @@ help:
 	@sed -n 's/^# make/make/p' Makefile
 	@echo "make lint, make bench, make system-test, make dist, make clean"
 
-$(VENV)/.made: pyproject.toml
+# What building and running need stands in the two pyproject.toml files only.
+REQUIREMENTS = $(BIN)/python packaging/requirements.py
+PROJECTS := pyproject.toml benchmarks/pyproject.toml
+
+$(VENV)/.made: $(PROJECTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet "setuptools>=77" wheel "Cython>=3.0.8,<4" "cffi>=1.15" "sortedcontainers>=2.4"
+	$(BIN)/pip install --quiet wheel "tomli>=2; python_version < '3.11'"
+	$(REQUIREMENTS) build run > $(VENV)/run.txt
+	$(BIN)/pip install --quiet -r $(VENV)/run.txt
 	touch $@
 
 $(VENV)/.built: $(VENV)/.made setup.py $(SOURCES)
 	$(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 
-$(VENV)/.tests: $(VENV)/.made
-	$(BIN)/pip install --quiet $$($(BIN)/python packaging/requirements.py test)
+$(VENV)/.bench: $(VENV)/.made $(BENCH_SOURCES)
+	$(BIN)/pip install --quiet --no-build-isolation --no-deps --editable benchmarks
 	touch $@
 
-build: $(VENV)/.built
+$(VENV)/.tests: $(VENV)/.made
+	$(REQUIREMENTS) test > $(VENV)/test.txt
+	$(BIN)/pip install --quiet -r $(VENV)/test.txt
+	touch $@
+
+build: $(VENV)/.built $(VENV)/.bench
 
 run: build
 	$(BIN)/python tools/run.py
@@ -54,7 +66,8 @@ system-test system-test-quick: build $(VENV)/.tests
 dist: $(VENV)/.made
 	$(BIN)/pip install --quiet build
 	$(BIN)/python -m build
+	$(BIN)/python -m build --outdir dist benchmarks
 
 clean:
-	rm -rf build dist run glue/build *.egg-info
+	rm -rf build dist run glue/build *.egg-info benchmarks/build benchmarks/*.egg-info
 	find pyxsd benchmarks -name '*.so' -delete

@@ -60,5 +60,5 @@ setup(
         compiler_directives={"language_level": "3", **directives},
         build_dir=os.path.join("build", "cython-" + mode),
     ),
-    cffi_modules=["glue/cffi_build.py:ffibuilder", "benchmarks/load_build.py:ffibuilder"],
+    cffi_modules=["glue/cffi_build.py:ffibuilder"],
 )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Builds `pyxsd_bench._load`, the compiled load generator, with cffi in API mode.
 
-`setup.py` names this file in `cffi_modules`; paths are relative to the repository's root.
+`setup.py` names this file in `cffi_modules`; paths are relative to the folder of both.
 The declarations come from the C header itself, so the two cannot drift apart.
 """
 
@@ -11,7 +11,8 @@ import os
 
 from cffi import FFI
 
-FOLDER = os.path.join("benchmarks", "load")
+FOLDER = "load"
+STANDIN = os.path.join("pyxsd_bench", "glue", "standin")  # xsd_guest.h, the guests' side of rings
 SOURCES = ("xb_engine.c", "xb_conn.c", "xb_check.c", "xb_floor.c", "xb_probe.c", "xb_ring.c")
 
 
@@ -35,7 +36,7 @@ def _builder() -> FFI:
         "pyxsd_bench._load",
         '#include "xb_load.h"',
         sources=[os.path.join(FOLDER, name) for name in SOURCES],
-        include_dirs=[FOLDER, os.path.join("glue", "standin")],
+        include_dirs=[FOLDER, STANDIN],
         libraries=["dl"],
         extra_compile_args=["-O2", "-std=c11", "-Wall", "-Wextra"],
     )

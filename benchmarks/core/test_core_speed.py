@@ -14,6 +14,22 @@ import struct
 from typing import Any, Callable
 
 import pytest
+from pyxsd_bench.wire import (
+    DIRECTORY,
+    ERROR,
+    GET_PERMS,
+    MKDIR,
+    READ,
+    RM,
+    SET_PERMS,
+    UNWATCH,
+    WATCH,
+    WATCH_EVENT,
+    WRITE,
+)
+from pyxsd_bench.wire import GET_DOMAIN_PATH as DOMAIN_PATH
+from pyxsd_bench.wire import TRANSACTION_END as END
+from pyxsd_bench.wire import TRANSACTION_START as START
 
 pytest.importorskip("pytest_benchmark")
 core = pytest.importorskip("pyxsd._core")
@@ -22,8 +38,6 @@ config = pytest.importorskip("pyxsd.system.configuration")
 
 HEADER = struct.Struct("=IIII")
 BATCH = 64
-READ, WATCH, START, END, WRITE, MKDIR, RM = 2, 4, 6, 7, 11, 12, 13
-DIRECTORY, GET_PERMS, SET_PERMS, DOMAIN_PATH = 1, 3, 14, 10
 VALUE = b"v" * 32
 
 
@@ -78,7 +92,7 @@ class World:
 
     def must(self, client: int, data: bytes) -> None:
         """Like `serve`, and no reply is an error."""
-        assert all(kind != 16 for kind, _ in replies(self.serve(client, data)))
+        assert all(kind != ERROR for kind, _ in replies(self.serve(client, data)))
 
     def fill(self, folder: bytes, count: int) -> None:
         for first in range(0, count, 1000):
@@ -102,8 +116,8 @@ def world() -> Any:
 def measure(benchmark: Any, world: World, batch: bytes, expected: int, client: int = 0) -> None:
     """Checks one batch, then times it."""
     first = replies(world.serve(client, batch))
-    assert len([kind for kind, _ in first if kind != 15]) == expected
-    assert all(kind != 16 for kind, _ in first), first[0]
+    assert len([kind for kind, _ in first if kind != WATCH_EVENT]) == expected
+    assert all(kind != ERROR for kind, _ in first), first[0]
     benchmark(world.serve, client, batch)
 
 
@@ -116,7 +130,7 @@ REQUESTS: tuple[tuple[str, int, Make], ...] = (
     ("set-perms", 1, lambda i: packet(SET_PERMS, b"/b/%d\0n0\0r1\0" % i)),
     ("domain-path", 1, lambda i: packet(DOMAIN_PATH, b"%d\0" % i)),
     ("mkdir-rm", 2, lambda i: packet(MKDIR, b"/b/new\0") + packet(RM, b"/b/new\0")),
-    ("watch-unwatch", 2, lambda i: packet(WATCH, b"/b\0t\0") + packet(5, b"/b\0t\0")),
+    ("watch-unwatch", 2, lambda i: packet(WATCH, b"/b\0t\0") + packet(UNWATCH, b"/b\0t\0")),
 )
 
 

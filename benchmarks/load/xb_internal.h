@@ -15,8 +15,6 @@
 #define XB_IN_SIZE (64u * 1024u)
 #define XB_HEADER 16u
 #define XB_PAYLOAD_MAX 4096u
-#define XB_TYPE_EVENT 15u
-#define XB_TYPE_ERROR 16u
 
 struct xb_header {
     uint32_t type, req_id, tx_id, len;

@@ -55,6 +55,9 @@ enum xb_status {
     XB_STALLED = 3, /* nothing came for the time given to xb_stall_after; xb_error says who waits */
 };
 
+#define XB_TYPE_EVENT 15 /* the two of Xenstore's packet types that the engine must know */
+#define XB_TYPE_ERROR 16
+
 #define XB_CLASSES 16 /* classes of durations; XB_EVENT_CLASS holds those of events */
 #define XB_EVENT_CLASS 15
 #define XB_GATES 32768 /* as many as domains */

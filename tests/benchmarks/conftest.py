@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pyxsd_bench import daemons, wire
 
-HEADER = struct.Struct("=IIII")
 Answer = Callable[[int, int, int, bytes], bytes]
 
 
@@ -23,13 +23,21 @@ def missing(what: str) -> None:
     pytest.skip(f"missing: {what}")
 
 
+def need_pyxsd() -> str:
+    """pyxsd's program; skips, or fails, where it is not installed."""
+    program = shutil.which(daemons.places("", "", "", {})["pyxsd"])
+    if program is None:
+        missing("pyxsd")
+    return str(program)
+
+
 def packet(kind: int, req_id: int, tx_id: int, payload: bytes) -> bytes:
-    return HEADER.pack(kind, req_id, tx_id, len(payload)) + payload
+    return wire.HEADER.pack(kind, req_id, tx_id, len(payload)) + payload
 
 
 def ok(kind: int, req_id: int, tx_id: int, payload: bytes) -> bytes:
     """A daemon that likes everything; transactions get the id 7."""
-    return packet(kind, req_id, tx_id, b"7\0" if kind == 6 else b"OK\0")
+    return packet(kind, req_id, tx_id, b"7\0" if kind == wire.TRANSACTION_START else b"OK\0")
 
 
 class Server:
@@ -63,10 +71,10 @@ class Server:
         stream = client.makefile("rb")
         with client:
             while True:
-                head = stream.read(HEADER.size)
-                if len(head) < HEADER.size:
+                head = stream.read(wire.HEADER.size)
+                if len(head) < wire.HEADER.size:
                     return
-                kind, req_id, tx_id, length = HEADER.unpack(head)
+                kind, req_id, tx_id, length = wire.HEADER.unpack(head)
                 payload = stream.read(length)
                 self.requests.append((kind, tx_id, payload))
                 reply = self.answer(kind, req_id, tx_id, payload)

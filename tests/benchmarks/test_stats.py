@@ -8,7 +8,7 @@ import math
 
 import pytest
 from pyxsd_bench import stats
-from pyxsd_bench.compare import holm
+from pyxsd_bench.stats import holm
 
 
 @pytest.mark.parametrize(("values", "expected"), [
@@ -111,3 +111,17 @@ def test_growth_is_never_negative() -> None:
 def test_slope() -> None:
     assert stats.slope([(0, 100), (10, 1100), (20, 2100)]) == pytest.approx(100)
     assert stats.slope([(5, 100)]) == 0
+
+
+def test_the_interval_of_several_rows_holds_their_mean_and_repeats() -> None:
+    rows = [[1.0, 1.2, 0.8, 1.1, 0.9], [3.0, 3.2, 2.8, 3.1, 2.9]]
+    low, high = stats.median_interval(rows)
+    assert low < 2.0 < high
+    assert high - low < 0.5  # columns are drawn together: rows do not make each other wider
+    assert (low, high) == stats.median_interval(rows)
+    assert stats.median_interval([[2.0] * 5]) == (2.0, 2.0)
+
+
+def test_a_clock_that_did_not_move_has_a_ratio() -> None:
+    low, high = stats.ratio_interval([0.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0])
+    assert 1.0 <= low <= high < float("inf")

@@ -20,7 +20,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("PYXSD_COPIES") or PROJECT / "build" / "copies")
 
 #: What a copy holds, from the top of the project.
-PARTS = ("pyxsd", "glue", "tests", "benchmarks", "packaging", "setup.py", "pyproject.toml",
+PARTS = ("pyxsd", "glue", "tests", "packaging", "setup.py", "pyproject.toml",
          "README.md", "MANIFEST.in", "LICENSE")
 LEFT_OUT = {"__pycache__", "build", "build-san", "node_modules"}
 SUFFIXES_LEFT_OUT = {".so", ".o", ".pyc"}

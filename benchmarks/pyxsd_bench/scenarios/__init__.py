@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The table of scenarios, in the order in which they are run and reported."""
+
+from __future__ import annotations
+
+from . import directories, placements, requests, rings, scale, stories, transactions, watches
+from .base import Context, Scenario
+
+ALL: tuple[Scenario, ...] = (
+    *requests.SCENARIOS,
+    *placements.SCENARIOS,
+    *scale.SCENARIOS,
+    *watches.SCENARIOS,
+    *directories.SCENARIOS,
+    *transactions.SCENARIOS,
+    *rings.SCENARIOS,
+    *stories.SCENARIOS,
+)
+
+__all__ = ["ALL", "Context", "Scenario"]
