@@ -35,6 +35,8 @@ cdef class Transactions:
 
     # Opens one; its id.
     cdef uint32_t start(self, Connection c) except 0
+    # Do the open transactions of a guest keep too much of the store as it was?
+    cdef bint pins_too_much(self, Connection c) except -1
     # It is not open any more.
     cdef int close(self, Connection c, Transaction txn) except -1
     # Ends all of a connection.

@@ -14,6 +14,9 @@ All of that is bounded, since guests choose what a transaction does:
   _cost).  A commit may spend WORK_REPLAY of them on the replay and WORK_BLAME on finding out
   whose changes were in the way.  A transaction that needs more is answered EAGAIN; nobody is
   blamed for what was not looked at.
+- An open transaction keeps the store as it was at its start, so what is replaced since then stays
+  in memory.  A guest may open a third one only while all that guests wrote since the starts of its
+  open ones is less than PINNED_BYTES.
 """
 
 cimport cython
@@ -22,6 +25,7 @@ from libc.stdlib cimport free, malloc
 from pyxsd._request cimport (
     EVENT_PERMS, EVENT_REMOVED, ROW_DATA, ROW_READ, ROW_REPLAY, log_request, run,
 )
+from pyxsd._limits cimport PINNED_BYTES
 from pyxsd._outq cimport path_hash
 from pyxsd._wire cimport ST_E2BIG, ST_EAGAIN, ST_EINVAL, ST_OK, buffer_free
 from pyxsd.store.transaction cimport (
@@ -89,12 +93,24 @@ cdef class Transactions:
     cdef uint32_t start(self, Connection c) except 0:
         cdef State s = self.s
         cdef uint32_t id = self._next_id(c)
-        c.transactions[id] = Transaction(id, s.tree, s.history.commits, s.epoch, s.history.now)
+        cdef Transaction txn = Transaction(id, s.tree, s.history.commits, s.epoch,
+                                           s.history.now)
+        txn.churn = s.history.churn
+        c.transactions[id] = txn
         self.open += 1
         s.history.note_start(c, id)
         if s.log.txn_ops:
             s.log.line(c.label, id, b"t start", NULL, 0)
         return id
+
+    cdef bint pins_too_much(self, Connection c) except -1:
+        cdef Transaction txn
+        cdef uint64_t pinned = 0
+        if not c.is_guest or len(c.transactions) < 2:
+            return False
+        for txn in c.transactions.values():
+            pinned += self.s.history.churn - txn.churn
+        return pinned > PINNED_BYTES
 
     cdef int close(self, Connection c, Transaction txn) except -1:
         del c.transactions[txn.id]
@@ -146,7 +162,8 @@ cdef class Transactions:
         cdef int how = COMMIT_CONFLICT
         cdef bytes text
         if not (self.test_eagain and random.randrange(3) == 0):
-            how = txn.commit(s.tree, s.epoch, self.merge)
+            how = txn.commit(s.tree, s.epoch, self.merge,
+                             NULL if c.who.privileged else &s.limits.node)
         if how == COMMIT_DONE:
             s.log.line(label, txn.id, b"commit", NULL, 0)
         elif how == COMMIT_MERGED:

@@ -95,10 +95,14 @@ cdef int _serve(State s, Request *r, Transaction txn) except -1:
         # The history keeps every request that may write, as oxenstored's does.
         if r.effect.wrote or before is not None:
             s.history.commits += 1
+            if c.is_guest:
+                s.history.churn += r.payload.n
             if before is not None:
                 s.history.record(c, before, s.tree.snapshot())
         return status
     status = run(s, r)
+    if r.effect.wrote and c.is_guest:
+        s.history.churn += r.payload.n
     # oxenstored does not remember a request that failed with EIO.
     if status != ST_EIO:
         txn.count += 1

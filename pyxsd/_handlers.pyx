@@ -194,6 +194,8 @@ cdef int _transaction_start(State s, Request *r) except -1:
     if not c.who.privileged \
             and <int64_t>len(c.transactions) > _most(s, c.most_transactions, Q_TRANSACTIONS):
         return ST_EQUOTA
+    if (<Transactions>s.transactions).pins_too_much(c):
+        return ST_EQUOTA
     return buffer_put(r.answer, text, 1 + snprintf(
         text, sizeof(text), b"%u", (<Transactions>s.transactions).start(c)))
 

@@ -15,6 +15,7 @@ cdef class History:
     cdef bint aggregate      # conflict-rate-limit-is-aggregate: one point for all
     cdef double now          # monotonic seconds, as the loop says
     cdef uint64_t commits    # changes of the store, counted
+    cdef uint64_t churn      # bytes that guests have written so far
     cdef list changes        # (commit, Connection, Tree before, Tree after), of guests only
     # Transactions that the changes are kept for, oldest first:
     # (connection id, tx_id, commits at its start, monotonic seconds of its start);

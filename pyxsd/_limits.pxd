@@ -26,6 +26,7 @@ cdef enum:
     EVENT_BYTES = 524288     # events that wait in the output
     WAITING_BYTES = 1048576  # events that wait behind watches
     RECORDED_BYTES = 1048576  # requests of open transactions
+    PINNED_BYTES = 2097152   # what guests wrote since the start of open transactions
 
 cdef class Limits:
     cdef int64_t most[Q_COUNT]

@@ -5,6 +5,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
+from pyxsd.store.nodes cimport NodeLimits
 from pyxsd.store.path cimport Path
 from pyxsd.store.pages cimport Node
 from pyxsd.store.tree cimport Tree
@@ -25,6 +26,7 @@ cdef class Transaction:
     # a request cannot be replayed
     cdef readonly list requests
     cdef int64_t recorded_bytes      # that these take
+    cdef uint64_t churn              # bytes that guests had written before the start
     cdef readonly list changes       # (kind of event, path) in order: what to fire
     cdef public uint32_t count       # requests, the recorded ones and the rest
     cdef public bint quota_reached
@@ -34,7 +36,9 @@ cdef class Transaction:
     cdef int note_read(self, const Path *path) except -1
     # parts: how much of the path was written to
     cdef int note_write(self, const Path *path, size_t parts) except -1
-    cdef int commit(self, Tree current, uint64_t epoch, bint merge) except -1
+    # limits: the entry quotas to look at; NULL for a client that has none
+    cdef int commit(self, Tree current, uint64_t epoch, bint merge,
+                    const NodeLimits *limits) except -1
 
 # Reads back a path kept as bytes ("@name" for a special one).
 cdef int path_restore(Path *out, bytes text) except -1

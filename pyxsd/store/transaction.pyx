@@ -92,8 +92,13 @@ cdef class Transaction:
         self.written_ancestor = _common(self.written_ancestor, path, parts)
         return 0
 
-    cdef int commit(self, Tree current, uint64_t epoch, bint merge) except -1:
-        """Commits to the current tree where that needs no replay."""
+    cdef int commit(self, Tree current, uint64_t epoch, bint merge,
+                    const NodeLimits *limits) except -1:
+        """Commits to the current tree where that needs no replay.
+
+        A merge that would give somebody more nodes than allowed is a conflict: what was within
+        the quota at the start need not be so on top of what others created meanwhile.
+        """
         cdef Path *path
         cdef bint clean
         if epoch == self.epoch and current.root == self.base.root:
@@ -110,7 +115,9 @@ cdef class Transaction:
         try:
             clean = _untouched(self.base.root, current.root, self.read_ancestor, path) \
                 and _untouched(self.base.root, current.root, self.written_ancestor, path)
-            if not clean:
+            if not clean or (limits != NULL and limits.active and current.exceeds(
+                    self.base, self.tree, limits.entries,
+                    <dict>limits.by_owner if limits.by_owner != NULL else None)):
                 return COMMIT_CONFLICT
             if self.written_ancestor is not None:
                 path_restore(path, self.written_ancestor)

@@ -526,7 +526,8 @@ class Model:
             return True
         if self.limits.merge_activate and txn.epoch == self.epoch \
                 and untouched(txn.base, self.root, txn.read_low) \
-                and untouched(txn.base, self.root, txn.write_low):
+                and untouched(txn.base, self.root, txn.write_low) \
+                and not self.exceeds(txn):
             if txn.write_low is not None:
                 self.root = put(self.root, txn.write_low, find(txn.root, txn.write_low))
             return True
@@ -541,6 +542,16 @@ class Model:
         if changed:
             self.root = self.work
         return True
+
+    def exceeds(self, txn: Transaction) -> bool:
+        """Would a merge give somebody more nodes than allowed?"""
+        if not self.limits.quota_activate or self.client.privileged:
+            return False
+        base, now, current = counted(txn.base), counted(txn.root), counted(self.root)
+        return any(now[owner] > base.get(owner, 0)
+                   and current.get(owner, 0) + now[owner] - base.get(owner, 0)
+                   > self.limits.quota_maxentity
+                   for owner in now if owner > 0)
 
 
 __all__ = ["Answer", "Limits", "Model", "counted", "walk"]

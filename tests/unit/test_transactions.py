@@ -381,7 +381,7 @@ def test_test_eagain_fails_some_and_loses_nothing(make_world: Make) -> None:
 
 
 def test_quota_counts_in_a_transaction_are_its_own(make_world: Make) -> None:
-    """Two transactions may each use the last entry; the merge adds both."""
+    """Two transactions may each use the last entry; only one of them can be committed."""
     world: World = make_world(quota_maxentity=5)
     ok(world, "d1", "WRITE", b"a/x\0")           # home, a, x: 3 of 5
     ok(world, "d1", "MKDIR", b"b\0")             # 4
@@ -391,8 +391,8 @@ def test_quota_counts_in_a_transaction_are_its_own(make_world: Make) -> None:
     assert error(world, "d1", "MKDIR", b"a/z\0", one) == "EQUOTA"
     recount(world)
     assert end(world, "d1", one) == "OK"
-    assert end(world, "d1", two) == "OK"
-    assert world.server.tree.entries(1) == 6
+    assert end(world, "d1", two) == "EAGAIN"
+    assert world.server.tree.entries(1) == 5
     assert error(world, "d1", "MKDIR", b"c\0") == "EQUOTA"
     recount(world)
 
@@ -408,3 +408,35 @@ def test_a_merge_that_takes_a_count_to_zero_subtracts_it(make_world: Make) -> No
     assert world.server.transactions_merged == 1
     assert world.server.tree.entries(7) == 0
     recount(world)
+
+
+def test_a_merge_keeps_to_the_entry_quota(make_world: Callable[..., World]) -> None:
+    """Each transaction is within the quota on the store that it began with; all of them are not."""
+    world = make_world(quota_maxentity=20, quota_transaction=10)
+    for n in range(6):
+        ok(world, "d1", "MKDIR", b"part%d\0" % n)
+    open_ = [begin(world, "d1") for _ in range(6)]
+    for n, tx_id in enumerate(open_):
+        for k in range(4):
+            ok(world, "d1", "MKDIR", b"part%d/%d\0" % (n, k), tx_id)
+    results = [end(world, "d1", tx_id) for tx_id in open_]
+    assert "OK" in results and "EAGAIN" in results
+    assert world.server.tree.entries(1) <= 20
+    recount(world)
+
+
+def test_a_guest_cannot_keep_many_old_states_of_the_store(make_world: Callable[..., World]) -> None:
+    """Each open transaction keeps what was replaced since its start."""
+    world = make_world(quota_transaction=10)
+    value = b"v" * 2000
+    refused = 0
+    for _ in range(10):
+        got, _body = world.ask("d1", "TRANSACTION_START", b"\0")
+        refused += got == 16
+        for n in range(900):
+            ok(world, "d1", "WRITE", b"n/%d\0" % n + value)
+    assert refused == 8
+    # Domain 0 is not counted, and those who end theirs may go on.
+    for tx_id in list(world.server.domains[1].transactions):
+        end(world, "d1", tx_id, b"F")
+    begin(world, "d1")
