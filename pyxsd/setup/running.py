@@ -176,7 +176,7 @@ def control_version(path: str, seconds: float = ANSWER_SECONDS) -> str:
             text = _receive(client, min(length, _ANSWER_MAX))
         except (OSError, EOFError):
             return ""
-    found = re.fullmatch(rb"pyxsd (\S+)\0?", text)
+    found = re.fullmatch(rb"pyxsd ([^\s\0]+)\0?", text)
     return found.group(1).decode("ascii", "replace") if found and kind == _CONTROL else ""
 
 
