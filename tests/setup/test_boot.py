@@ -9,7 +9,7 @@ import pytest
 
 from pyxsd.setup import boot
 from pyxsd.setup.tree import Tree
-from tests.setup.dom0 import COMMON, DEBIAN, LAUNCH_XENSTORE, SYSTEMD, make
+from tests.setup.dom0 import COMMON, DEBIAN, LAUNCH_XENSTORE, ROOT, SYSTEMD, make
 
 OXENSTORED = "/usr/lib/xen-4.17/bin/oxenstored"
 LAUNCHER = "/usr/sbin/pyxsd-launch"
@@ -35,7 +35,7 @@ STARTS = [
           LAUNCH_XENSTORE.format(settings="/etc/default/xencommons")},
      LAUNCHER, "pyxsd", "/etc/default/xencommons, line 1"),
     ("systemd-drop-in",
-     {**SYSTEMD, DROP_IN: f"[Service]\nExecStart=\nExecStart={LAUNCHER} --no-fork\n"},
+     {**SYSTEMD, DROP_IN: (ROOT / "packaging/systemd/xenstored.service.d/pyxsd.conf").read_text()},
      LAUNCHER, "pyxsd", "Xen's systemd unit"),
     ("systemd-masked-drop-in",
      {**SYSTEMD, DROP_IN: "[Service]\nExecStart=\nExecStart=-/usr/sbin/oxenstored\n",
