@@ -35,6 +35,9 @@ from pyxsd.system import configuration, options  # noqa: E402
 SECTIONS = {"1": "User commands", "5": "File formats", "8": "System administration"}
 PAGES = tuple(sorted(path.name[:-len(".md")] for path in HERE.glob("*.md")))
 
+#: Pages that are another page under a second name.
+ALIASES = {"pyxsd-launch.8": "pyxsd.8"}
+
 #: What is typed to run a program, for its --help.
 PROGRAMS = {"pyxsd-setup": [sys.executable, "-m", "pyxsd.setup.cli"],
             "pyxsd-bench": [sys.executable, "-m", "pyxsd_bench"]}
@@ -50,13 +53,15 @@ class Entry(NamedTuple):
 
 def main(pages: list[str]) -> int:
     """Writes the pages."""
-    for page in pages or PAGES:
+    for page in pages or (*PAGES, *ALIASES):
         (HERE / page).write_text(make(page), encoding="utf-8")
     return 0
 
 
 def make(page: str) -> str:
     """The text of a page, such as pyxsd.8."""
+    if page in ALIASES:
+        return f".so man{page[-1]}/{ALIASES[page]}\n"
     name, _, section = page.rpartition(".")
     source = (HERE / f"{page}.md").read_text(encoding="utf-8").split("\n")
     if source[0].startswith("<!--"):

@@ -9,15 +9,18 @@ does not answer    a xenstored hangs; a second one would make things worse: stat
 left behind        its daemon is gone: says so, and starts pyxsd, which replaces the socket
 not there          starts pyxsd
 
-Starting pyxsd means becoming it: this process runs pyxsd's main function.  What is written to
+Starting pyxsd means becoming it: this process runs pyxsd's main function.  So what is imported on
+that way stays in memory for as long as the daemon runs, and is kept small.  What is written to
 stderr meanwhile also goes to the system's log, unless stderr is the journal anyway.
 """
 
 from __future__ import annotations
 
+import _socket  # the bare module, as in the daemon: `socket` takes 5 ms to import
 import os
-import socket
 import sys
+
+from pyxsd.setup import ANSWER_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,12 +65,14 @@ class SystemLog:
 
     def _send(self, line: str) -> None:
         packet = f"<{_PRIORITY}>{NAME}[{self._pid}]: {line.removeprefix(NAME + ': ')}"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as log:
-            try:
-                log.connect(self._path)
-                log.send(packet.encode("utf-8", "backslashreplace"))
-            except OSError:
-                pass
+        log = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK)
+        try:
+            log.connect(self._path)
+            log.send(packet.encode("utf-8", "backslashreplace"))
+        except OSError:
+            pass
+        finally:
+            log.close()
 
 
 def is_journal(stream: TextIO) -> bool:
@@ -109,23 +114,29 @@ def main(argv: list[str]) -> int:
 
 def _look(pid_file: str) -> int | None:
     """The status where nothing is to be started; None where pyxsd is to be started."""
-    from pyxsd.setup import running
     from pyxsd.system import service
 
-    found = running.look(service.socket_path(os.environ), (pid_file,) if pid_file else ())
-    if found.state == running.LIVE:
-        tell(f"nothing to start: a xenstored ({found.who}) answers on {found.socket}")
-        _serve_the_caller(found, pid_file)
-        return STATUS_OK
-    if found.state == running.SILENT:
-        tell(f"cannot start pyxsd: a xenstored ({found.who}) listens on {found.socket} but has "
-             f"not answered for {running.ANSWER_SECONDS:.0f} seconds; it hangs, or is very busy")
+    path = service.socket_path(os.environ)
+    try:
+        state = service.probe(path, ANSWER_SECONDS)
+    except OSError as error:
+        tell(f"cannot tell whether a xenstored runs: {path}: {error.strerror or error}")
+        return None
+    if state == service.STALE:
+        tell(f"{path} was left behind by a daemon that is gone; pyxsd replaces it")
+    if state in (service.STALE, service.ABSENT):
+        return None
+
+    from pyxsd.setup import running
+
+    found = running.look(path, (pid_file,) if pid_file else (), ask=False)
+    if state == service.SILENT:
+        tell(f"cannot start pyxsd: a xenstored ({found.who}) listens on {path} but has not "
+             f"answered for {ANSWER_SECONDS:.0f} seconds; it hangs, or is very busy")
         return STATUS_HANGS
-    if found.state == running.STALE:
-        tell(f"{found.socket} was left behind by a daemon that is gone; pyxsd replaces it")
-    elif found.fault:
-        tell(f"cannot tell whether a xenstored runs: {found.fault}")
-    return None
+    tell(f"nothing to start: a xenstored ({found.who}) answers on {path}")
+    _serve_the_caller(found, pid_file)
+    return STATUS_OK
 
 
 def _serve_the_caller(found: Running, pid_file: str) -> None:

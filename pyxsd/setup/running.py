@@ -12,14 +12,11 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from pyxsd.setup import boot
+from pyxsd.setup import ANSWER_SECONDS, boot
 from pyxsd.setup.tree import Tree
 from pyxsd.system import configuration, service
 
 ABSENT, STALE, LIVE, SILENT = service.ABSENT, service.STALE, service.LIVE, service.SILENT
-
-#: Seconds that a daemon has for its answer: one that is busy for so long hangs, for its guests.
-ANSWER_SECONDS = 5.0
 
 #: Pid files that Debian's and Xen's scripts give, besides the configured one.
 PID_FILES = ("/run/xenstore.pid", "/run/xen/xenstored.pid")

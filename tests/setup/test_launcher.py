@@ -218,6 +218,20 @@ def test_nothing_of_root_s_home_or_environment_gets_in(place: Place) -> None:
     assert place.run(PYTHONPATH=str(intruder), HOME=str(intruder)).returncode == 0
 
 
+def test_the_daemon_keeps_little_of_the_launcher_in_memory(place: Place) -> None:
+    code = """
+import sys
+import pyxsd.cli
+before = set(sys.modules)
+pyxsd.cli.main = lambda argv: print(*sorted(set(sys.modules) - before))
+from pyxsd.setup.launch import main
+main(["pyxsd-launch"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=place.env, stdout=subprocess.PIPE,
+                          text=True, check=True)
+    assert done.stdout.split() == ["pyxsd.setup", "pyxsd.setup.launch"]
+
+
 def test_stderr_is_copied_to_the_system_s_log(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log, \

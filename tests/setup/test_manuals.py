@@ -99,6 +99,10 @@ def test_man_has_no_complaint(page: str) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_the_launcher_s_page_is_the_daemon_s(make: ModuleType) -> None:
+    assert text_of("pyxsd-launch.8") == make.make("pyxsd-launch.8") == ".so man8/pyxsd.8\n"
+
+
 def test_entries_that_do_not_exist_are_refused(make: ModuleType) -> None:
     entry = make.Entry("`--one FILE`", "Text.")
     assert make.added([entry], ["+ --one: More", "  lines."])[0].text == "Text. More lines."
