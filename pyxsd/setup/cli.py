@@ -74,7 +74,12 @@ def main(argv: list[str] | None = None) -> int:
     if not getattr(given, "launcher", True):
         given.launcher = _launcher(tree)
     try:
-        return int(given.function(given, tree))
+        code = int(given.function(given, tree))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Nobody reads on, as in `pyxsd-setup check | head -1`; nor shall Python try at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except choose.Refused as error:
         print(f"pyxsd-setup: {error}.", file=sys.stderr)
     except OSError as error:

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pyxsd.setup import checks, cli
 from pyxsd.setup.tree import Tree
-from tests.setup.dom0 import DEBIAN, content, make
+from tests.setup.dom0 import DEBIAN, ROOT, content, make
 
 LAUNCHER = "/usr/sbin/pyxsd-launch"
 CONFIG = "/etc/xen/oxenstored.conf"
@@ -109,6 +112,16 @@ def test_this_machine_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> No
     """Whatever is here: a report, no traceback."""
     assert cli.main(["check"]) in (0, 1)
     assert " errors, " in capsys.readouterr().out
+
+
+def test_a_reader_that_does_not_wait() -> None:
+    """As in `pyxsd-setup check | head -1`: no words about a broken pipe, no traceback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "pyxsd.setup.cli", "check"], cwd=ROOT,
+                          stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.stderr == ""
 
 
 # words, status, what is said
