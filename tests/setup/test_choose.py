@@ -66,6 +66,19 @@ def test_what_others_changed_meanwhile_stays(tmp_path: Path,
     assert (root / "etc/default/xen.before-pyxsd").exists()
 
 
+def test_the_backup_is_of_the_time_before_pyxsd(tmp_path: Path,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where a second launcher is selected after the first."""
+    root = make(tmp_path, {**DEBIAN, "/opt/launch": PROGRAM})
+    before = (root / "etc/default/xen").read_text()
+    run(capsys, "select", "--root", str(root))
+    run(capsys, "select", "--root", str(root), "--launcher", "/opt/launch")
+    assert boot.look(Tree(str(root))).program == "/opt/launch"
+    assert (root / "etc/default/xen.before-pyxsd").read_text() == before
+    run(capsys, "deselect", "--root", str(root), "--launcher", "/opt/launch")
+    assert (root / "etc/default/xen").read_text() == before
+
+
 def test_a_file_without_a_last_newline_comes_back_as_it_was(
         tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make(tmp_path, {**DEBIAN, "/etc/default/xen": "A=1"})

@@ -100,6 +100,10 @@ def test_a_start_script_that_removed_the_pid_file_gets_it_back(place: Place) -> 
         assert place.run(NOTIFY_SOCKET=str(notify)).returncode == 0
         assert manager.recv(1000) == f"READY=1\nMAINPID={pid}".encode()
     assert place.pid() == pid
+    # One that is there belongs to somebody else, whatever it says.
+    place.pid_file.write_text("another\n")
+    assert place.run().returncode == 0
+    assert place.pid_file.read_text() == "another\n"
 
 
 def test_a_socket_that_was_left_behind(place: Place) -> None:

@@ -110,9 +110,9 @@ def test_a_socket_that_was_left_behind(capsys: pytest.CaptureFixture[str], host:
     assert status(capsys, host, "--in-use")[0] == 1
 
 
-def test_a_daemon_whose_socket_is_gone_is_found_by_its_pid_file(
-        capsys: pytest.CaptureFixture[str], host: Path, daemon: Daemon) -> None:
-    make(host, {**DEBIAN, "/run/xenstore.pid": f"{daemon.pid}\n"})
+def test_a_daemon_whose_socket_was_removed(capsys: pytest.CaptureFixture[str], host: Path,
+                                           daemon: Daemon) -> None:
+    make(host, DEBIAN)
     daemon.socket.rename(host / "away")
     try:
         _, said = status(capsys, host)
@@ -120,6 +120,31 @@ def test_a_daemon_whose_socket_is_gone_is_found_by_its_pid_file(
         assert status(capsys, host, "--in-use")[0] == 0
     finally:
         (host / "away").rename(daemon.socket)
+
+
+@pytest.mark.parametrize("pid_file", ["run/xenstore.pid", "run/xen/xenstored.pid", "run/mine"])
+def test_a_daemon_without_a_socket_is_found_by_its_pid_file(
+        capsys: pytest.CaptureFixture[str], host: Path, pid_file: str) -> None:
+    """The two that boot scripts give, and the configured one."""
+    make(host, {**DEBIAN, "/etc/xen/oxenstored.conf": "pid-file = /var/run/mine\n"})
+    (host / "run/xen").mkdir()
+    with Daemon(arguments=("--no-fork", "--disable-socket", "--pid-file", str(host / pid_file)),
+                env={"XENSTORED_RUNDIR": str(host / "elsewhere")}, wait=False) as daemon:
+        wait_for((host / pid_file).exists, "no pid file")
+        _, said = status(capsys, host)
+        assert f"pyxsd, process {daemon.pid}, without a socket at " in said
+        assert status(capsys, host, "--in-use")[0] == 0
+        assert daemon.end() == 0
+    assert status(capsys, host, "--in-use")[0] == 1
+
+
+def test_only_a_socket_that_listens_has_a_listener(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        assert running.listener(path) == 0
+        server.listen()
+        assert running.listener(path) == os.getpid()
 
 
 # settings of Debian's file, whether pyxsd may be what they mean
