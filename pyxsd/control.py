@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, NamedTuple, Protocol
 
+from pyxsd import __version__
 from pyxsd._limits import QUOTAS
 from pyxsd._wire import RequestError
 from pyxsd.numbers import number
@@ -186,6 +187,10 @@ class Control:
             self.host.log("warn", "memreport", report)
         return OK
 
+    def version(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """version: the version of the daemon that runs, which need not be the installed one."""
+        return b"pyxsd %s\0" % __version__.encode()
+
     def help(self, connection: Any, arguments: list[bytes]) -> bytes:
         """help: the commands and their arguments, a line each."""
         return b"".join((name + b" " + command.usage.encode()).rstrip() + b"\n"
@@ -216,5 +221,6 @@ COMMANDS: dict[bytes, Command] = {
     b"log": Command(Control.log, "[on|off]"),
     b"logfile": Command(Control.logfile, "<file>"),
     b"memreport": Command(Control.memreport, "[<file>]"),
+    b"version": Command(Control.version),
     b"help": Command(Control.help),
 }

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The program pyxsd-setup: status, check, select, deselect."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from pyxsd.setup import boot, checks, choose, installed, running
+from pyxsd.setup.tree import Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyxsd.setup.boot import NextBoot
+    from pyxsd.setup.running import Running
+
+STATUS_OK = 0
+STATUS_NO = 1  # refused, failed, an error found, or (--in-use) not in use
+STATUS_USAGE = 2  # argparse's own
+
+EXIT_STATUS = (
+    (STATUS_OK, "done; check: no error was found; status --in-use: pyxsd runs or is selected"),
+    (STATUS_NO, "refused or failed, nothing was changed; check: an error was found; status "
+                "--in-use: pyxsd neither runs nor is selected"),
+    (STATUS_USAGE, "the command line is wrong"),
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="pyxsd-setup", description="Shows and chooses the xenstored of this host.",
+        epilog="No command starts, stops or restarts a daemon: a choice counts from the next boot.")
+    top.add_argument("--version", action="store_true", help="print the version and end")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    for name, function, text in COMMANDS:
+        command = commands.add_parser(name, help=text, description=f"{name}: {text}.")
+        command.add_argument("--root", metavar="DIR", default="/",
+                             help="work on the files of the host that lies in DIR, not on this one")
+        command.set_defaults(function=function)
+        if name == "status":
+            command.add_argument("--in-use", action="store_true",
+                                 help="print nothing if pyxsd neither runs nor is selected, and "
+                                 "tell by the exit status")
+        if name in ("select", "deselect"):
+            command.add_argument("--file", metavar="FILE", default="",
+                                 help="change this settings file, not the one found")
+        if name in ("check", "select", "deselect"):
+            command.add_argument("--launcher", metavar="PROGRAM", default="",
+                                 help=f"the launcher, where it is neither {boot.LAUNCHER} nor "
+                                 "beside this program")
+        if name == "select":
+            command.add_argument("--force", action="store_true",
+                                 help="select it even where check finds errors")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; the exit status."""
+    top = parser()
+    given = top.parse_args(argv)
+    if given.version:
+        print(f"pyxsd-setup {installed.version_here()}".rstrip())
+        return STATUS_OK
+    if given.command is None:
+        top.print_usage(sys.stderr)
+        print("pyxsd-setup: a command is missing", file=sys.stderr)
+        return STATUS_USAGE
+    if not os.path.isdir(given.root):
+        print(f"pyxsd-setup: --root {given.root}: there is no such folder", file=sys.stderr)
+        return STATUS_USAGE
+    tree = Tree(given.root)
+    if not getattr(given, "launcher", True):
+        given.launcher = _launcher(tree)
+    try:
+        code = int(given.function(given, tree))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Nobody reads on, as in `pyxsd-setup check | head -1`; nor shall Python try at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except choose.Refused as error:
+        print(f"pyxsd-setup: {error}.", file=sys.stderr)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"pyxsd-setup: {what}.", file=sys.stderr)
+    return STATUS_NO
+
+
+def _launcher(tree: Tree) -> str:
+    """The package's launcher, or the one that pip put beside this program."""
+    beside = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "pyxsd-launch")
+    pip_s = tree.is_this_host and not tree.exists(boot.LAUNCHER) and tree.is_program(beside)
+    return beside if pip_s else boot.LAUNCHER
+
+
+def status(given: argparse.Namespace, tree: Tree) -> int:
+    """status: three facts and what follows from them."""
+    now = running.look_in(tree)
+    then = boot.look(tree)
+    if given.in_use:
+        reasons = _uses(now, then)
+        for reason in reasons:
+            print(reason)
+        return STATUS_OK if reasons else STATUS_NO
+    copies = installed.copies(tree)
+    version = installed.version_here() if tree.is_this_host else \
+        copies[0].version if copies else ""
+    rows = [("running now", _running(now)), ("at the next boot", _next(then, version))]
+    rows += [("installed", f"pyxsd {copy.version or '(unknown version)'} in {copy.folder}"
+              + (" (incomplete)" if copy.missing else "")) for copy in copies]
+    if not copies:
+        rows.append(("installed", f"pyxsd {version}, outside of the system's folders"
+                     if version else "no pyxsd"))
+    for name, text in rows:
+        print(f"{name + ':':<18}{text}")
+    for line in _advice(now, then, version):
+        print(line)
+    return STATUS_OK
+
+
+def _uses(now: Running, then: NextBoot) -> list[str]:
+    """Why pyxsd must not be removed, in sentences; none where it may be."""
+    reasons = []
+    if now.kind == "pyxsd":
+        reasons.append(f"pyxsd is running (process {now.pid}).")
+    code = [line for line in (then.text or "").split("\n") if not line.lstrip().startswith("#")]
+    if then.kind == "pyxsd":
+        reasons.append(f"pyxsd is what the next boot starts ({then.origin}).")
+    elif then.fault and any("pyxsd" in line for line in code):
+        reasons.append(f"pyxsd may be what the next boot starts: {then.fault}.")
+    return reasons
+
+
+def _running(now: Running) -> str:
+    if now.state == running.LIVE:
+        version = f" {now.version}" if now.version else \
+            " (does not tell its version)" if now.kind == "pyxsd" else ""
+        name = now.kind or "an unknown xenstored"
+        process = f", process {now.pid}" if now.pid else ""
+        return f"{name}{version}{process}, answers on {now.socket}"
+    if now.state == running.SILENT:
+        return f"{now.who}, does not answer on {now.socket}: it hangs or is very busy"
+    if now.pid:
+        return f"{now.who}, without a socket at {now.socket}: no tool can reach it"
+    if now.state == running.STALE:
+        return f"nothing; {now.socket} was left behind by a daemon that is gone"
+    return now.fault or "nothing"
+
+
+def _next(then: NextBoot, version: str) -> str:
+    if then.fault:
+        return f"nothing, or it cannot be told: {then.fault}"
+    name = f"pyxsd {version}".rstrip() if then.kind == "pyxsd" else then.kind
+    return f"{name} ({then.program}); {then.origin}"
+
+
+def _advice(now: Running, then: NextBoot, version: str) -> list[str]:
+    lines = []
+    if now.kind == "pyxsd" and now.state == running.LIVE and version and now.version != version:
+        old = f"version {now.version}" if now.version else "an older version"
+        lines.append(f"The daemon that runs is still {old}; version {version} is installed and "
+                     "starts at the next boot of the host.")
+    if now.pid and not then.fault and now.kind != then.kind:
+        lines.append(f"The next boot changes from {now.kind} to {then.kind}.")
+    return lines
+
+
+def check(given: argparse.Namespace, tree: Tree) -> int:
+    """check: the report of the dry run."""
+    findings = checks.run(tree, given.launcher)
+    for finding in findings:
+        print(f"{finding.level + ':':<9}{finding.text}")
+    errors = sum(finding.level == checks.ERROR for finding in findings)
+    warnings = sum(finding.level == checks.WARNING for finding in findings)
+    print(f"{errors} errors, {warnings} warnings." + ("" if errors else
+                                                      "  pyxsd can be started on this host."))
+    return STATUS_NO if errors else STATUS_OK
+
+
+def select(given: argparse.Namespace, tree: Tree) -> int:
+    """select: edits the settings file, after the checks."""
+    if not given.force:
+        errors = [finding.text for finding in checks.run(tree, given.launcher)
+                  if finding.level == checks.ERROR and not finding.text.startswith("next boot:")]
+        if errors:
+            for text in errors:
+                print(f"error:   {text}", file=sys.stderr)
+            raise choose.Refused("not selected, since it would not work; --force selects it "
+                                 "all the same")
+    _print(choose.select(tree, given.launcher, given.file))
+    return STATUS_OK
+
+
+def deselect(given: argparse.Namespace, tree: Tree) -> int:
+    """deselect: takes the launcher, or pyxsd itself, out of the settings file."""
+    programs = (given.launcher, boot.LAUNCHER, "/usr/sbin/pyxsd", "/usr/bin/pyxsd")
+    _print(choose.deselect(tree, programs, given.file))
+    return STATUS_OK
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+#: Command, its function, what --help and the manual say.
+COMMANDS = (
+    ("status", status, "show what runs now, and what the next boot starts"),
+    ("check", check, "see whether pyxsd would work on this host, without touching anything"),
+    ("select", select, "let the next boot start pyxsd"),
+    ("deselect", deselect, "let the next boot start what it started before"),
+)
+
+if __name__ == "__main__":
+    sys.exit(main())

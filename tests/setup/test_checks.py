@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""check: a sound dom0 has no error, and each thing that can be wrong is named."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pyxsd.setup import checks, cli
+from pyxsd.setup.tree import Tree
+from tests.setup.dom0 import DEBIAN, ROOT, content, make
+
+LAUNCHER = "/usr/sbin/pyxsd-launch"
+CONFIG = "/etc/xen/oxenstored.conf"
+RIGHT = DEBIAN[CONFIG]
+LOCAL = "/usr/local/lib/python3.11/dist-packages/pyxsd"
+PACKAGE = "/usr/lib/python3/dist-packages/pyxsd"
+PARTS: dict[str, str | None] = {"/cli.py": "", "/_core.cpython-311.so": "", "/_glue.abi3.so": "",
+                                "/setup/launch.py": ""}
+
+
+def copy(folder: str, version: str) -> dict[str, str | None]:
+    """The files of a whole installed copy."""
+    return {**{folder + name: text for name, text in PARTS.items()},
+            folder + "/__init__.py": f'__version__ = "{version}"\n'}
+
+
+def found(root: Path) -> list[tuple[str, str]]:
+    return [(finding.level, finding.text) for finding in checks.run(Tree(str(root)), LAUNCHER)]
+
+
+def test_a_sound_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make(tmp_path, DEBIAN)
+    before = content(root)
+    assert cli.main(["check", "--root", str(root)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "0 errors, 0 warnings.  pyxsd can be started on this host."
+    assert {line.split(":")[0] for line in said[:-1]} == {"ok", "note"}
+    assert any("libxenctrl.so.4.17, for the states of domains" in line for line in said)
+    assert content(root) == before
+
+
+# name, files that differ (None: removed), level, what is said
+WRONG: list[tuple[str, dict[str, str | None], str, str]] = [
+    ("library", {"/usr/lib/x86_64-linux-gnu/libxenevtchn.so.1": None}, "error",
+     "no libxenevtchn.so.1, for event channels"),
+    ("states", {"/usr/lib/x86_64-linux-gnu/libxenctrl.so.4.17": None}, "error",
+     "no libxenmanage.so.1 or libxenctrl.so.4.*"),
+    ("no-xen", {"/sys/hypervisor/type": None}, "warning", "does not run under Xen now"),
+    ("kvm", {"/sys/hypervisor/type": "kvm\n"}, "warning", "does not run under Xen now"),
+    ("old-xen", {"/sys/hypervisor/version/minor": "9\n"}, "error", "Xen is 4.9; pyxsd needs 4.14"),
+    ("guest", {"/proc/xen/capabilities": "\n"}, "error", "this is not domain 0"),
+    ("device", {"/dev/xen/gntdev": None}, "error",
+     "the device /dev/xen/gntdev is missing: modprobe xen-gntdev"),
+    ("no-device", {"/dev/xen/privcmd": "text"}, "error", "the device /dev/xen/privcmd is missing"),
+    ("no-config", {CONFIG: None}, "warning",
+     "the configuration /etc/xen/oxenstored.conf: No such file or directory"),
+    ("no-ring", {CONFIG: None}, "error",
+     "write 'xenstored-kva = /proc/xen/xsd_kva' into /etc/xen/oxenstored.conf"),
+    ("bad-value", {CONFIG: f"{RIGHT}quota-maxwatch = many\n"}, "warning", "quota-maxwatch"),
+    ("bad-key", {CONFIG: f"{RIGHT}quota-maxwatc = 1\n"}, "warning", "quota-maxwatc"),
+    ("binary", {CONFIG: "\0\1\2=\3"}, "error", "xenstored-port is not configured"),
+    ("no-xenfs", {"/proc/xen/xsd_port": None}, "error", "mount -t xenfs xenfs /proc/xen"),
+    ("other-config", {"/etc/default/xen": "XENSTORED_ARGS='--config-file /etc/x.conf'\n"},
+     "warning", "the configuration /etc/x.conf: No such file"),
+    ("c-arguments", {"/etc/default/xen": "XENSTORED_ARGS='--transaction=32 --watch-nb=512'\n"},
+     "error", "XENSTORED_ARGS is not for pyxsd: pyxsd: unknown option '--transaction=32'"),
+    ("log-folder", {CONFIG: f"{RIGHT}access-log-file = /no/such/access.log\n"}, "error",
+     "the folder of the access log, /no/such, is missing: mkdir -p /no/such"),
+    ("log-file", {CONFIG: f"{RIGHT}xenstored-log-file = {CONFIG}/x\n"}, "error",
+     "the folder of the log, /etc/xen/oxenstored.conf, is no folder"),
+    ("launcher", {LAUNCHER: None}, "error", "the launcher /usr/sbin/pyxsd-launch is missing"),
+    ("gone", {"/etc/default/xen": "XENSTORED=/usr/sbin/gone\n"}, "error",
+     "/usr/sbin/gone is missing, so no xenstored would be started"),
+    ("nonsense", {"/etc/default/xen": ")(\n"}, "error", "the shell does not understand it"),
+    ("half", {PACKAGE + "/__init__.py": ""}, "error",
+     f"the copy of pyxsd in {PACKAGE[:-6]} is incomplete (without cli.py, _core.*.so"),
+    ("twice", {**copy(PACKAGE, "0.1.0"), **copy(LOCAL, "0.2.0")}, "warning",
+     f"installed 2 times (0.2.0 in {LOCAL[:-6]}, 0.1.0 in {PACKAGE[:-6]}); the first one"),
+    ("selinux", {"/sys/fs/selinux/enforce": "1\n"}, "warning", "SELinux is enforcing"),
+]
+
+
+@pytest.mark.parametrize(("files", "level", "said"), [row[1:] for row in WRONG],
+                         ids=[row[0] for row in WRONG])
+def test_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                       files: dict[str, str | None], level: str, said: str) -> None:
+    sound = found(make(tmp_path / "sound", DEBIAN))
+    root = make(tmp_path / "wrong", {**DEBIAN, **{path: text for path, text in files.items()
+                                                  if not path.startswith("/dev")}})
+    for path, text in files.items():
+        if text is None or path.startswith("/dev"):
+            place = root / path[1:]
+            if place.is_dir():
+                place.rmdir()
+            else:
+                place.unlink()
+            if text is not None:
+                place.write_text(text)
+    now = found(root)
+    assert any(level == what and said in text for what, text in now), now
+    assert not any(said in text for _, text in sound)
+    errors = any(what == "error" for what, _ in now)
+    assert cli.main(["check", "--root", str(root)]) == (1 if errors else 0)
+
+
+def test_this_machine_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever is here: a report, no traceback."""
+    assert cli.main(["check"]) in (0, 1)
+    assert " errors, " in capsys.readouterr().out
+
+
+def test_a_reader_that_does_not_wait() -> None:
+    """As in `pyxsd-setup check | head -1`: no words about a broken pipe, no traceback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "pyxsd.setup.cli", "check"], cwd=ROOT,
+                          stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.stderr == ""
+
+
+# words, status, what is said
+WORDS = [
+    ([], 2, "a command is missing"),
+    (["--version"], 0, "pyxsd-setup "),
+    (["check", "--root", "/no/such"], 2, "--root /no/such: there is no such folder"),
+]
+
+
+@pytest.mark.parametrize(("words", "status", "said"), WORDS)
+def test_command_line(capsys: pytest.CaptureFixture[str], words: list[str], status: int,
+                      said: str) -> None:
+    assert cli.main(words) == status
+    told = capsys.readouterr()
+    assert said in told.out + told.err
+
+
+@pytest.mark.parametrize("words", [["bogus"], ["select", "extra"], ["--bogus"]])
+def test_wrong_command_line(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert "usage: pyxsd-setup" in capsys.readouterr().err

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""status: what runs now, by the socket and by the pid file, and what that means for a removal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pyxsd
+from pyxsd.setup import cli, running
+from tests.clients.daemon import Daemon, wait_for
+from tests.setup.dom0 import DEBIAN, make
+from tests.setup.test_checks import PACKAGE, copy
+from tests.unit.processes import ROOT
+
+LAUNCHER = "/usr/sbin/pyxsd-launch"
+SELECTED = {**DEBIAN, "/etc/default/xen": f"XENSTORED={LAUNCHER}\n"}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Path]:
+    """A dom0 in a folder whose name is short enough for a socket."""
+    root = Path(subprocess.run(["mktemp", "-d", "/tmp/dom0.XXXX"], stdout=subprocess.PIPE,
+                               text=True, check=True).stdout.strip())
+    yield root
+    subprocess.run(["rm", "-rf", str(root)], check=True)
+
+
+@pytest.fixture
+def daemon(host: Path) -> Iterator[Daemon]:
+    """A pyxsd whose socket is the folder's."""
+    with Daemon(env={"XENSTORED_RUNDIR": str(host / "run/xenstored")}, wait=False) as started:
+        started.socket = host / "run/xenstored/socket"
+        started.wait_ready()
+        yield started
+
+
+def status(capsys: pytest.CaptureFixture[str], host: Path, *words: str) -> tuple[int, str]:
+    code = cli.main(["status", "--root", str(host), *words])
+    return code, capsys.readouterr().out
+
+
+def test_nothing_runs(capsys: pytest.CaptureFixture[str], host: Path) -> None:
+    make(host, DEBIAN)
+    assert status(capsys, host) == (0, (
+        "running now:      nothing\n"
+        "at the next boot: oxenstored (/usr/lib/xen-4.17/bin/oxenstored); Debian's init script; "
+        "/etc/default/xen does not set XENSTORED\n"
+        "installed:        no pyxsd\n"))
+    assert status(capsys, host, "--in-use") == (1, "")
+
+
+def test_pyxsd_runs_and_is_selected(capsys: pytest.CaptureFixture[str], host: Path,
+                                    daemon: Daemon) -> None:
+    make(host, {**SELECTED, **copy(PACKAGE, pyxsd.__version__)})
+    version = pyxsd.__version__
+    assert status(capsys, host) == (0, (
+        f"running now:      pyxsd {version}, process {daemon.pid}, answers on {daemon.socket}\n"
+        f"at the next boot: pyxsd {version} ({LAUNCHER}); /etc/default/xen, line 1\n"
+        f"installed:        pyxsd {version} in /usr/lib/python3/dist-packages\n"))
+    assert status(capsys, host, "--in-use") == (0, (
+        f"pyxsd is running (process {daemon.pid}).\n"
+        "pyxsd is what the next boot starts (/etc/default/xen, line 1).\n"))
+
+
+def test_another_version_is_installed(capsys: pytest.CaptureFixture[str], host: Path,
+                                      daemon: Daemon) -> None:
+    make(host, {**SELECTED, **copy(PACKAGE, "99.1")})
+    _, said = status(capsys, host)
+    assert f"running now:      pyxsd {pyxsd.__version__}, process" in said
+    assert "at the next boot: pyxsd 99.1 (" in said
+    assert said.endswith(f"The daemon that runs is still version {pyxsd.__version__}; version 99.1 "
+                         "is installed and starts at the next boot of the host.\n")
+
+
+def test_it_runs_and_is_no_longer_selected(capsys: pytest.CaptureFixture[str], host: Path,
+                                           daemon: Daemon) -> None:
+    make(host, DEBIAN)
+    assert status(capsys, host)[1].endswith("The next boot changes from pyxsd to oxenstored.\n")
+    assert status(capsys, host, "--in-use") == (0, f"pyxsd is running (process {daemon.pid}).\n")
+
+
+def test_a_daemon_that_hangs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+                             host: Path, daemon: Daemon) -> None:
+    make(host, DEBIAN)
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        found = running.look(str(daemon.socket), seconds=0.2)
+        assert (found.state, found.pid, found.kind) == (running.SILENT, daemon.pid, "pyxsd")
+        monkeypatch.setattr(cli.running, "look_in", lambda tree: found)
+        _, said = status(capsys, host)
+        assert f"pyxsd, process {daemon.pid}, does not answer on {daemon.socket}: it hangs" in said
+        assert status(capsys, host, "--in-use")[0] == 0
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+
+
+def test_a_socket_that_was_left_behind(capsys: pytest.CaptureFixture[str], host: Path) -> None:
+    make(host, DEBIAN)
+    (host / "run/xenstored").mkdir()
+    path = host / "run/xenstored/socket"
+    socket.socket(socket.AF_UNIX).bind(str(path))
+    assert f"nothing; {path} was left behind by a daemon that is gone" in status(capsys, host)[1]
+    assert status(capsys, host, "--in-use")[0] == 1
+
+
+def test_a_daemon_whose_socket_was_removed(capsys: pytest.CaptureFixture[str], host: Path,
+                                           daemon: Daemon) -> None:
+    make(host, DEBIAN)
+    daemon.socket.rename(host / "away")
+    try:
+        _, said = status(capsys, host)
+        assert f"pyxsd, process {daemon.pid}, without a socket at {daemon.socket}" in said
+        assert status(capsys, host, "--in-use")[0] == 0
+    finally:
+        (host / "away").rename(daemon.socket)
+
+
+@pytest.mark.parametrize("pid_file", ["run/xenstore.pid", "run/xen/xenstored.pid", "run/mine"])
+def test_a_daemon_without_a_socket_is_found_by_its_pid_file(
+        capsys: pytest.CaptureFixture[str], host: Path, pid_file: str) -> None:
+    """The two that boot scripts give, and the configured one."""
+    make(host, {**DEBIAN, "/etc/xen/oxenstored.conf": "pid-file = /var/run/mine\n"})
+    (host / "run/xen").mkdir()
+    with Daemon(arguments=("--no-fork", "--disable-socket", "--pid-file", str(host / pid_file)),
+                env={"XENSTORED_RUNDIR": str(host / "elsewhere")}, wait=False) as daemon:
+        wait_for((host / pid_file).exists, "no pid file")
+        _, said = status(capsys, host)
+        assert f"pyxsd, process {daemon.pid}, without a socket at " in said
+        assert status(capsys, host, "--in-use")[0] == 0
+        assert daemon.end() == 0
+    assert status(capsys, host, "--in-use")[0] == 1
+
+
+def test_only_a_socket_that_listens_has_a_listener(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        assert running.listener(path) == 0
+        server.listen()
+        assert running.listener(path) == os.getpid()
+
+
+# settings of Debian's file, whether pyxsd may be what they mean
+DOUBTFUL = [
+    ("if\nXENSTORED=/usr/sbin/pyxsd-launch\n", True),
+    ("[ -x /usr/sbin/pyxsd ] && XENSTORED=/usr/sbin/pyxsd\n", True),
+    ("XENSTORED=/usr/sbin/pyxsd-gone\n", True),
+    ("if\n", False),
+    ("if\n#XENSTORED=/usr/sbin/pyxsd-launch\n", False),
+]
+
+
+@pytest.mark.parametrize(("text", "used"), DOUBTFUL)
+def test_in_use_where_the_settings_are_doubtful(capsys: pytest.CaptureFixture[str], host: Path,
+                                                text: str, used: bool) -> None:
+    make(host, {**DEBIAN, "/etc/default/xen": text})
+    code, said = status(capsys, host, "--in-use")
+    assert (code, bool(said)) == ((0, True) if used else (1, False))
+
+
+def test_an_older_pyxsd_tells_no_version(tmp_path: Path) -> None:
+    """It answers CONTROL commands that it does not know with OK."""
+    path = str(tmp_path / "s")
+    code = """
+import socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+print("up", flush=True)
+client, _ = server.accept()
+client.recv(100)
+client.sendall(bytes(12) + b"\\x03\\0\\0\\0OK\\0")
+client.recv(1)
+"""
+    with subprocess.Popen(["python3", "-c", code, path], stdout=subprocess.PIPE,
+                          cwd=ROOT) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"up\n"
+        assert running.listener(path) == server.pid
+        assert running.kind_of_process(server.pid) == "unknown"
+        assert running.control_version(path) == ""
+    wait_for(lambda: running.listener(path) == 0, "the listener is still found")
+    assert running.control_version(path) == ""
