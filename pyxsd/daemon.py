@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
     from pyxsd.system.configuration import Config
-    from pyxsd.system.logs import DaemonLog, Log
+    from pyxsd.system.daemon_log import DaemonLog
+    from pyxsd.system.log import Log
 
 UNEXPECTED_PAUSE = 0.05  # seconds
 HANDLER_PAUSE = 0.5  # seconds without a handler that failed

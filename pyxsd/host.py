@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyxsd.system.logs import DaemonLog
+    from pyxsd.system.daemon_log import DaemonLog
 
 
 class Host:

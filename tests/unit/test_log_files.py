@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pyxsd.system import logs
-from pyxsd.system.logs import LogFile
+from pyxsd.system.log import RETRY_SECONDS
+from pyxsd.system.log_file import LogFile
 from tests.unit.logkit import Clock, block, contents
 
 pytestmark = pytest.mark.usefixtures("closed_logs")
@@ -137,7 +137,7 @@ def test_a_deleted_file_is_made_anew(log_path: Path, clock: Clock) -> None:
     log = LogFile(str(log_path), 3, 100, clock=clock)
     log.write(block(0, 1), 1)
     log_path.unlink()
-    clock.now += logs.RETRY_SECONDS
+    clock.now += RETRY_SECONDS
     log.write(block(1, 1), 1)
     assert contents(log_path) == {"F": "1"}
     assert log.lost == 0
@@ -152,14 +152,14 @@ def test_a_vanished_directory(tmp_path: Path, clock: Clock) -> None:
     log.write(block(0, 1), 1)
     shutil.rmtree(directory)
     for number in range(5):
-        clock.now += logs.RETRY_SECONDS
+        clock.now += RETRY_SECONDS
         log.write(block(number, 2), 2)
         log.write(block(number, 3), 3)
     assert log.lost == 25
     assert not log.working
     directory.mkdir()
     log.write(block(0, 1), 1)  # too early to try
-    clock.now += logs.RETRY_SECONDS
+    clock.now += RETRY_SECONDS
     log.write(block(7, 1), 1)
     assert contents(path) == {"F": "7"}
     assert told == [
@@ -170,10 +170,10 @@ def test_a_vanished_directory(tmp_path: Path, clock: Clock) -> None:
     assert log.lost == 26
     # a second failure counts anew
     shutil.rmtree(directory)
-    clock.now += logs.RETRY_SECONDS
+    clock.now += RETRY_SECONDS
     log.write(block(0, 1), 1)
     directory.mkdir()
-    clock.now += logs.RETRY_SECONDS
+    clock.now += RETRY_SECONDS
     log.write(block(0, 1), 1)
     assert told[3] == f"access log {path}: written again, 1 lines were lost"
     assert log.lost == 27
@@ -226,7 +226,7 @@ def test_a_full_device_is_tried_once_a_second(
     monkeypatch.setattr(os, "write", counting)
     for _turn in range(100):
         log.write(block(0, 10), 10)
-        clock.now += logs.RETRY_SECONDS / 10 + 1e-6
+        clock.now += RETRY_SECONDS / 10 + 1e-6
     assert len(calls) == 10
     assert log.lost == 1000
     assert told == ["log /dev/full: No space left on device; "
@@ -298,7 +298,7 @@ def test_a_full_disk_at_every_byte(
         return
     for space in (0, 2, 1 << 20):
         disk.space = space
-        clock.now += logs.RETRY_SECONDS
+        clock.now += RETRY_SECONDS
         log.write(b"after \n", 1)
     log.write(b"after \n" * 8, 8)
     assert log.working
@@ -336,7 +336,7 @@ def test_the_rest_of_a_torn_line_stays_with_its_file(
 
 TMPFS_SCRIPT = """
 import os, sys
-from pyxsd.system import logs
+from pyxsd.system.log_file import LogFile
 
 class Clock:
     now = 100.0
@@ -344,7 +344,7 @@ class Clock:
         return self.now
 
 clock, told, directory = Clock(), [], sys.argv[1]
-log = logs.LogFile(directory + "/F", 3, 10**6, complain=told.append, clock=clock)
+log = LogFile(directory + "/F", 3, 10**6, complain=told.append, clock=clock)
 line = b"x" * 99 + b"\\n"
 filler = directory + "/filler"
 with open(filler, "wb") as file:
