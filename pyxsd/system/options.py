@@ -11,13 +11,14 @@ of several counts; a fault anywhere wins over --help.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from pyxsd.system import configuration as config
-from pyxsd.system.configuration import Frozen
 
 STATUS_USAGE = 2  # exit status of a wrong command line, and of --config-test's refusal
 
 
-class Options(Frozen):
+class Options(NamedTuple):
     """What the command line says.  An empty string is an option that was not given."""
 
     domain_init: bool = True
@@ -33,7 +34,7 @@ class Options(Frozen):
     disable_socket: bool = False
 
 
-class Exit(Frozen):
+class Exit(NamedTuple):
     """End here: write the texts to their streams and exit with the status."""
 
     status: int = 0
@@ -77,7 +78,7 @@ def parse(argv: list[str], program: str = "pyxsd") -> Options | Exit:
     any order, is --config-test.
     """
     rows = {option: (field, value) for option, field, value, _text in TABLE}
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     wants_help = False
     words = iter(argv)
     for word in words:

@@ -182,8 +182,8 @@ def test_an_unknown_key_is_shown_short_and_printable() -> None:
 def check_any(text: bytes) -> None:
     """Whatever the bytes: every field has its type and range, and faults are one line each."""
     settings, told = config.parse(text)
-    for name, kind in Config.fields().items():
-        value = getattr(settings, name)
+    for key, kind in config.keys().items():
+        value = getattr(settings, field(key))
         assert type(value) is KIND_TYPES.get(kind, str)
         if isinstance(value, float):
             assert math.isfinite(value)
@@ -228,10 +228,10 @@ def test_it_is_read_only_and_comparable() -> None:
     assert settings == Config(quota_maxwatch=7)
     assert hash(settings) == hash(Config(quota_maxwatch=7))
     assert settings != Config()
-    assert repr(settings) == "Config(quota_maxwatch=7)"
-    with pytest.raises(TypeError):
+    assert "quota_maxwatch=7" in repr(settings)
+    with pytest.raises(AttributeError):
         settings.quota_maxwatch = 8
-    with pytest.raises(TypeError):
+    with pytest.raises(AttributeError):
         del settings.quota_maxwatch
     with pytest.raises(TypeError):
         Config(no_such_key=1)
@@ -264,13 +264,15 @@ def test_the_shipped_file_names_every_key_and_changes_only_the_ring_of_domain_0(
     expected = Config(xenstored_kva="/proc/xen/xsd_kva", xenstored_port="/proc/xen/xsd_port")
     assert settings == expected
     # What is commented out is the key with its default.
-    uncommented = b"\n".join(
+    uncommented = [
         line[1:] if line[:1] == b"#" and line[1:2].isalpha() else line for line in text.split(b"\n")
-    )
-    settings, told = config.parse(uncommented)
+    ]
+    settings, told = config.parse(b"\n".join(uncommented))
     assert told == []
     assert settings == expected
-    assert set(settings.__dict__) == set(Config.fields())
+    named = [line.partition(b"=")[0].strip().decode() for line in uncommented
+             if b"=" in line and not line.startswith(b"#")]  # fmt: skip
+    assert sorted(named) == sorted(DEFAULTS)
 
 
 def test_the_documentation_has_every_key_with_its_default() -> None:
