@@ -37,7 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(parsed.stdout)
         sys.stderr.write(parsed.stderr)
         return parsed.status
-    config = _load(parsed.config_file)
+    config, faults = configuration.load(parsed.config_file)
+    for fault in faults:
+        print(fault, file=sys.stderr, flush=True)
     if not parsed.daemonize:
         print(BANNER, flush=True)
     _, warning = descriptors.raise_file_limit()
@@ -56,29 +58,26 @@ def main(argv: list[str] | None = None) -> int:
         _tell(str(error))
         return background.STATUS_FATAL
     if not parsed.daemonize or parsed.live:
-        return _serve(config, parsed, listener, None)
+        return _serve(config, parsed, listener, None, faults)
     launched = background.daemonize()
     if isinstance(launched, background.Verdict):
         if launched.message:
             _tell(launched.message)
         return launched.status
-    return _serve(config, parsed, listener, launched)
+    return _serve(config, parsed, listener, launched, faults)
 
 
 def _tell(text: str) -> None:
     print(f"pyxsd: {text}", file=sys.stderr, flush=True)
 
 
-def _load(path: str) -> Config:
-    config, warnings = configuration.load(path)
-    for warning in warnings:
-        print(warning, file=sys.stderr, flush=True)
-    return config
-
-
 def _serve(config: Config, parsed: Options, listener: int,
-           launch: background.Launch | None) -> int:
-    """Sets up, tells whoever started it, serves, and cleans up."""
+           launch: background.Launch | None, faults: list[str]) -> int:
+    """Sets up, tells whoever started it, serves, and cleans up.
+
+    The faults of the configuration, which stderr was told already, go into the log as well:
+    at boot nobody reads stderr.
+    """
     held: list[pid_file.PidFile] = []
     try:
         try:
@@ -90,7 +89,7 @@ def _serve(config: Config, parsed: Options, listener: int,
                 launch.failed(background.STATUS_FATAL, str(error))
             return background.STATUS_FATAL
         daemon_log = open_daemon_log(config)
-        for warning in warnings:
+        for warning in [*faults, *warnings]:
             daemon_log.warn("xenstored", warning)
         daemon = _build(config, parsed, listener, daemon_log)
         notifier = Notifier(os.environ)

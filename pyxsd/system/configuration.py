@@ -14,6 +14,8 @@ import errno
 import os
 from typing import Any, NamedTuple
 
+from pyxsd.system.spelling import hint
+
 DEFAULT_PATH = "/etc/xen/oxenstored.conf"
 
 # A configuration is some kilobytes; what is longer is a wrong path (a device, a log).
@@ -23,8 +25,9 @@ MAX_FILE_SIZE = 1 << 20
 INT_MIN = -(1 << 62)
 INT_MAX = (1 << 62) - 1
 
-# How much of an unknown key a warning repeats.
+# How many bytes of an unknown key a warning repeats, and how many warnings there are at most.
 _SHOWN = 200
+MAX_WARNINGS = 100
 
 SYSLOG_PREFIX = "syslog:"
 
@@ -195,32 +198,68 @@ def _shown(raw: bytes) -> str:
     return "".join(c if c.isprintable() else f"\\{ord(c):03d}" for c in text)
 
 
-def parse(text: bytes) -> tuple[Config, list[str]]:
+class _Faults:
+    """The warnings about one file: each with file and line, the first MAX_WARNINGS of them.
+
+    A file of a megabyte may have a million faults; showing them all, and comparing each unknown
+    key with the known ones, would keep a host from booting for minutes.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._warnings: list[str] = []
+        self._more = 0
+
+    def add(self, number: int, text: str) -> None:
+        """A fault in line `number`."""
+        if self.full():
+            self._more += 1
+        else:
+            self._warnings.append(f"config: {self._name}:{number}: {text}")
+
+    def full(self) -> bool:
+        """Whether further faults are only counted."""
+        return len(self._warnings) >= MAX_WARNINGS
+
+    def all(self) -> list[str]:
+        """The warnings, the last of them the number of those that are not shown."""
+        if not self._more:
+            return self._warnings
+        return [*self._warnings, f"config: {self._name}: {self._more} more wrong lines"]
+
+
+def parse(text: bytes, name: str = "-") -> tuple[Config, list[str]]:
     """Read the text of a configuration file; never fails, whatever the bytes are.
 
-    Lines are `key = value`, cut at the first `=`, with blanks and tabs around both ignored.  A
-    line that begins with `#` or has no `=` is skipped.  The last line of a key counts.  Unknown
-    keys and wrong values keep the default and give one warning each, in the file's order:
-    `config: unknown key K`, `config: K: expect bool arg` (oxenstored's words).
+    Lines are `key = value`, cut at the first `=`, with blanks and tabs around both ignored.
+    Empty lines, and lines that begin with `#`, are skipped.  The last line of a key counts.
+    Unknown keys, wrong values and lines without `=` keep the default and give one warning each,
+    in the file's order, with the file's `name` and the number of the line:
+    `config: F:3: unknown key persistant, did you mean persistent?`,
+    `config: F:4: persistent: expect bool arg` (oxenstored's words), `config: F:5: no '=' in
+    'persistent : true'`.
     """
     known = keys()
     values: dict[str, Any] = {}
-    warnings: list[str] = []
-    for line in text.split(b"\n"):
+    faults = _Faults(name)
+    for number, line in enumerate(text.split(b"\n"), 1):
         raw_key, equals, raw_value = line.partition(b"=")
         raw_key = raw_key.strip(b" \t")
-        if not equals or raw_key.startswith(b"#"):
+        if raw_key.startswith(b"#") or not line.strip(b" \t\r"):
+            continue
+        if not equals:
+            faults.add(number, f"no '=' in '{_shown(raw_key)}'")
             continue
         key = _shown(raw_key)
         kind = known.get(key)
         if kind is None:
-            warnings.append(f"config: unknown key {key}")
+            faults.add(number, f"unknown key {key}" + ("" if faults.full() else hint(key, known)))
             continue
         try:
             values[key.replace("-", "_")] = _READERS[kind](raw_value.strip(b" \t"))
         except ValueError as error:
-            warnings.append(f"config: {key}: {error}")
-    return Config(**values), warnings
+            faults.add(number, f"{key}: {error}")
+    return Config(**values), faults.all()
 
 
 def read_file(path: str) -> bytes:
@@ -247,11 +286,14 @@ def read_file(path: str) -> bytes:
 
 
 def load(path: str) -> tuple[Config, list[str]]:
-    """`parse` of a file.  A missing file is no warning; one that cannot be read is one."""
+    """`parse` of a file.  One that cannot be read is one warning, and all keys have their defaults.
+
+    That nothing stands at DEFAULT_PATH is no warning: a host need not have the file.
+    """
     try:
         text = read_file(path)
-    except FileNotFoundError:
-        return Config(), []
     except OSError as error:
-        return Config(), [f"config: {path}: {error.strerror}"]
-    return parse(text)
+        if path == DEFAULT_PATH and isinstance(error, FileNotFoundError):
+            return Config(), []
+        return Config(), [f"config: {path}: {error.strerror}; the defaults are used"]
+    return parse(text, path)

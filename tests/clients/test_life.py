@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from pyxsd import __version__
 from tests.clients.conftest import require
 from tests.clients.daemon import DEADLINE, PROJECT, Client, Daemon, wait_for
 from tests.world import TYPES
@@ -273,10 +276,73 @@ def test_without_rights_to_its_places(tmp_path: Path) -> None:
         daemon.stop()
 
 
-def test_command_line() -> None:
-    """--help and a wrong option, through the program itself."""
-    for argument, status in (("--help", 0), ("--wrong", 2)):
-        done = subprocess.run([sys.executable, "-m", "pyxsd", argument], cwd=PROJECT,
-                              capture_output=True, text=True, check=False)
-        assert done.returncode == status
-        assert "--config-file" in (done.stdout if status == 0 else done.stderr)
+#: Command line, status, and what the program prints (a part of it) to stdout and stderr.
+COMMAND_LINES = (
+    ("--help", 0, "--config-file <file>", ""),
+    ("-h", 0, "usage: pyxsd", ""),
+    ("--version", 0, f"pyxsd {__version__}\n", ""),
+    ("--wrong", 2, "", "unknown option '--wrong'"),
+    ("extra", 2, "", "pyxsd: unexpected word 'extra'.\nusage: pyxsd"),
+    ("--no-fork extra", 2, "", "pyxsd: unexpected word 'extra'.\nusage: pyxsd"),
+    ("--config-test --config-file /none", 2, "", "error: config: /none: No such file"),
+    ("--config-test --config-file /dev/null", 0, "Configuration valid at /dev/null\n", ""),
+)
+
+
+@pytest.mark.parametrize(("line", "status", "stdout", "stderr"), COMMAND_LINES)
+def test_command_line(line: str, status: int, stdout: str, stderr: str) -> None:
+    """Through the program itself, which starts no daemon."""
+    done = subprocess.run([sys.executable, "-m", "pyxsd", *line.split()], cwd=PROJECT,
+                          capture_output=True, text=True, check=False, timeout=DEADLINE)
+    assert done.returncode == status, done.stderr
+    assert stdout in done.stdout and bool(stdout) == bool(done.stdout)
+    assert stderr in done.stderr and bool(stderr) == bool(done.stderr)
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert importlib.metadata.version("pyxsd") == __version__
+
+
+def test_as_debian_starts_it(tmp_path: Path) -> None:
+    """Debian's init script puts choom and a `--` before the arguments."""
+    choom = shutil.which("choom")
+    if choom is None:
+        require("choom is not installed (Debian package util-linux)")
+    program = str(Path(sys.executable).parent / "pyxsd")
+    with Daemon(root=tmp_path, program=(str(choom), "-n", "0", program, "--")) as daemon:
+        assert daemon.answers()
+
+
+#: Lines of a configuration, and what is said of them behind the name of the file.
+BROKEN = (
+    ("persistent = 1", "persistent: expect bool arg"),
+    ("acesss-log-nb-chars = 180",
+     "unknown key acesss-log-nb-chars, did you mean access-log-nb-chars?"),
+    ("quota-maxwatch : 5", "no '=' in 'quota-maxwatch : 5'"),
+    ("access-log-file = syslog:nobody", "access-log-file: unknown syslog facility nobody"),
+)
+
+
+@pytest.mark.parametrize("arguments", ((), ("--no-fork",)), ids=("daemon", "foreground"))
+def test_a_broken_configuration_at_boot(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """It serves with the defaults for what is wrong; stderr and the log say what that is."""
+    own = (f"pid-file = {tmp_path}/pid\nxenstored-log-file = {tmp_path}/xenstored.log\n"
+           f"access-log-file = {tmp_path}/access.log\nquota-maxsize = 4\n")
+    config = own + "".join(f"{line}\n" for line, _ in BROKEN)
+    daemon = Daemon(root=tmp_path, config=config.encode(), arguments=arguments, wait=False)
+    try:
+        wait_for(daemon.answers, f"it does not answer: {daemon.output()}")
+        warnings = [f"config: {daemon.config}:{number}: {text}"
+                    for number, (_, text) in enumerate(BROKEN, own.count("\n") + 1)]
+        assert [line for line in daemon.output().splitlines() if "config" in line] == warnings
+        assert [line.partition("] ")[2] for line in daemon.log() if "config" in line] == warnings
+        with daemon.client() as client:
+            client.ask("WRITE", b"/a\0v")
+            # What is right counts.
+            assert b"node-size         : 4\n" in client.ask("CONTROL", b"quota\0")[1]
+        wait_for(lambda: b"/a v" in daemon.access_log_file.read_bytes(), "not logged")
+        os.kill(launched_pid(daemon), signal.SIGTERM)
+        wait_for(lambda: not daemon.pid_file.exists(), "it does not end")
+        assert daemon.process.wait(DEADLINE) == 0
+    finally:
+        daemon.stop()
