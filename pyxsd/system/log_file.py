@@ -118,16 +118,34 @@ class LogFile(Log):
         return self._fd
 
     def _look(self, now: float) -> list[str]:
-        """Once in RETRY_SECONDS: open what is closed, leave what was deleted."""
+        """Once in RETRY_SECONDS: open what is closed, leave what was deleted or renamed."""
         self._look_at = now + RETRY_SECONDS
         notes = []
-        if self._fd >= 0 and _is_deleted(self._fd):
+        if self._fd >= 0 and not self._is_at_its_name():
             self._close()
         if self._fd < 0:
             failure = self._open()
             if failure is not None and self.working:
                 notes.append(self._fail(failure))
         return notes
+
+    def _is_at_its_name(self) -> bool:
+        """Whether `path` still leads to the open file.
+
+        A name that cannot be followed now (no permission, I/O error) is no reason to leave the
+        file, as long as it has a name at all.
+        """
+        try:
+            status = os.fstat(self._fd)
+        except OSError:
+            return False  # ESTALE, EIO: open it anew
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return status.st_nlink > 0
+        return (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino)
 
     def _open(self, flags: int = 0) -> OSError | None:
         try:
@@ -228,10 +246,3 @@ def _end_of_line(block: bytes, start: int, lines: int) -> int:
 def _identity(fd: int) -> tuple[int, int]:
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
-
-
-def _is_deleted(fd: int) -> bool:
-    try:
-        return os.fstat(fd).st_nlink == 0
-    except OSError:
-        return True  # ESTALE, EIO: open it anew

@@ -113,8 +113,8 @@ def test_mode_and_descriptor(log_path: Path) -> None:
     assert not os.get_inheritable(log.fileno())
 
 
-def test_reopen_follows_the_name_and_keeps_the_count(log_path: Path) -> None:
-    log = LogFile(str(log_path), 5, 3)
+def test_reopen_follows_the_name_and_keeps_the_count(log_path: Path, clock: Clock) -> None:
+    log = LogFile(str(log_path), 5, 3, clock=clock)
     log.write(block(0, 2), 2)
     moved = log_path.with_name("moved")
     log_path.rename(moved)
@@ -133,14 +133,60 @@ def test_reopen_leaks_no_descriptor(log_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_deleted_file_is_made_anew(log_path: Path, clock: Clock) -> None:
+# What somebody else does to the file F, and the files afterwards.
+TAKEN: list[tuple[Callable[[Path], object], dict[str, str]]] = [
+    (lambda path: path.unlink(), {"F": "1"}),
+    (lambda path: path.rename(path.with_name("moved")), {"F": "1", "moved": "0"}),
+    (lambda path: shutil.move(path, path.with_name("moved")) and path.write_text("new 7\n"),
+     {"F": "7 1", "moved": "0"}),
+    (lambda path: os.replace(shutil.copy(path, path.with_name("copy")), path), {"F": "0 1"}),
+    (lambda path: os.truncate(path, 0), {"F": "1"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("take", "files"), TAKEN)
+def test_a_file_that_is_taken_away(
+    log_path: Path, clock: Clock, take: Callable[[Path], object], files: dict[str, str]
+) -> None:
+    """Within a second, and without SIGHUP, lines go where the name leads; none is lost."""
     log = LogFile(str(log_path), 3, 100, clock=clock)
     log.write(block(0, 1), 1)
-    log_path.unlink()
+    take(log_path)
     clock.now += RETRY_SECONDS
     log.write(block(1, 1), 1)
-    assert contents(log_path) == {"F": "1"}
+    assert contents(log_path) == files
     assert log.lost == 0
+
+
+def test_the_name_is_looked_at_once_a_second(
+    log_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+    stat = os.stat
+    log = LogFile(str(log_path), 3, 100000, clock=clock)
+    monkeypatch.setattr(os, "stat", lambda path, *a, **k: looks.append(path) or stat(path, *a, **k))
+    for number in range(100):
+        log.write(block(number, 1), 1)
+        clock.now += RETRY_SECONDS / 10 + 1e-6
+    assert looks == [str(log_path)] * 10
+
+
+def test_a_name_that_cannot_be_followed_is_no_reason_to_leave(
+    log_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_named: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    told: list[str] = []
+    log = LogFile(str(log_path), 3, 100, complain=told.append, clock=clock)
+    log.write(block(0, 1), 1)
+    clock.now += RETRY_SECONDS
+    with monkeypatch.context() as context:
+        context.setattr(os, "stat", refuse)
+        context.setattr(os, "open", refuse)
+        log.write(block(1, 1), 1)
+    assert contents(log_path) == {"F": "0 1"}
+    assert told == []
 
 
 def test_a_vanished_directory(tmp_path: Path, clock: Clock) -> None:
