@@ -25,6 +25,10 @@ class LogFile(Log):
     1), as soon as more than `nb_lines` lines were written since the start or the last rotation.
     With one file it is emptied instead.  `rotated` is called once at the end of a `write` that
     rotated.  What is no regular file (a device, a FIFO) is never renamed.
+
+    One `write` rotates at most `nb_files` times, which replaces every file; lines beyond that
+    stay in the last one.  Where renaming fails the lines go on in the same file, and it is tried
+    again once in RETRY_SECONDS.
     """
 
     def __init__(
@@ -40,9 +44,11 @@ class LogFile(Log):
     ) -> None:
         self.path = path
         self._label = f"{name} {path}"
-        self._nb_files = nb_files
+        self._nb_files = max(nb_files, 1)
         self._per_file = max(nb_lines, 0) + 1
-        self._room = self._per_file  # lines until the next rotation
+        self._room = self._per_file  # lines until the next rotation; negative: it is late
+        self._rotate_at = 0.0  # no rotation before that time: the last one was refused
+        self._refused = False  # that was told
         self._complain = complain
         self._rotated = rotated
         self._clock = clock
@@ -73,10 +79,17 @@ class LogFile(Log):
                 lines += 1
             start = 0
             failure: OSError | None = None
-            while failure is None and lines >= self._room:
-                end = _end_of_line(block, start, self._room)
-                lines -= self._room
-                failure = self._put(block[start:end], self._room)
+            while (
+                failure is None
+                and lines >= self._room
+                and now >= self._rotate_at
+                and rotations < self._nb_files
+            ):
+                # A line that was begun in the old file is ended there.
+                count = max(self._room, 1 if self._torn else 0)
+                end = _end_of_line(block, start, count)
+                lines -= count
+                failure = self._put(block[start:end], count)
                 start = end
                 if failure is None:
                     rotations += 1
@@ -192,19 +205,24 @@ class LogFile(Log):
         return None
 
     def _rotate(self, notes: list[str]) -> OSError | None:
-        self._room = self._per_file
         emptied = self._nb_files <= 1
         try:
             if not stat.S_ISREG(os.stat(self.path).st_mode):
+                self._room = self._per_file
                 return None
             if not emptied:
                 self._shift()
         except FileNotFoundError:
             pass  # deleted or moved: a new one is opened
         except OSError as error:
-            # Goes on in the same file rather than lose lines, for another nb_lines.
-            notes.append(f"{self._label}: not rotated: {error.strerror}")
+            # Goes on in the same file rather than lose lines.
+            self._rotate_at = self._clock() + RETRY_SECONDS
+            if not self._refused:
+                self._refused = True
+                notes.append(f"{self._label}: not rotated: {error.strerror}")
             return None
+        self._refused = False
+        self._room = self._per_file
         # Closed before the new one is opened: that works without a free descriptor too.
         self._close()
         return self._open(os.O_TRUNC if emptied else 0)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pyxsd.system.daemon_log import BANNER, DaemonLog
 from pyxsd.system.log import RETRY_SECONDS
 from pyxsd.system.log_file import LogFile
 from tests.unit.logkit import Clock, block, contents
@@ -34,10 +35,16 @@ ROTATIONS: list[tuple[int, int, list[int], dict[str, str], int]] = [
     (3, 3, [13], {"F": "12", "F.1": "8 9 10 11", "F.2": "4 5 6 7"}, 1),
     (2, 3, [9], {"F": "8", "F.1": "4 5 6 7"}, 1),
     (1, 3, [5], {"F": "4"}, 1),
-    (1, 3, [8], {"F": ""}, 1),
+    (1, 3, [8], {"F": "4 5 6 7"}, 1),
+    (1, 3, [8, 1], {"F": "8"}, 2),
+    (1, 3, [4, 4], {"F": ""}, 2),
     (4, 0, [1], {"F": "", "F.1": "0"}, 1),
     (4, 0, [3], {"F": "", "F.1": "2", "F.2": "1", "F.3": "0"}, 1),
     (2, -1, [2], {"F": "", "F.1": "1"}, 1),
+    # no more rotations in one block than there are files
+    (2, 0, [5], {"F": "2 3 4", "F.1": "1"}, 1),
+    (2, 0, [5, 2], {"F": "6", "F.1": "5"}, 2),
+    (0, 0, [2], {"F": "1"}, 1),
 ]
 
 
@@ -290,22 +297,79 @@ def test_a_device_is_never_renamed(tmp_path: Path) -> None:
     assert log.lost == 0
 
 
-def test_a_rotation_that_is_refused_loses_nothing(
-    log_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_old: str, _new: str) -> None:
+class Refusal:
+    """os.rename as it is where renaming is not permitted; counts how often it is tried."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        monkeypatch.setattr(os, "rename", self)
+
+    def __call__(self, _old: str, _new: str) -> None:
+        self.calls += 1
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
+
+def test_a_rotation_that_is_refused_loses_nothing(
+    log_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
-    log = LogFile(str(log_path), 3, 3, complain=told.append)
-    monkeypatch.setattr(os, "rename", refuse)
+    log = LogFile(str(log_path), 3, 3, complain=told.append, clock=clock)
+    Refusal(monkeypatch)
     log.write(block(0, 6), 6)
     assert contents(log_path) == {"F": "0 1 2 3 4 5"}
     assert told == [f"log {log_path}: not rotated: Permission denied"]
     monkeypatch.undo()
     log.write(block(6, 2), 2)
-    assert contents(log_path) == {"F": "", "F.1": "0 1 2 3 4 5 6 7"}
+    assert contents(log_path) == {"F": "0 1 2 3 4 5 6 7"}  # too early to try
+    clock.now += RETRY_SECONDS
+    log.write(block(8, 2), 2)
+    assert contents(log_path) == {"F": "8 9", "F.1": "0 1 2 3 4 5 6 7"}
     assert log.lost == 0
+
+
+@pytest.mark.parametrize("nb_lines", [0, 3])
+def test_refused_rotations_are_tried_once_a_second_and_told_once(
+    log_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, nb_lines: int
+) -> None:
+    told: list[str] = []
+    log = LogFile(str(log_path), 3, nb_lines, complain=told.append, clock=clock)
+    refusal = Refusal(monkeypatch)
+    for number in range(100):
+        log.write(block(10 * number, 10), 10)
+        clock.now += RETRY_SECONDS / 10 + 1e-6
+    assert refusal.calls == 10
+    assert len(told) == 1
+    assert log_path.read_bytes() == block(0, 1000)
+
+
+def test_the_daemon_log_tells_its_own_refused_rotation_in_itself(
+    log_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line that tells it is due for a rotation itself."""
+    Refusal(monkeypatch)
+    with open(os.devnull, "wb") as null:
+        log = DaemonLog(str(log_path), "warn", 3, 0, clock=clock, stderr=null.fileno())
+        log.warn("f", "x")
+    lines = [line.split("] ")[-1] for line in log_path.read_text().splitlines()]
+    assert lines == [BANNER, f"daemon log {log_path}: not rotated: Permission denied", "x"]
+    assert log.lost == 0
+
+
+def test_a_torn_line_ends_in_its_file_before_a_late_rotation(
+    log_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullAfter(monkeypatch, errno.ENOSPC)
+    disk.space = 1 << 20
+    log = LogFile(str(log_path), 3, 0, clock=clock)
+    with monkeypatch.context() as context:
+        Refusal(context)
+        log.write(block(0, 1), 1)
+        disk.space = 3
+        log.write(block(1, 1), 1)
+    disk.space = 1 << 20
+    clock.now += RETRY_SECONDS
+    log.write(block(2, 1), 1)
+    assert contents(log_path) == {"F": "", "F.1": "2", "F.2": "0 1"}
 
 
 class FullAfter:
