@@ -15,7 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# How long one write may wait for a full syslog queue before its lines count as lost.
+# How long the daemon may wait for a full syslog queue, in any second; then lines are lost.  The
+# queue holds some ten datagrams, and a guest decides how many lines there are.
 SYSLOG_WAIT_MS = 20
 
 SYSLOG_SOCKET = "/dev/log"
@@ -33,7 +34,11 @@ _ACCESS_SEVERITIES.update(
 
 
 class SyslogLog(Log):
-    """syslog's local socket, one datagram a line; waits at most SYSLOG_WAIT_MS for its queue."""
+    """syslog's local socket, one datagram a line.
+
+    Waits for its queue at most SYSLOG_WAIT_MS in a second, for all lines together.  When that
+    time is used up, and at any other failure, the lines of the next second are lost.
+    """
 
     def __init__(
         self,
@@ -53,6 +58,8 @@ class SyslogLog(Log):
         self._clock = clock
         self._socket: _socket.socket | None = None
         self._retry_at = 0.0
+        self._patience = 0.0  # seconds that may still be waited before `_patience_until`
+        self._patience_until = 0.0
         self._lost_now = 0
         self.lost = 0
         self.working = True
@@ -126,14 +133,23 @@ class SyslogLog(Log):
         try:
             self._socket.send(message)
         except BlockingIOError:
-            poller = select.poll()
-            poller.register(self._socket.fileno(), select.POLLOUT)
-            poller.poll(SYSLOG_WAIT_MS)
+            self._wait(self._socket.fileno())
             try:
                 self._socket.send(message)
             except BlockingIOError as full:
                 return full
         return None
+
+    def _wait(self, fd: int) -> None:
+        """Until the queue has room, or what is left of SYSLOG_WAIT_MS in this second is over."""
+        began = self._clock()
+        if began >= self._patience_until:
+            self._patience = SYSLOG_WAIT_MS / 1000
+            self._patience_until = began + 1.0
+        poller = select.poll()
+        poller.register(fd, select.POLLOUT)
+        poller.poll(self._patience * 1000)
+        self._patience = max(self._patience - (self._clock() - began), 0.0)
 
 
 def _access_severity(row: bytes) -> str:

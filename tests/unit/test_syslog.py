@@ -102,6 +102,54 @@ def test_syslog_that_comes_and_goes(tmp_path: Path, clock: Clock) -> None:
     assert told[1:] == ["log syslog:user: written again, 3 lines were lost"]
 
 
+class SlowReader:
+    """select.poll of a queue that has room for one more line after `seconds` of waiting."""
+
+    def __init__(self, syslogd: socket.socket, clock: Clock, seconds: float) -> None:
+        self._syslogd = syslogd
+        self._clock = clock
+        self._seconds = seconds
+        self.waited = 0.0
+        self.read = 0
+
+    def __call__(self) -> SlowReader:
+        return self
+
+    def register(self, _fd: int, _events: int) -> None:
+        pass
+
+    def poll(self, milliseconds: float) -> None:
+        waited = min(self._seconds, milliseconds / 1000)
+        self.waited += waited
+        self._clock.now += waited
+        if waited == self._seconds:
+            self._syslogd.recv(100)
+            self.read += 1
+
+
+@pytest.mark.parametrize("seconds", [0.019, 0.001, 1.0])
+@pytest.mark.parametrize("size", [1, 600])
+def test_a_slow_syslog_is_waited_for_20_ms_in_a_second(
+    tmp_path: Path, syslogd: socket.socket, clock: Clock, monkeypatch: pytest.MonkeyPatch,
+    size: int, seconds: float,
+) -> None:  # fmt: skip
+    """In all, whether 600 lines come in one block or one by one."""
+    slow = SlowReader(syslogd, clock, seconds)
+    monkeypatch.setattr(syslog.select, "poll", slow)
+    log = SyslogLog("user", path=str(tmp_path / "log"), clock=clock)
+    allowed = syslog.SYSLOG_WAIT_MS / 1000 + 1e-9
+    for second in range(1, 4):
+        began = clock.now
+        for _block in range(600 // size):
+            log.write(b"x\n" * size, size, "info")
+        assert 0 < slow.waited <= second * allowed
+        clock.now = began + 1.1
+    # What was waited for was written.
+    queued = 1800 - log.lost - slow.read
+    for _line in range(queued):
+        assert syslogd.recv(100).endswith(b": x")
+
+
 def test_a_stuck_syslog_does_not_block(
     tmp_path: Path, syslogd: socket.socket, clock: Clock
 ) -> None:
