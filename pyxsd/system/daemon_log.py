@@ -11,6 +11,7 @@ from pyxsd.system.configuration import LEVELS, SYSLOG_PREFIX, Config
 from pyxsd.system.destinations import open_destination
 from pyxsd.system.log import Log
 from pyxsd.system.log_file import OPEN_FLAGS
+from pyxsd.system.rate_limit import SECONDS, RateLimit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class DaemonLog:
         self._syslog = destination.startswith(SYSLOG_PREFIX)
         self._rotation = (max(nb_files, 1), nb_lines)
         self._clock = clock
+        # kind -> level and facility of its lines, as far as there are any
+        self._kinds: dict[str, tuple[str, str]] = {}
+        self._limit = RateLimit()
         self._out = Log()
         # As in oxenstored: at level null a file is not even made.
         if self._syslog or (level != "null" and nb_files > 0):
@@ -92,6 +96,31 @@ class DaemonLog:
         """`log` at level error."""
         self.log("error", facility, text)
 
+    def limited(
+        self, kind: str, text: str, level: str = "warn", facility: str = "xenstored"
+    ) -> None:
+        """`log` for lines that a guest can cause: a few of each kind in a minute, then a count.
+
+        `kind` is a fixed text that says what happened without saying to whom ("event too long").
+        Of one kind rate_limit.LINES lines are written in rate_limit.SECONDS; how many more there
+        were is told when that time is over: `event too long: 1234 more lines in 60 s`.
+        """
+        if not self.wants(level):
+            return
+        self.tell_left_out()
+        self._kinds[kind] = (level, facility)
+        if self._limit.admits(kind, self._clock()):
+            self.log(level, facility, text)
+
+    def tell_left_out(self) -> None:
+        """Tell the counts of `limited` that are due.  To be called now and then (every 15 s)."""
+        self._tell_left_out(self._clock())
+
+    def _tell_left_out(self, now: float) -> None:
+        for kind, lines in self._limit.ended(now):
+            level, facility = self._kinds.pop(kind)
+            self.log(level, facility, f"{kind}: {lines} more lines in {SECONDS:.0f} s")
+
     def complain(self, text: str) -> None:
         """What another log's `complain` is: a warning here, on stderr where that is impossible."""
         self.warn("xenstored", text)
@@ -114,7 +143,8 @@ class DaemonLog:
         self._syslog = False
 
     def close(self) -> None:
-        """Close the file; what is logged later is lost."""
+        """Close the file, after telling what `limited` left out; what is logged later is lost."""
+        self._tell_left_out(float("inf"))
         self._out.close()
 
     def _complain_of_this(self, text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pyxsd.system import rate_limit
 from pyxsd.system.configuration import Config
 from pyxsd.system.daemon_log import BANNER, DaemonLog, cut_line, open_daemon_log, timestamp
 from pyxsd.system.log import RETRY_SECONDS
@@ -193,3 +194,55 @@ def test_open_daemon_log(log_path: Path) -> None:
     log.warn("f", "x")
     assert log_path.read_bytes() == b""
     assert log_path.with_name("F.1").read_bytes() == b"Xen Sto..\n"
+
+
+def said(path: Path) -> list[str]:
+    """The texts of the lines behind the first."""
+    return [line.split("] ", 1)[1] for line in path.read_text().splitlines()[1:]]
+
+
+def test_limited_lines(log_path: Path, clock: Clock) -> None:
+    """Some of each kind, then a count when the minute is over, and all begins anew."""
+    log = daemon_log(log_path, "warn", clock=clock)
+    for number in range(1000):
+        log.limited("too long", f"long {number}")
+        clock.now += rate_limit.SECONDS / 1000 - 1e-3
+    log.limited("broken", "other")
+    first = [f"long {number}" for number in range(rate_limit.LINES)]
+    assert said(log_path) == [*first, "other"]
+    clock.now += 2.0
+    log.tell_left_out()
+    log.tell_left_out()
+    left_out = f"too long: {1000 - rate_limit.LINES} more lines in 60 s"
+    assert said(log_path) == [*first, "other", left_out]
+    log.limited("too long", "again")
+    assert said(log_path)[-2:] == [left_out, "again"]
+
+
+def test_the_next_line_tells_what_was_left_out(log_path: Path, clock: Clock) -> None:
+    log = daemon_log(log_path, "warn", clock=clock)
+    for _line in range(rate_limit.LINES + 1):
+        log.limited("k", "x", "error", "domain")
+    clock.now += rate_limit.SECONDS
+    log.limited("k", "y")
+    assert said(log_path)[-3:] == ["x", "k: 1 more lines in 60 s", "y"]
+    assert "|error|domain] k: 1 more" in log_path.read_text()
+
+
+@pytest.mark.parametrize(("more", "last"), [(0, "x"), (3, "k: 3 more lines in 60 s")])
+def test_the_end_tells_what_was_left_out(
+    log_path: Path, clock: Clock, more: int, last: str
+) -> None:
+    log = daemon_log(log_path, "warn", clock=clock)
+    for _line in range(rate_limit.LINES + more):
+        log.limited("k", "x")
+    log.close()
+    assert said(log_path)[-1] == last
+
+
+def test_limited_lines_of_a_level_that_is_not_wanted(log_path: Path, clock: Clock) -> None:
+    log = daemon_log(log_path, "error", clock=clock)
+    for _line in range(100):
+        log.limited("k", "x")
+    log.close()
+    assert said(log_path) == []
