@@ -9,8 +9,9 @@ import time
 
 from pyxsd.system.configuration import LEVELS, SYSLOG_PREFIX, Config
 from pyxsd.system.destinations import open_destination
+from pyxsd.system.files import open_regular
 from pyxsd.system.log import Log
-from pyxsd.system.log_file import OPEN_FLAGS
+from pyxsd.system.log_file import LogFile
 from pyxsd.system.rate_limit import SECONDS, RateLimit
 
 TYPE_CHECKING = False
@@ -132,12 +133,13 @@ class DaemonLog:
         self._out.reopen()
 
     def redirect(self, path: str) -> None:
-        """Write to another file from now on; OSError, and all stays, where it cannot be opened."""
-        os.close(os.open(path, OPEN_FLAGS, 0o644))
+        """Write to another regular file from now on; OSError, and all stays, where that fails."""
+        os.close(open_regular(path))
         nb_files, nb_lines = self._rotation
-        new = open_destination(
-            path, nb_files, nb_lines, "daemon log", self._complain_of_this, None, self._clock
-        )
+        new = LogFile(
+            path, nb_files, nb_lines, name="daemon log", complain=self._complain_of_this,
+            clock=self._clock,
+        )  # fmt: skip
         self._out.close()
         self._out = new
         self._syslog = False

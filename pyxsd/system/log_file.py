@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Non-blocking, for a FIFO whose reader is slow.
-OPEN_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_OPEN_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class LogFile(Log):
@@ -162,7 +162,7 @@ class LogFile(Log):
 
     def _open(self, flags: int = 0) -> OSError | None:
         try:
-            self._fd = os.open(self.path, OPEN_FLAGS | flags, 0o644)
+            self._fd = os.open(self.path, _OPEN_FLAGS | flags, 0o644)
         except OSError as error:
             return error
         except ValueError:
