@@ -12,12 +12,23 @@ if TYPE_CHECKING:
 
 
 class Notifier:
-    """sd_notify(3)'s protocol.  Without NOTIFY_SOCKET every call does nothing and is False."""
+    """sd_notify(3)'s protocol.  Without NOTIFY_SOCKET every call does nothing and is False.
+
+    Its socket is open from the beginning, so that the end can be told without a free descriptor.
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         name = environ.get("NOTIFY_SOCKET", "")
         # '@' stands for the NUL that an abstract socket's name begins with.
         self._address = "\0" + name[1:] if name.startswith("@") else name
+        self._socket: _socket.socket | None = None
+        if name:
+            try:
+                kind = _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC
+                self._socket = _socket.socket(_socket.AF_UNIX, kind)
+                self._socket.settimeout(1.0)
+            except OSError:
+                pass  # no descriptor at the start: nothing can be told
 
     def ready(self, main_pid: int = 0) -> bool:
         """READY=1; after daemonizing with the pid that the service manager shall watch."""
@@ -31,17 +42,17 @@ class Notifier:
         """STOPPING=1."""
         return self._send("STOPPING=1")
 
+    def close(self) -> None:
+        """Close the socket; what is told later is not sent."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
     def _send(self, text: str) -> bool:
-        if not self._address:
+        if self._socket is None:
             return False
-        kind = _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC
-        client = _socket.socket(_socket.AF_UNIX, kind)
         try:
-            client.settimeout(1.0)
-            client.connect(self._address)
-            client.send(text.encode())
+            self._socket.sendto(text.encode(), self._address)
         except OSError:
             return False
-        finally:
-            client.close()
         return True
