@@ -93,6 +93,7 @@ def _serve(config: Config, parsed: Options, listener: int,
             daemon_log.warn("xenstored", warning)
         daemon = _build(config, parsed, listener, daemon_log)
         notifier = Notifier(os.environ)
+        daemon.install_signals()
         # Nothing that is alive now ever becomes garbage, and nothing later is a cycle.
         gc.collect()
         gc.freeze()
@@ -107,6 +108,7 @@ def _serve(config: Config, parsed: Options, listener: int,
         daemon.domains.stop()
         if daemon.domains.xen is not None:
             daemon.domains.xen.close()
+        notifier.close()
         daemon_log.close()
     finally:
         for file in held:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -272,6 +273,77 @@ def test_without_rights_to_its_places(tmp_path: Path) -> None:
         assert daemon.process.wait(DEADLINE) != 0
         assert str(tmp_path / "file") in daemon.output()
         assert "Traceback" not in daemon.output()
+    finally:
+        daemon.stop()
+
+
+def exhaust(daemon: Daemon) -> list[Client]:
+    """Clients that have taken the last descriptor, and some that wait for one."""
+    limit = daemon.descriptors() + 4
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    clients = [daemon.client() for _ in range(limit)]
+    wait_for(lambda: "cannot accept: Too many open files" in "".join(daemon.log()),
+             "it has descriptors left")
+    return clients
+
+
+def test_without_a_free_descriptor(tmp_path: Path) -> None:
+    """SIGUSR1, SIGHUP and SIGTERM do what they do otherwise, and systemd is told of the end."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(path))
+        notify.settimeout(DEADLINE)
+        daemon = Daemon(root=tmp_path, env={"NOTIFY_SOCKET": str(path)})
+        try:
+            assert notify.recv(4096) == b"READY=1"
+            with daemon.client() as client:
+                assert client.ask("WRITE", b"/saved\0value") == WRITE_OK
+            clients = exhaust(daemon)
+            dump = daemon.run / "db.debug"
+            for _ in range(2):  # what was given up is held again
+                os.kill(daemon.pid, signal.SIGUSR1)
+                wait_for(lambda: dump.exists() and "saved" in dump.read_text(), "no dump")
+                dump.unlink()
+            moved = daemon.access_log_file.with_suffix(".moved")
+            daemon.access_log_file.rename(moved)
+            os.kill(daemon.pid, signal.SIGHUP)
+            wait_for(daemon.access_log_file.exists, "the log is not opened again")
+            assert daemon.end() == 0, daemon.output()
+            assert notify.recv(4096) == b"STOPPING=1"
+            assert f"store,{b'/saved'.hex()}," in (daemon.run / "db").read_text()
+            daemon.check_logs("cannot accept: Too many open files")
+            for client in clients:
+                client.close()
+        finally:
+            daemon.stop()
+
+
+#: The program, with a SIGTERM between the word READY and the loop.
+TERMINATED_AT_READY = """
+import os, signal, sys
+from pyxsd import cli
+from pyxsd.system.notify import Notifier
+
+ready = Notifier.ready
+
+def ready_and_terminated(*arguments):
+    told = ready(*arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return told
+
+Notifier.ready = ready_and_terminated
+sys.exit(cli.main())
+"""
+
+
+def test_sigterm_right_after_ready(tmp_path: Path) -> None:
+    """It saves, removes its pid file and ends with 0."""
+    daemon = Daemon(root=tmp_path, program=(sys.executable, "-c", TERMINATED_AT_READY), wait=False)
+    try:
+        assert daemon.process.wait(DEADLINE) == 0, daemon.output()
+        assert (daemon.run / "db").exists()
+        assert not daemon.pid_file.exists()
+        daemon.check_logs()
     finally:
         daemon.stop()
 
