@@ -14,7 +14,7 @@ from tests.documents.commands import PLACES, Command, all_commands, commands, ho
 from tests.documents.copy import DEADLINE, MakeRun, environment
 
 TEXT = """
-Say `make it` or `make  run` or `make`, with `FOO=1 xenstore-ls -s` and `notmake x`.
+Say `make it` or `make  run` or `make`, with `FOO=1 xenstore-ls -s` and `notmake x` and `pyxsd 1.0`.
 
     python3 tools/ask.py ls /    # a comment
     output of it
