@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import _socket  # the bare module: `socket` takes 5 ms to import and adds nothing that is used
-import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,10 +32,6 @@ class Notifier:
     def ready(self, main_pid: int = 0) -> bool:
         """READY=1; after daemonizing with the pid that the service manager shall watch."""
         return self._send(f"READY=1\nMAINPID={main_pid}" if main_pid else "READY=1")
-
-    def reloading(self) -> bool:
-        """RELOADING=1, to be followed by `ready`."""
-        return self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> bool:
         """STOPPING=1."""
