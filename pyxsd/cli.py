@@ -21,6 +21,8 @@ from pyxsd.system.log import Log
 from pyxsd.system.notify import Notifier
 from pyxsd.xen import Xen
 
+STDOUT, STDERR = 1, 2
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyxsd.system.configuration import Config
@@ -34,14 +36,14 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(parsed, options.Options) and parsed.config_test:
         parsed = options.check_config(parsed.config_file)
     if isinstance(parsed, options.Exit):
-        sys.stdout.write(parsed.stdout)
-        sys.stderr.write(parsed.stderr)
+        _say(STDOUT, parsed.stdout)
+        _say(STDERR, parsed.stderr)
         return parsed.status
     config, faults = configuration.load(parsed.config_file)
     for fault in faults:
-        print(fault, file=sys.stderr, flush=True)
+        _say(STDERR, f"{fault}\n")
     if not parsed.daemonize:
-        print(BANNER, flush=True)
+        _say(STDOUT, f"{BANNER}\n")
     _, warning = descriptors.raise_file_limit()
     if warning:
         _tell(warning)
@@ -67,8 +69,16 @@ def main(argv: list[str] | None = None) -> int:
     return _serve(config, parsed, listener, launched, faults)
 
 
+def _say(fd: int, text: str) -> None:
+    """Write to stdout or stderr, if they take it: a full disk there must not stop a host's boot."""
+    try:
+        os.write(fd, text.encode("utf-8", "surrogateescape"))
+    except OSError:
+        pass  # nobody can be told
+
+
 def _tell(text: str) -> None:
-    print(f"pyxsd: {text}", file=sys.stderr, flush=True)
+    _say(STDERR, f"pyxsd: {text}\n")
 
 
 def _serve(config: Config, parsed: Options, listener: int,

@@ -277,6 +277,20 @@ def test_without_rights_to_its_places(tmp_path: Path) -> None:
         daemon.stop()
 
 
+def test_nobody_can_be_told(tmp_path: Path) -> None:
+    """stdout and stderr on a full disk, and something to say on both: it serves all the same."""
+    full = ("sh", "-c", 'exec "$@" >/dev/full 2>/dev/full', "sh")
+    daemon = Daemon({"wrong": "1"}, root=tmp_path, prefix=full, wait=False)
+    try:
+        wait_for(lambda: daemon.process.poll() is not None or daemon.answers(), "it hangs")
+        assert daemon.answers()
+        assert daemon.end() == 0
+        daemon.check_logs("unknown key wrong")
+        assert "unknown key wrong" in daemon.log_file.read_text()
+    finally:
+        daemon.stop()
+
+
 def exhaust(daemon: Daemon) -> list[Client]:
     """Clients that have taken the last descriptor, and some that wait for one."""
     limit = daemon.descriptors() + 4
@@ -369,6 +383,15 @@ def test_command_line(line: str, status: int, stdout: str, stderr: str) -> None:
     assert done.returncode == status, done.stderr
     assert stdout in done.stdout and bool(stdout) == bool(done.stdout)
     assert stderr in done.stderr and bool(stderr) == bool(done.stderr)
+
+
+def test_names_that_are_no_text() -> None:
+    """The name of a file is printed as the bytes that it is."""
+    done = subprocess.run([sys.executable, "-m", "pyxsd", "--config-test", "--config-file",
+                           b"/dev/../dev/./\xff/../null"], cwd=PROJECT, capture_output=True,
+                          check=False, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    assert done.stderr == b"error: config: /dev/../dev/./\xff/../null: No such file or directory\n"
+    assert (done.returncode, done.stdout) == (2, b"")
 
 
 def test_the_version_is_that_of_the_installed_package() -> None:
