@@ -10,7 +10,7 @@ import stat
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
-def open_regular(path: str | bytes, flags: int = 0) -> int:
+def open_regular(path: str | bytes) -> int:
     """The descriptor of a regular file, opened for writing and made where it is missing.
 
     OSError where it cannot be opened, and for anything but a regular file: writing to a FIFO, a
@@ -18,7 +18,7 @@ def open_regular(path: str | bytes, flags: int = 0) -> int:
     followed.  Nothing of the file is changed.
     """
     try:
-        fd = os.open(path, _FLAGS | flags, 0o644)
+        fd = os.open(path, _FLAGS, 0o644)
     except ValueError:
         raise OSError(errno.EINVAL, "NUL in the name") from None
     except OSError as error:

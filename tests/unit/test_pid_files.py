@@ -27,11 +27,13 @@ def pid_path(tmp_path: Path) -> str:
 
 
 def refused(pid_path: str, text: str) -> None:
-    """The pid file is held: neither a look at it nor a claim gets past."""
+    """The pid file is held: neither a look at it nor a claim gets past, or leaves it open."""
+    before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(AlreadyRunning, match=text):
         pid_file.check_pid_file(pid_path)
     with pytest.raises(AlreadyRunning, match=text):
         PidFile.claim(pid_path)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_pid_file(pid_path: str) -> None:
@@ -195,11 +197,13 @@ def test_another_s_pid_file_is_not_removed(pid_path: str) -> None:
 
 
 def test_a_device_as_pid_file() -> None:
+    before = len(os.listdir("/proc/self/fd"))
     first = PidFile.claim("/dev/null")
     second = PidFile.claim("/dev/null")
     first.remove()
     second.remove()
     assert os.path.exists("/dev/null")
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("stale", [False, True])
