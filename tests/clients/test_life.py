@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from pyxsd import __version__
+from pyxsd.system import rate_limit
 from tests.clients.conftest import require
 from tests.clients.daemon import DEADLINE, PROJECT, Client, Daemon, wait_for
 from tests.world import TYPES
@@ -289,6 +291,20 @@ def test_nobody_can_be_told(tmp_path: Path) -> None:
         assert "unknown key wrong" in daemon.log_file.read_text()
     finally:
         daemon.stop()
+
+
+def test_few_warnings_of_what_a_client_does_often(tmp_path: Path) -> None:
+    """Each of its events is too long to be sent; the end tells how many were not mentioned."""
+    with Daemon(root=tmp_path) as daemon, daemon.client() as client:
+        path = b"/" + b"p" * 1500
+        client.ask("WATCH", b"/\0" + b"t" * 4000 + b"\0")
+        for _ in range(100):
+            assert client.ask("WRITE", path + b"\0v") == WRITE_OK
+        assert sum("event of" in line for line in daemon.log()) == rate_limit.LINES
+        assert daemon.end() == 0
+        told = [line for line in daemon.log() if "more lines" in line]
+        assert len(told) == 1 and re.search(r"event too long: \d\d more lines", told[0]), told
+        daemon.log_file.unlink()
 
 
 def exhaust(daemon: Daemon) -> list[Client]:

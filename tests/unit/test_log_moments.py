@@ -39,7 +39,7 @@ def test_lines_are_written_before_a_sleep(make_world: Make) -> None:
 
     ours, theirs = socket.socketpair()
     with select.epoll() as epoll, ours:
-        loop = Loop(world.server, epoll.fileno(), 0, write_log)
+        loop = Loop(world.server, epoll.fileno(), 0, write_log, lambda fd, error: None)
         loop.add_handler(waking, lambda: True)
         connection = loop.adopt(theirs.detach())
         world.server.log.take()

@@ -102,6 +102,15 @@ def test_usage_names_every_option_and_field() -> None:
     assert {row[1] for row in options.TABLE} == set(Options._fields)
 
 
+def test_defaults() -> None:
+    assert Options()._asdict() == {
+        "domain_init": True, "config_file": "/etc/xen/oxenstored.conf", "daemonize": True,
+        "reraise_top_level": False, "access_log": True, "pid_file": "", "trace_file": "",
+        "restart": False, "live": False, "config_test": False, "disable_socket": False,
+    }  # fmt: skip
+    assert Exit() == (0, "", "")
+
+
 def test_the_result_is_read_only() -> None:
     parsed = options.parse(["--live"])
     with pytest.raises(AttributeError):
