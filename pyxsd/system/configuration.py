@@ -5,14 +5,13 @@ What lives here: the table of keys, which is the body of `Config` (field, kind, 
 parser of the file's text; the words a value may be.  It opens one file for reading and does
 nothing else: no logging, no decision whether a warning is fatal.
 
-This is on the way to READY: `dataclasses` would add 15 ms to it, a NamedTuple adds half of one.
+This is on the way to READY: `dataclasses` would add 15 ms to it.  Annotations that are strings
+would double what the NamedTuple adds, so they are not postponed here.
 """
-
-from __future__ import annotations
 
 import errno
 import os
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pyxsd.system.spelling import hint
 
@@ -42,9 +41,9 @@ FACILITIES = {
 }  # fmt: skip
 
 # Kinds of string values, named so that a field's annotation says how its value is read.
-Destination = str  # a path, or syslog:<facility>
-Level = str  # a key of LEVELS
-Errno = str  # a key of _ERRNOS
+Destination = Annotated[str, "Destination"]  # a path, or syslog:<facility>
+Level = Annotated[str, "Level"]  # a key of LEVELS
+Errno = Annotated[str, "Errno"]  # a key of _ERRNOS
 
 _BOOLS = {b"true": True, b"false": False}
 _ERRNOS = ("EQUOTA", "ENOSPC")
@@ -104,9 +103,10 @@ class Config(NamedTuple):
 
 def keys() -> dict[str, str]:
     """The keys as they are spelt in the file, each with its kind (`bool`, `int`, ...)."""
-    # typing keeps an annotation that is a string in a ForwardRef.
     return {
-        field.replace("_", "-"): kind.__forward_arg__
+        field.replace("_", "-"): kind.__metadata__[0]
+        if hasattr(kind, "__metadata__")
+        else kind.__name__
         for field, kind in Config.__annotations__.items()
     }
 

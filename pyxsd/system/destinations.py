@@ -12,7 +12,6 @@ import time
 from pyxsd.system.configuration import SYSLOG_PREFIX, Config
 from pyxsd.system.log import Log
 from pyxsd.system.log_file import LogFile
-from pyxsd.system.syslog import SyslogLog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +49,8 @@ def open_destination(
     clock: Callable[[], float],
 ) -> Log:
     if destination.startswith(SYSLOG_PREFIX):
+        from pyxsd.system.syslog import SyslogLog  # spares most hosts the time to load it
+
         facility = destination[len(SYSLOG_PREFIX) :]
         return SyslogLog(facility, name=name, complain=complain, clock=clock)
     return LogFile(

@@ -11,9 +11,7 @@ where oxenstored ignores it.  (An empty word is ignored here too: it is what a s
 makes of an unset variable in quotes.)
 """
 
-from __future__ import annotations
-
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional, Union
 
 from pyxsd import __version__
 from pyxsd.system import configuration as config
@@ -47,7 +45,7 @@ class Exit(NamedTuple):
 
 
 # option, field of Options, the value it sets (None: its argument), what --help says
-TABLE: tuple[tuple[str, str, bool | None, str], ...] = (
+TABLE: tuple[tuple[str, str, Optional[bool], str], ...] = (
     ("--no-domain-init", "domain_init", False, "do not set up domain 0"),
     ("--config-file", "config_file", None, f"read this file, not {config.DEFAULT_PATH}"),
     ("--no-fork", "daemonize", False, "stay in the foreground"),
@@ -76,7 +74,7 @@ def usage(program: str = "pyxsd") -> str:
     return "\n".join(lines) + "\n"
 
 
-def parse(argv: list[str], program: str = "pyxsd") -> Options | Exit:
+def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
     """Read the words behind the program's name.
 
     Faults end with STATUS_USAGE and the usage on stderr; --help with 0 and the usage on stdout.

@@ -3,18 +3,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 # Enough to see what happens; a guest that causes one line a request fills no disk with them.
 LINES = 5
 SECONDS = 60.0
-
-
-class LeftOut(NamedTuple):
-    """A kind whose minute is over, and how many lines of it were not written."""
-
-    kind: str
-    lines: int
 
 
 class _Window:
@@ -46,8 +37,11 @@ class RateLimit:
         window.lines += 1
         return window.lines <= LINES
 
-    def ended(self, now: float) -> list[LeftOut]:
-        """What was left out of the minutes that are over at `now`; they are forgotten."""
+    def ended(self, now: float) -> list[tuple[str, int]]:
+        """The kinds whose minute is over at `now`, each with how many lines were left out.
+
+        They are forgotten; kinds of which nothing was left out are not among them.
+        """
         over = [kind for kind, window in self._windows.items() if now - window.began >= SECONDS]
-        counts = [LeftOut(kind, self._windows.pop(kind).lines - LINES) for kind in over]
-        return [count for count in counts if count.lines > 0]
+        counts = [(kind, self._windows.pop(kind).lines - LINES) for kind in over]
+        return [(kind, count) for kind, count in counts if count > 0]
