@@ -18,31 +18,40 @@ help:
 # What building and running need stands in the two pyproject.toml files only.
 REQUIREMENTS = $(BIN)/python packaging/requirements.py
 PROJECTS := pyproject.toml benchmarks/pyproject.toml
+# Shows how far a command is, and its output only where it fails.
+PROGRESS = @$(BIN)/python tools/progress.py
 
 $(VENV)/.made: $(PROJECTS)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet wheel "tomli>=2; python_version < '3.11'"
-	$(REQUIREMENTS) build run > $(VENV)/run.txt
-	$(BIN)/pip install --quiet -r $(VENV)/run.txt
-	touch $@
+	@command -v $(PYTHON) >/dev/null || { echo "pyxsd cannot be built: Python 3.9 or later missing. On Debian: apt install python3 python3-dev python3-venv gcc"; exit 1; }
+	@$(PYTHON) tools/needs.py
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	$(PROGRESS) $(BIN)/pip install wheel "tomli>=2; python_version < '3.11'"
+	@$(REQUIREMENTS) build run > $(VENV)/run.txt
+	$(PROGRESS) $(BIN)/pip install -r $(VENV)/run.txt
+	@touch $@
 
 $(VENV)/.built: $(VENV)/.made setup.py $(SOURCES)
-	$(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
-	touch $@
+	@$(PYTHON) tools/needs.py
+	@echo "compiling pyxsd, which takes about a minute"
+	$(PROGRESS) $(BIN)/pip install --verbose --no-build-isolation --no-deps --editable .
+	@touch $@
 
 $(VENV)/.bench: $(VENV)/.made $(BENCH_SOURCES)
-	$(BIN)/pip install --quiet --no-build-isolation --no-deps --editable benchmarks
-	touch $@
+	@echo "compiling pyxsd-bench"
+	$(PROGRESS) $(BIN)/pip install --verbose --no-build-isolation --no-deps --editable benchmarks
+	@touch $@
 
 $(VENV)/.tests: $(VENV)/.made
-	$(REQUIREMENTS) test > $(VENV)/test.txt
-	$(BIN)/pip install --quiet -r $(VENV)/test.txt
-	touch $@
+	@echo "fetching what the tests need"
+	@$(REQUIREMENTS) test > $(VENV)/test.txt
+	$(PROGRESS) $(BIN)/pip install -r $(VENV)/test.txt
+	@touch $@
 
 build: $(VENV)/.built $(VENV)/.bench
 
-run: build
-	$(BIN)/python tools/run.py
+run: $(VENV)/.built
+	@$(BIN)/python tools/run.py
 
 test: build $(VENV)/.tests
 	$(BIN)/python -m pytest

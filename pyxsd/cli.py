@@ -13,84 +13,97 @@ from pyxsd.daemon import Daemon
 from pyxsd.domains import Domains
 from pyxsd.host import Host
 from pyxsd.state import restore
-from pyxsd.system import configuration, logs, options, service
+from pyxsd.system import background, configuration, descriptors, listening, options, pid_file
+from pyxsd.system.daemon_log import BANNER, DaemonLog, open_daemon_log
+from pyxsd.system.destinations import open_access_log
+from pyxsd.system.errors import ServiceError
+from pyxsd.system.log import Log
+from pyxsd.system.notify import Notifier
 from pyxsd.xen import Xen
+
+STDOUT, STDERR = 1, 2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyxsd.system.configuration import Config
     from pyxsd.system.options import Options
 
-BANNER = "Xen Storage Daemon, version 1.0"
-
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the daemon; the exit status."""
-    service.ensure_stdio()
+    background.ensure_stdio()
     parsed = options.parse(sys.argv[1:] if argv is None else argv)
     if isinstance(parsed, options.Options) and parsed.config_test:
         parsed = options.check_config(parsed.config_file)
     if isinstance(parsed, options.Exit):
-        sys.stdout.write(parsed.stdout)
-        sys.stderr.write(parsed.stderr)
+        _say(STDOUT, parsed.stdout)
+        _say(STDERR, parsed.stderr)
         return parsed.status
-    config = _load(parsed.config_file)
+    config, faults = configuration.load(parsed.config_file)
+    for fault in faults:
+        _say(STDERR, f"{fault}\n")
     if not parsed.daemonize:
-        print(BANNER, flush=True)
-    _, warning = service.raise_file_limit()
+        _say(STDOUT, f"{BANNER}\n")
+    _, warning = descriptors.raise_file_limit()
     if warning:
         _tell(warning)
     try:
         for path in (config.pid_file, parsed.pid_file):
             if path:
-                service.check_pid_file(path)
+                pid_file.check_pid_file(path)
         listener = -1
         if not parsed.disable_socket and not parsed.live:
-            listener = service.listen(service.socket_path(os.environ))
+            listener = listening.listen(listening.socket_path(os.environ))
         else:
-            service.make_directory(service.run_directory(os.environ))
-    except service.ServiceError as error:
+            listening.make_directory(listening.run_directory(os.environ))
+    except ServiceError as error:
         _tell(str(error))
-        return service.STATUS_FATAL
+        return background.STATUS_FATAL
     if not parsed.daemonize or parsed.live:
-        return _serve(config, parsed, listener, None)
-    launched = service.daemonize()
-    if isinstance(launched, service.Verdict):
+        return _serve(config, parsed, listener, None, faults)
+    launched = background.daemonize()
+    if isinstance(launched, background.Verdict):
         if launched.message:
             _tell(launched.message)
         return launched.status
-    return _serve(config, parsed, listener, launched)
+    return _serve(config, parsed, listener, launched, faults)
+
+
+def _say(fd: int, text: str) -> None:
+    """Write to stdout or stderr, if they take it: a full disk there must not stop a host's boot."""
+    try:
+        os.write(fd, text.encode("utf-8", "surrogateescape"))
+    except OSError:
+        pass  # nobody can be told
 
 
 def _tell(text: str) -> None:
-    print(f"pyxsd: {text}", file=sys.stderr, flush=True)
-
-
-def _load(path: str) -> Config:
-    config, warnings = configuration.load(path)
-    for warning in warnings:
-        print(warning, file=sys.stderr, flush=True)
-    return config
+    _say(STDERR, f"pyxsd: {text}\n")
 
 
 def _serve(config: Config, parsed: Options, listener: int,
-           launch: service.Launch | None) -> int:
-    """Sets up, tells whoever started it, serves, and cleans up."""
-    held: list[service.PidFile] = []
+           launch: background.Launch | None, faults: list[str]) -> int:
+    """Sets up, tells whoever started it, serves, and cleans up.
+
+    The faults of the configuration, which stderr was told already, go into the log as well:
+    at boot nobody reads stderr.
+    """
+    held: list[pid_file.PidFile] = []
     try:
         try:
-            held, warnings = service.claim_pid_files(config.pid_file, parsed.pid_file)
-        except service.ServiceError as error:
+            held, warnings = pid_file.claim_pid_files(config.pid_file, parsed.pid_file)
+        except ServiceError as error:
             if launch is None:
                 _tell(str(error))
             else:
-                launch.failed(service.STATUS_FATAL, str(error))
-            return service.STATUS_FATAL
-        daemon_log = logs.open_daemon_log(config)
-        for warning in warnings:
+                launch.failed(background.STATUS_FATAL, str(error))
+            return background.STATUS_FATAL
+        daemon_log = open_daemon_log(config)
+        for warning in [*faults, *warnings]:
             daemon_log.warn("xenstored", warning)
         daemon = _build(config, parsed, listener, daemon_log)
-        notifier = service.Notifier(os.environ)
+        notifier = Notifier(os.environ)
+        daemon.install_signals()
         # Nothing that is alive now ever becomes garbage, and nothing later is a cycle.
         gc.collect()
         gc.freeze()
@@ -105,6 +118,7 @@ def _serve(config: Config, parsed: Options, listener: int,
         daemon.domains.stop()
         if daemon.domains.xen is not None:
             daemon.domains.xen.close()
+        notifier.close()
         daemon_log.close()
     finally:
         for file in held:
@@ -113,9 +127,9 @@ def _serve(config: Config, parsed: Options, listener: int,
 
 
 def _build(config: Config, parsed: Options, listener: int,
-           daemon_log: logs.DaemonLog) -> Daemon:
+           daemon_log: DaemonLog) -> Daemon:
     host = Host(daemon_log)
-    access = logs.Log()
+    access = Log()
     daemon: Daemon | None = None
 
     def rotated() -> None:
@@ -123,9 +137,9 @@ def _build(config: Config, parsed: Options, listener: int,
             daemon.save()
 
     if parsed.access_log:
-        access = logs.open_access_log(config, daemon_log.complain, rotated)
+        access = open_access_log(config, daemon_log.complain, rotated)
     to_syslog = config.access_log_file.startswith(configuration.SYSLOG_PREFIX)
-    formatter = AccessLog(type(access) is not logs.Log,
+    formatter = AccessLog(type(access) is not Log,
                           -1 if to_syslog else config.access_log_nb_chars,
                           config.access_log_read_ops, config.access_log_transactions_ops,
                           config.access_log_special_ops)
@@ -133,7 +147,7 @@ def _build(config: Config, parsed: Options, listener: int,
     xen = _open_xen(daemon_log)
     domains = Domains(server, xen, daemon_log.log)
     host.attach(server, domains)
-    run_directory = service.run_directory(os.environ)
+    run_directory = listening.run_directory(os.environ)
     daemon = Daemon(config, server, domains, daemon_log, access, run_directory, listener)
     daemon.reraise = parsed.reraise_top_level
     if parsed.restart or config.persistent:
@@ -157,7 +171,7 @@ def _executable() -> str:
     return os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else "/usr/sbin/pyxsd"
 
 
-def _open_xen(daemon_log: logs.DaemonLog) -> Xen | None:
+def _open_xen(daemon_log: DaemonLog) -> Xen | None:
     """Xen, or None (with one line in the log) where it is missing."""
     xen = Xen()
     domains = None
@@ -170,7 +184,7 @@ def _open_xen(daemon_log: logs.DaemonLog) -> Xen | None:
     return domains
 
 
-def _start_domain0(domains: Domains, config: Config, daemon_log: logs.DaemonLog) -> None:
+def _start_domain0(domains: Domains, config: Config, daemon_log: DaemonLog) -> None:
     if not config.xenstored_kva or not config.xenstored_port:
         daemon_log.warn("xenstored", "domain 0 has no ring: xenstored-kva and xenstored-port "
                         "are not configured")

@@ -13,6 +13,7 @@ from pyxsd import __version__
 from pyxsd._limits import QUOTAS
 from pyxsd._wire import RequestError
 from pyxsd.numbers import number
+from pyxsd.system.files import replace_contents
 
 OK = b"OK\0"
 
@@ -39,6 +40,11 @@ class ControlHost(Protocol):
 def shown(value: bool) -> str:
     """As OCaml prints it."""
     return "true" if value else "false"
+
+
+def unwritable(path: bytes, error: OSError) -> bytes:
+    """The answer where a named file cannot be written: `cannot write PATH: REASON`."""
+    return b"cannot write %s: %s\0" % (path[:256], str(error.strerror).encode())
 
 
 class Control:
@@ -174,15 +180,20 @@ class Control:
 
     def logfile(self, connection: Any, arguments: list[bytes]) -> bytes:
         """logfile <file>: where the daemon log goes from now on."""
-        self.host.log_file(arguments[0].decode("utf-8", "surrogateescape"))
+        try:
+            self.host.log_file(arguments[0].decode("utf-8", "surrogateescape"))
+        except OSError as error:
+            return unwritable(arguments[0], error)
         return OK
 
     def memreport(self, connection: Any, arguments: list[bytes]) -> bytes:
         """memreport [<file>]: memory in use, into a file or the daemon log."""
         report = self.host.memory()
         if arguments:
-            with open(arguments[0], "w", encoding="utf-8") as out:
-                out.write(report)
+            try:
+                replace_contents(arguments[0], report)
+            except OSError as error:
+                return unwritable(arguments[0], error)
         else:
             self.host.log("warn", "memreport", report)
         return OK

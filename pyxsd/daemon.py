@@ -19,13 +19,15 @@ from sortedcontainers import SortedKeyList
 from pyxsd._loop import Loop
 from pyxsd.host import resident_bytes
 from pyxsd.state import dump
+from pyxsd.system.descriptors import Reserve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
 
     from pyxsd.system.configuration import Config
-    from pyxsd.system.logs import DaemonLog, Log
+    from pyxsd.system.daemon_log import DaemonLog
+    from pyxsd.system.log import Log
 
 UNEXPECTED_PAUSE = 0.05  # seconds
 HANDLER_PAUSE = 0.5  # seconds without a handler that failed
@@ -63,6 +65,7 @@ class Daemon:
         self.last_statistics = time.monotonic()
         self.counted: dict[str, int] = {}
         self.saved = 0
+        self.reserve = Reserve()
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.loop.add_handler(self._wake[0], self._on_signal)
         if listener >= 0:
@@ -76,8 +79,7 @@ class Daemon:
     # -- the loop -------------------------------------------------------------
 
     def run(self) -> None:
-        """Serves until SIGTERM."""
-        self._install_signals()
+        """Serves until SIGTERM; install_signals() comes first."""
         self.after(PERIODIC, self._periodic)
         loop = self.loop
         while not self.stopping:
@@ -156,7 +158,12 @@ class Daemon:
 
     # -- signals --------------------------------------------------------------
 
-    def _install_signals(self) -> None:
+    def install_signals(self) -> None:
+        """From now on a signal is noted, and acted on in the loop.
+
+        To be called before anybody is told that the daemon is ready: SIGTERM must save from
+        then on.
+        """
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
@@ -188,7 +195,8 @@ class Daemon:
     def _write(self, name: str, rows: Any) -> bool:
         path = os.path.join(self.run_directory, name)
         try:
-            dump.write_file(path, rows)
+            with self.reserve:
+                dump.write_file(path, rows)
         except OSError as error:
             self.daemon_log.error("xenstored", f"cannot write {path}: {error.strerror}")
             return False
@@ -208,6 +216,7 @@ class Daemon:
     def _periodic(self) -> None:
         now = time.monotonic()
         self.after(PERIODIC, self._periodic)
+        self.daemon_log.tell_left_out()
         interval = self.config.ring_scan_interval
         if interval >= 0 and now - self.last_scan >= interval:
             self.last_scan = now
@@ -234,7 +243,9 @@ class Daemon:
         (a, a_ops, a_watches), (d, d_ops, d_watches) = kinds[True], kinds[False]
         info("xenstored", f"  con stat: anonymous({a}, {a_ops} o, {a_watches} w) "
              f"domains({d}, {d_ops} o, {d_watches} w)")
-        info("xenstored", f"  mem stat: resident({resident_bytes()} b)")
+        with self.reserve:
+            resident = resident_bytes()
+        info("xenstored", f"  mem stat: resident({resident} b)")
 
     # -- the end --------------------------------------------------------------
 
@@ -250,4 +261,5 @@ class Daemon:
             os.close(self.listener)
         for fd in self._wake:
             os.close(fd)
+        self.reserve.close()
         self.epoll.close()

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyxsd.system.logs import DaemonLog
+    from pyxsd.system.daemon_log import DaemonLog
 
 
 class Host:
@@ -39,8 +39,8 @@ class Host:
         self.daemon_log.log(level, facility, text)
 
     def complain(self, kind: str, text: str) -> None:
-        """A warning that clients can cause as often as they like."""
-        self.daemon_log.log("warn", "xenstored", text)
+        """A warning that clients can cause as often as they like: a few of a kind in a minute."""
+        self.daemon_log.limited(kind, text)
 
     def introduce(self, connection: Any, domid: int, mfn: int, port: int) -> None:
         """INTRODUCE."""

@@ -7,48 +7,108 @@ without one: see glue/standin/README.md and tools/ask.py.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+RUN = ROOT / "run"
 sys.path.insert(0, str(ROOT / "glue" / "standin"))
 
 import guest  # noqa: E402
 import peers  # noqa: E402
 
+EXAMPLES = f"""\
+In another terminal, in {ROOT}:
+    python3 tools/ask.py write /hello world ls /     # write a value, show the tree
+    python3 tools/ask.py domain 5                    # boot a domain that uses its ring
+    XENSTORED_RUNDIR=$PWD/run xenstore-ls -s         # Debian's own client (xenstore-utils)
+"""
 
-def main() -> int:
-    """Prepares ./run/, says how to talk to the daemon, and runs it."""
-    run = ROOT / "run"
-    shutil.rmtree(run / "host", ignore_errors=True)
-    (run / "host").mkdir(parents=True)
+
+def lock() -> int:
+    """A lock on ./run/ that lasts as long as anybody has its descriptor; -1: somebody else's."""
+    RUN.mkdir(exist_ok=True)
+    fd = os.open(RUN / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return -1
+    return fd
+
+
+def prepare() -> dict[str, str]:
+    """Makes the pretended host and the configuration anew; the daemon's environment."""
+    shutil.rmtree(RUN / "host", ignore_errors=True)
+    (RUN / "host").mkdir()
     libs = peers.build_standin()
-    guest.Host(run / "host").close()
+    guest.Host(RUN / "host").close()
     settings = {
-        "pid-file": run / "xenstored.pid",
-        "xenstored-log-file": run / "xenstored.log",
-        "access-log-file": run / "xenstored-access.log",
+        "pid-file": RUN / "xenstored.pid",
+        "xenstored-log-file": RUN / "xenstored.log",
+        "access-log-file": RUN / "xenstored-access.log",
         "xenstored-log-level": "info",
-        "xenstored-kva": run / "host" / "xsd_kva",
-        "xenstored-port": run / "host" / "xsd_port",
+        "xenstored-kva": RUN / "host" / "xsd_kva",
+        "xenstored-port": RUN / "host" / "xsd_port",
     }
-    conf = run / "pyxsd.conf"
-    conf.write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
-    env = peers.standin_env(run / "host", libs=libs)
-    env["XENSTORED_RUNDIR"] = str(run)
-    os.chdir(ROOT)
-    print("Talk to it from another terminal, in this folder:  "
-          "python3 tools/ask.py write /hello world ls / domain 5", flush=True)
-    command = [sys.executable, "-m", "pyxsd", "--no-fork", "--config-file", str(conf)]
-    daemon = subprocess.Popen(command, env=env)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: daemon.terminate())
-    return daemon.wait()
+    (RUN / "pyxsd.conf").write_text("".join(f"{key} = {at}\n" for key, at in settings.items()))
+    env = peers.standin_env(RUN / "host", libs=libs)
+    env["XENSTORED_RUNDIR"] = str(RUN)
+    env.pop("XENSTORED_PATH", None)
+    return env
+
+
+def wait_ready(daemon: subprocess.Popen[bytes], notify: socket.socket) -> bool:
+    """Until the daemon says READY; False where it ended instead."""
+    while daemon.poll() is None:
+        if select.select([notify], [], [], 0.2)[0] and b"READY=1" in notify.recv(4096):
+            return True
+    return False
+
+
+def serve(held: int) -> int:
+    """Runs the daemon until it ends; its exit status.  It keeps the lock as well."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind("")  # the kernel chooses an abstract name
+        env = prepare()
+        env["NOTIFY_SOCKET"] = "@" + notify.getsockname()[1:].decode()
+        command = [sys.executable, "-m", "pyxsd", "--no-fork",
+                   "--config-file", str(RUN / "pyxsd.conf")]
+        daemon = subprocess.Popen(command, env=env, cwd=ROOT, pass_fds=[held])
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: daemon.terminate())
+        if wait_ready(daemon, notify):
+            print(f"ready: {RUN}/socket\n\n{EXAMPLES}\nCtrl-C ends it.", flush=True)
+        status = daemon.wait()
+    (RUN / "socket").unlink(missing_ok=True)
+    return status
+
+
+def main(words: list[str]) -> int:
+    """Runs one daemon, unless one runs already."""
+    if words:
+        sys.exit(f"run.py takes no arguments.\n{__doc__}")
+    try:
+        held = lock()
+        if held < 0:
+            sys.exit(f"A pyxsd runs here already, with its socket at {RUN}/socket: "
+                     f"Ctrl-C in its terminal ends it.\n\n{EXAMPLES}")
+        status = serve(held)
+    except (OSError, peers.PeerFailed) as error:
+        sys.exit(f"run.py: {error}")
+    if status == 0:
+        print(f"\nGoodbye. The logs are in {RUN}/.", flush=True)
+    else:
+        print(f"\npyxsd ended with status {status}. The logs are in {RUN}/.", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyxsd.system.configuration import Config
-    from pyxsd.system.logs import DaemonLog
+    from pyxsd.system.daemon_log import DaemonLog
 
 _HEADER = struct.Struct("=IIII")
 

@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The command line: oxenstored's options, by oxenstored's rules.
+"""The command line: oxenstored's options, and --version.
 
 What lives here: the table of options, the parser, the usage text, and what --config-test
 answers.  Nothing here prints or ends the process: an early end is an `Exit` that is handed back.
 
-The rules, as oxenstored's parser applies them: options may stand in any order; an argument is
-the next word, whatever it is, or follows `=`; words that are no options are ignored; the last
-of several counts; a fault anywhere wins over --help.
+The rules are those of oxenstored's own parser but for one.  Options may stand in any order.  An
+argument is the next word, whatever it is, or follows `=`.  The last of several counts.  A fault
+anywhere wins over --help and --version.  The difference: a word that is no option is a fault,
+where oxenstored ignores it.  (An empty word is ignored here too: it is what a shell script
+makes of an unset variable in quotes.)
 """
 
-from __future__ import annotations
+from typing import Any, NamedTuple, Optional, Union
 
+from pyxsd import __version__
 from pyxsd.system import configuration as config
-from pyxsd.system.configuration import Frozen
+from pyxsd.system.spelling import hint
 
 STATUS_USAGE = 2  # exit status of a wrong command line, and of --config-test's refusal
 
 
-class Options(Frozen):
+class Options(NamedTuple):
     """What the command line says.  An empty string is an option that was not given."""
 
     domain_init: bool = True
@@ -33,7 +36,7 @@ class Options(Frozen):
     disable_socket: bool = False
 
 
-class Exit(Frozen):
+class Exit(NamedTuple):
     """End here: write the texts to their streams and exit with the status."""
 
     status: int = 0
@@ -42,7 +45,7 @@ class Exit(Frozen):
 
 
 # option, field of Options, the value it sets (None: its argument), what --help says
-TABLE: tuple[tuple[str, str, bool | None, str], ...] = (
+TABLE: tuple[tuple[str, str, Optional[bool], str], ...] = (
     ("--no-domain-init", "domain_init", False, "do not set up domain 0"),
     ("--config-file", "config_file", None, f"read this file, not {config.DEFAULT_PATH}"),
     ("--no-fork", "daemonize", False, "stay in the foreground"),
@@ -56,7 +59,8 @@ TABLE: tuple[tuple[str, str, bool | None, str], ...] = (
     ("--disable-socket", "disable_socket", True, "serve no socket"),
 )
 
-_HELP = ("--help", "-help")
+_HELP = ("--help", "-help", "-h")
+_VERSION = "--version"
 
 
 def usage(program: str = "pyxsd") -> str:
@@ -65,11 +69,12 @@ def usage(program: str = "pyxsd") -> str:
     for option, _field, value, text in TABLE:
         left = option if value is not None else f"{option} <file>"
         lines.append(f"  {left:<22} {text}")
-    lines.append(f"  {'--help':<22} show this text; with --live: as --config-test")
+    lines.append(f"  {_VERSION:<22} show the version and end")
+    lines.append(f"  {'-h, --help':<22} show this text and end; with --live: as --config-test")
     return "\n".join(lines) + "\n"
 
 
-def parse(argv: list[str], program: str = "pyxsd") -> Options | Exit:
+def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
     """Read the words behind the program's name.
 
     Faults end with STATUS_USAGE and the usage on stderr; --help with 0 and the usage on stdout.
@@ -77,18 +82,23 @@ def parse(argv: list[str], program: str = "pyxsd") -> Options | Exit:
     any order, is --config-test.
     """
     rows = {option: (field, value) for option, field, value, _text in TABLE}
-    values: dict[str, object] = {}
-    wants_help = False
+    values: dict[str, Any] = {}
+    wants_help = wants_version = False
     words = iter(argv)
     for word in words:
-        if not word.startswith("-"):
+        if not word:
             continue
         option, equals, argument = word.partition("=")
         if option in _HELP and not equals:
             wants_help = True
             continue
+        if word == _VERSION:
+            wants_version = True
+            continue
+        if not word.startswith("-"):
+            return _wrong(program, f"unexpected word '{word}'")
         if option not in rows:
-            return _wrong(program, f"unknown option '{word}'")
+            return _wrong(program, f"unknown option '{word}'" + hint(option, (*rows, _VERSION)))
         field, value = rows[option]
         if value is not None:
             if equals:
@@ -105,27 +115,33 @@ def parse(argv: list[str], program: str = "pyxsd") -> Options | Exit:
         values.pop("config_file", None)
     if wants_help and "live" not in values:
         return Exit(stdout=usage(program))
+    if wants_version:
+        return Exit(stdout=f"{program} {__version__}\n")
     if wants_help:
         values["config_test"] = True
     return Options(**values)
 
 
 def _wrong(program: str, what: str) -> Exit:
-    return Exit(status=STATUS_USAGE, stderr=f"{program}: {what}.\n{usage(program)}")
+    stop = "" if what.endswith("?") else "."
+    return Exit(status=STATUS_USAGE, stderr=f"{program}: {what}{stop}\n{usage(program)}")
 
 
 def check_config(path: str) -> Exit:
     """What --config-test answers about the file: here alone a warning is fatal.
 
-    A file that cannot be read is told on stderr and is valid all the same: the daemon would
-    run with the defaults.
+    A file that cannot be read is fatal as well, but for one case: where nothing stands at the
+    default path the daemon runs with the defaults, as oxenstored does, and that is valid.
     """
     valid = f"Configuration valid at {path}\n"
     try:
         text = config.read_file(path)
     except OSError as error:
-        return Exit(stdout=valid, stderr=f"error: config: {path}: {error.strerror}\n")
-    _config, warnings = config.parse(text)
+        told = f"error: config: {path}: {error.strerror}\n"
+        if path == config.DEFAULT_PATH and isinstance(error, FileNotFoundError):
+            return Exit(stdout=valid, stderr=told)
+        return Exit(status=STATUS_USAGE, stderr=told)
+    _config, warnings = config.parse(text, path)
     if warnings:
         return Exit(status=STATUS_USAGE, stderr="".join(f"{line}\n" for line in warnings))
     return Exit(stdout=valid)

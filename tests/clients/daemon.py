@@ -103,6 +103,7 @@ class Daemon:
     def __init__(self, settings: Mapping[str, str] | None = None, *,
                  arguments: Sequence[str] = ("--no-fork",), root: Path | None = None,
                  config: bytes | None = None, prefix: Sequence[str] = (),
+                 program: Sequence[str] = (sys.executable, "-m", "pyxsd"),
                  env: Mapping[str, str] | None = None, wait: bool = True) -> None:
         self.owns_root = root is None
         self.root = root or Path(tempfile.mkdtemp(prefix="pyxsd-"))
@@ -121,7 +122,7 @@ class Daemon:
         self.env = {**os.environ, "XENSTORED_RUNDIR": str(self.run), "PYTHONPATH": str(PROJECT),
                     **(env or {})}
         self.env.pop("XENSTORED_PATH", None)
-        command = [*prefix, sys.executable, "-m", "pyxsd", "--no-domain-init",
+        command = [*prefix, *program, "--no-domain-init",
                    "--config-file", str(self.config), *arguments]
         self.output_file = self.root / "output"
         with self.output_file.open("ab") as output:

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import random
+import re
+import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from pyxsd import __version__
+from pyxsd.system import rate_limit
 from tests.clients.conftest import require
 from tests.clients.daemon import DEADLINE, PROJECT, Client, Daemon, wait_for
 from tests.world import TYPES
@@ -273,10 +279,181 @@ def test_without_rights_to_its_places(tmp_path: Path) -> None:
         daemon.stop()
 
 
-def test_command_line() -> None:
-    """--help and a wrong option, through the program itself."""
-    for argument, status in (("--help", 0), ("--wrong", 2)):
-        done = subprocess.run([sys.executable, "-m", "pyxsd", argument], cwd=PROJECT,
-                              capture_output=True, text=True, check=False)
-        assert done.returncode == status
-        assert "--config-file" in (done.stdout if status == 0 else done.stderr)
+def test_nobody_can_be_told(tmp_path: Path) -> None:
+    """stdout and stderr on a full disk, and something to say on both: it serves all the same."""
+    full = ("sh", "-c", 'exec "$@" >/dev/full 2>/dev/full', "sh")
+    daemon = Daemon({"wrong": "1"}, root=tmp_path, prefix=full, wait=False)
+    try:
+        wait_for(lambda: daemon.process.poll() is not None or daemon.answers(), "it hangs")
+        assert daemon.answers()
+        assert daemon.end() == 0
+        daemon.check_logs("unknown key wrong")
+        assert "unknown key wrong" in daemon.log_file.read_text()
+    finally:
+        daemon.stop()
+
+
+def test_few_warnings_of_what_a_client_does_often(tmp_path: Path) -> None:
+    """Each of its events is too long to be sent; the end tells how many were not mentioned."""
+    with Daemon(root=tmp_path) as daemon, daemon.client() as client:
+        path = b"/" + b"p" * 1500
+        client.ask("WATCH", b"/\0" + b"t" * 4000 + b"\0")
+        for _ in range(100):
+            assert client.ask("WRITE", path + b"\0v") == WRITE_OK
+        assert sum("event of" in line for line in daemon.log()) == rate_limit.LINES
+        assert daemon.end() == 0
+        told = [line for line in daemon.log() if "more lines" in line]
+        assert len(told) == 1 and re.search(r"event too long: \d\d more lines", told[0]), told
+        daemon.log_file.unlink()
+
+
+def exhaust(daemon: Daemon) -> list[Client]:
+    """Clients that have taken the last descriptor, and some that wait for one."""
+    limit = daemon.descriptors() + 4
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    clients = [daemon.client() for _ in range(limit)]
+    wait_for(lambda: "cannot accept: Too many open files" in "".join(daemon.log()),
+             "it has descriptors left")
+    return clients
+
+
+def test_without_a_free_descriptor(tmp_path: Path) -> None:
+    """SIGUSR1, SIGHUP and SIGTERM do what they do otherwise, and systemd is told of the end."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(path))
+        notify.settimeout(DEADLINE)
+        daemon = Daemon(root=tmp_path, env={"NOTIFY_SOCKET": str(path)})
+        try:
+            assert notify.recv(4096) == b"READY=1"
+            with daemon.client() as client:
+                assert client.ask("WRITE", b"/saved\0value") == WRITE_OK
+            clients = exhaust(daemon)
+            dump = daemon.run / "db.debug"
+            for _ in range(2):  # what was given up is held again
+                os.kill(daemon.pid, signal.SIGUSR1)
+                wait_for(lambda: dump.exists() and "saved" in dump.read_text(), "no dump")
+                dump.unlink()
+            moved = daemon.access_log_file.with_suffix(".moved")
+            daemon.access_log_file.rename(moved)
+            os.kill(daemon.pid, signal.SIGHUP)
+            wait_for(daemon.access_log_file.exists, "the log is not opened again")
+            assert daemon.end() == 0, daemon.output()
+            assert notify.recv(4096) == b"STOPPING=1"
+            assert f"store,{b'/saved'.hex()}," in (daemon.run / "db").read_text()
+            daemon.check_logs("cannot accept: Too many open files")
+            for client in clients:
+                client.close()
+        finally:
+            daemon.stop()
+
+
+#: The program, with a SIGTERM between the word READY and the loop.
+TERMINATED_AT_READY = """
+import os, signal, sys
+from pyxsd import cli
+from pyxsd.system.notify import Notifier
+
+ready = Notifier.ready
+
+def ready_and_terminated(*arguments):
+    told = ready(*arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return told
+
+Notifier.ready = ready_and_terminated
+sys.exit(cli.main())
+"""
+
+
+def test_sigterm_right_after_ready(tmp_path: Path) -> None:
+    """It saves, removes its pid file and ends with 0."""
+    daemon = Daemon(root=tmp_path, program=(sys.executable, "-c", TERMINATED_AT_READY), wait=False)
+    try:
+        assert daemon.process.wait(DEADLINE) == 0, daemon.output()
+        assert (daemon.run / "db").exists()
+        assert not daemon.pid_file.exists()
+        daemon.check_logs()
+    finally:
+        daemon.stop()
+
+
+#: Command line, status, and what the program prints (a part of it) to stdout and stderr.
+COMMAND_LINES = (
+    ("--help", 0, "--config-file <file>", ""),
+    ("-h", 0, "usage: pyxsd", ""),
+    ("--version", 0, f"pyxsd {__version__}\n", ""),
+    ("--wrong", 2, "", "unknown option '--wrong'"),
+    ("extra", 2, "", "pyxsd: unexpected word 'extra'.\nusage: pyxsd"),
+    ("--no-fork extra", 2, "", "pyxsd: unexpected word 'extra'.\nusage: pyxsd"),
+    ("--config-test --config-file /none", 2, "", "error: config: /none: No such file"),
+    ("--config-test --config-file /dev/null", 0, "Configuration valid at /dev/null\n", ""),
+)
+
+
+@pytest.mark.parametrize(("line", "status", "stdout", "stderr"), COMMAND_LINES)
+def test_command_line(line: str, status: int, stdout: str, stderr: str) -> None:
+    """Through the program itself, which starts no daemon."""
+    done = subprocess.run([sys.executable, "-m", "pyxsd", *line.split()], cwd=PROJECT,
+                          capture_output=True, text=True, check=False, timeout=DEADLINE)
+    assert done.returncode == status, done.stderr
+    assert stdout in done.stdout and bool(stdout) == bool(done.stdout)
+    assert stderr in done.stderr and bool(stderr) == bool(done.stderr)
+
+
+def test_names_that_are_no_text() -> None:
+    """The name of a file is printed as the bytes that it is."""
+    done = subprocess.run([sys.executable, "-m", "pyxsd", "--config-test", "--config-file",
+                           b"/dev/../dev/./\xff/../null"], cwd=PROJECT, capture_output=True,
+                          check=False, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    assert done.stderr == b"error: config: /dev/../dev/./\xff/../null: No such file or directory\n"
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert importlib.metadata.version("pyxsd") == __version__
+
+
+def test_as_debian_starts_it(tmp_path: Path) -> None:
+    """Debian's init script puts choom and a `--` before the arguments."""
+    choom = shutil.which("choom")
+    if choom is None:
+        require("choom is not installed (Debian package util-linux)")
+    program = str(Path(sys.executable).parent / "pyxsd")
+    with Daemon(root=tmp_path, program=(str(choom), "-n", "0", program, "--")) as daemon:
+        assert daemon.answers()
+
+
+#: Lines of a configuration, and what is said of them behind the name of the file.
+BROKEN = (
+    ("persistent = 1", "persistent: expect bool arg"),
+    ("acesss-log-nb-chars = 180",
+     "unknown key acesss-log-nb-chars, did you mean access-log-nb-chars?"),
+    ("quota-maxwatch : 5", "no '=' in 'quota-maxwatch : 5'"),
+    ("access-log-file = syslog:nobody", "access-log-file: unknown syslog facility nobody"),
+)
+
+
+@pytest.mark.parametrize("arguments", ((), ("--no-fork",)), ids=("daemon", "foreground"))
+def test_a_broken_configuration_at_boot(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """It serves with the defaults for what is wrong; stderr and the log say what that is."""
+    own = (f"pid-file = {tmp_path}/pid\nxenstored-log-file = {tmp_path}/xenstored.log\n"
+           f"access-log-file = {tmp_path}/access.log\nquota-maxsize = 4\n")
+    config = own + "".join(f"{line}\n" for line, _ in BROKEN)
+    daemon = Daemon(root=tmp_path, config=config.encode(), arguments=arguments, wait=False)
+    try:
+        wait_for(daemon.answers, f"it does not answer: {daemon.output()}")
+        warnings = [f"config: {daemon.config}:{number}: {text}"
+                    for number, (_, text) in enumerate(BROKEN, own.count("\n") + 1)]
+        assert [line for line in daemon.output().splitlines() if "config" in line] == warnings
+        assert [line.partition("] ")[2] for line in daemon.log() if "config" in line] == warnings
+        with daemon.client() as client:
+            client.ask("WRITE", b"/a\0v")
+            # What is right counts.
+            assert b"node-size         : 4\n" in client.ask("CONTROL", b"quota\0")[1]
+        wait_for(lambda: b"/a v" in daemon.access_log_file.read_bytes(), "not logged")
+        os.kill(launched_pid(daemon), signal.SIGTERM)
+        wait_for(lambda: not daemon.pid_file.exists(), "it does not end")
+        assert daemon.process.wait(DEADLINE) == 0
+    finally:
+        daemon.stop()

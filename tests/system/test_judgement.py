@@ -110,3 +110,38 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         packages.find("usr/bin/no-such-program")
     with pytest.raises(packages.MissingError, match="/usr/bin/nobody-knows-it is missing"):
         packages.find("usr/bin/nobody-knows-it")
+
+
+#: What an unpacked package has (name and, where it is a link, its target), and where it is found.
+UNPACKED = (
+    ("usr/sbin/tool", "", "usr/sbin/tool"),
+    ("sbin/tool", "", "sbin/tool"),
+    ("sbin/tool", "/bin/other", "bin/other"),
+    ("usr/sbin/tool", "../../bin/other", "usr/sbin/tool"),
+)
+
+
+@pytest.mark.parametrize(("name", "target", "found"), UNPACKED)
+def test_a_tool_of_a_package_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, target: str, found: str
+) -> None:
+    """Packages have brctl and others in /sbin, where the installed system has them in /usr/sbin."""
+    monkeypatch.setitem(packages.SOURCES, "usr/sbin/tool", "tool-package")
+    monkeypatch.setattr(packages, "_fetch", lambda package: tmp_path / package)
+    root = tmp_path / "tool-package"
+    for file in (root / "bin" / "other", root / name):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    (root / "bin" / "other").touch()
+    if target:
+        (root / name).symlink_to(target)
+    else:
+        (root / name).touch()
+    assert packages.find("usr/sbin/tool") == root / found
+
+
+def test_a_package_without_the_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, where a missing file would have been an error of the test."""
+    monkeypatch.setitem(packages.SOURCES, "usr/sbin/tool", "tool-package")
+    monkeypatch.setattr(packages, "_fetch", lambda package: tmp_path)
+    with pytest.raises(packages.MissingError, match="has no usr/sbin/tool"):
+        packages.find("usr/sbin/tool")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pyxsd.system.logs import Log, LogFile, SyslogLog
+from pyxsd.system.log import Log
+from pyxsd.system.log_file import LogFile
+from pyxsd.system.syslog import SyslogLog
 from tests.unit.logkit import Clock
 
 

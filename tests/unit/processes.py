@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Other processes for the tests of the service: started, listened to, raced, killed."""
+"""Other processes that a test starts, listens to, races and kills."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+IMPORTS = """
+import os, sys
+from pyxsd.system import background, descriptors, errors, listening, pid_file
+"""
+
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     """A Python process with pyxsd importable; talks by lines on stdin and stdout."""
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", "import os, sys\nfrom pyxsd.system import service\n" + code]
+        [sys.executable, "-u", "-c", IMPORTS + code]
         + [str(argument) for argument in arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

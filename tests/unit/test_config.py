@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pyxsd.system import configuration as config
 from pyxsd.system.configuration import Config
+from pyxsd.system.spelling import hint, meant
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -105,67 +106,87 @@ LINES: list[tuple[bytes, dict[str, object], list[str]]] = [
     (b"xenstored-log-level = null", {"xenstored_log_level": "null"}, []),
     (b"quota-errno = ENOSPC", {"quota_errno": "ENOSPC"}, []),
     # skipped
-    (b"# quota-maxwatch = 5\n  #persistent = x\n\n   \nno equals sign\n", {}, []),
+    (b"# quota-maxwatch = 5\n  #persistent = x\n\n   \n\t\r\n# no equals sign\n", {}, []),
     # warnings; the default stays
-    (b"foo = 1", {}, ["config: unknown key foo"]),
-    (b"x#y = 1", {}, ["config: unknown key x#y"]),
-    (b"QUOTA-MAXWATCH = 1", {}, ["config: unknown key QUOTA-MAXWATCH"]),
-    (b"quota_maxwatch = 1", {}, ["config: unknown key quota_maxwatch"]),
-    (b"acesss-log-nb-chars = 180", {}, ["config: unknown key acesss-log-nb-chars"]),
-    (b" = 5", {}, ["config: unknown key "]),
-    (b"=", {}, ["config: unknown key "]),
-    (b"persistent = 1", {}, ["config: persistent: expect bool arg"]),
-    (b"persistent =", {}, ["config: persistent: expect bool arg"]),
-    (b"persistent = True", {}, ["config: persistent: expect bool arg"]),
-    (b"persistent = true # yes", {}, ["config: persistent: expect bool arg"]),
-    (b"persistent = true\r\n", {}, ["config: persistent: expect bool arg"]),
-    (b"quota-maxsize = a", {}, ["config: quota-maxsize: expect int arg"]),
-    (b"quota-maxsize =", {}, ["config: quota-maxsize: expect int arg"]),
-    (b"quota-maxsize = -", {}, ["config: quota-maxsize: expect int arg"]),
-    (b"quota-maxsize = 5.0", {}, ["config: quota-maxsize: expect int arg"]),
-    (b"quota-maxsize = 5 6", {}, ["config: quota-maxsize: expect int arg"]),
-    (b"quota-maxsize = 0x10", {}, ["config: quota-maxsize: expect int arg"]),
-    (b"quota-maxsize = 1_000", {}, ["config: quota-maxsize: expect int arg"]),
-    (b"quota-maxsize = \xd9\xa3", {}, ["config: quota-maxsize: expect int arg"]),
-    (b"quota-maxsize = 4611686018427387904", {}, ["config: quota-maxsize: expect int arg"]),
-    (b"quota-maxsize = " + b"9" * 10000, {}, ["config: quota-maxsize: expect int arg"]),
-    (b"conflict-burst-limit = x", {}, ["config: conflict-burst-limit: expect float arg"]),
-    (b"conflict-burst-limit = .", {}, ["config: conflict-burst-limit: expect float arg"]),
-    (b"conflict-burst-limit = 1e", {}, ["config: conflict-burst-limit: expect float arg"]),
-    (b"conflict-burst-limit = nan", {}, ["config: conflict-burst-limit: expect float arg"]),
-    (b"conflict-burst-limit = -inf", {}, ["config: conflict-burst-limit: expect float arg"]),
-    (b"conflict-burst-limit = 1e999", {}, ["config: conflict-burst-limit: expect float arg"]),
-    (b"conflict-burst-limit = 1_0.5", {}, ["config: conflict-burst-limit: expect float arg"]),
-    (b"pid-file = /a\0b", {}, ["config: pid-file: NUL in a name"]),
+    (b"foo = 1", {}, ["config: F:1: unknown key foo"]),
+    (b"x#y = 1", {}, ["config: F:1: unknown key x#y"]),
+    (
+        b"QUOTA-MAXWATCH = 1",
+        {},
+        ["config: F:1: unknown key QUOTA-MAXWATCH, did you mean quota-maxwatch?"],
+    ),
+    (
+        b"quota_maxwatch = 1",
+        {},
+        ["config: F:1: unknown key quota_maxwatch, did you mean quota-maxwatch?"],
+    ),
+    (
+        b"acesss-log-nb-chars = 180",
+        {},
+        ["config: F:1: unknown key acesss-log-nb-chars, did you mean access-log-nb-chars?"],
+    ),
+    (b" = 5", {}, ["config: F:1: unknown key "]),
+    (b"=", {}, ["config: F:1: unknown key "]),
+    (b"persistent = 1", {}, ["config: F:1: persistent: expect bool arg"]),
+    (b"persistent =", {}, ["config: F:1: persistent: expect bool arg"]),
+    (b"persistent = True", {}, ["config: F:1: persistent: expect bool arg"]),
+    (b"persistent = true # yes", {}, ["config: F:1: persistent: expect bool arg"]),
+    (b"persistent = true\r\n", {}, ["config: F:1: persistent: expect bool arg"]),
+    (b"quota-maxsize = a", {}, ["config: F:1: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize =", {}, ["config: F:1: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = -", {}, ["config: F:1: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = 5.0", {}, ["config: F:1: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = 5 6", {}, ["config: F:1: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = 0x10", {}, ["config: F:1: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = 1_000", {}, ["config: F:1: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = \xd9\xa3", {}, ["config: F:1: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = 4611686018427387904", {}, ["config: F:1: quota-maxsize: expect int arg"]),
+    (b"quota-maxsize = " + b"9" * 10000, {}, ["config: F:1: quota-maxsize: expect int arg"]),
+    (b"conflict-burst-limit = x", {}, ["config: F:1: conflict-burst-limit: expect float arg"]),
+    (b"conflict-burst-limit = .", {}, ["config: F:1: conflict-burst-limit: expect float arg"]),
+    (b"conflict-burst-limit = 1e", {}, ["config: F:1: conflict-burst-limit: expect float arg"]),
+    (b"conflict-burst-limit = nan", {}, ["config: F:1: conflict-burst-limit: expect float arg"]),
+    (b"conflict-burst-limit = -inf", {}, ["config: F:1: conflict-burst-limit: expect float arg"]),
+    (b"conflict-burst-limit = 1e999", {}, ["config: F:1: conflict-burst-limit: expect float arg"]),
+    (b"conflict-burst-limit = 1_0.5", {}, ["config: F:1: conflict-burst-limit: expect float arg"]),
+    (b"pid-file = /a\0b", {}, ["config: F:1: pid-file: NUL in a name"]),
     (
         b"xenstored-log-level = WARN",
         {},
-        ["config: xenstored-log-level: expect one of debug, info, warn, error, null"],
+        ["config: F:1: xenstored-log-level: expect one of debug, info, warn, error, null"],
     ),
     (
         b"xenstored-log-file = syslog:foo",
         {},
-        ["config: xenstored-log-file: unknown syslog facility foo"],
+        ["config: F:1: xenstored-log-file: unknown syslog facility foo"],
     ),
-    (b"quota-errno = EIO", {}, ["config: quota-errno: expect EQUOTA or ENOSPC"]),
+    (b"quota-errno = EIO", {}, ["config: F:1: quota-errno: expect EQUOTA or ENOSPC"]),
+    # lines without =
+    (b"quota-maxwatch : 5", {}, ["config: F:1: no '=' in 'quota-maxwatch : 5'"]),
+    (b"\nquota-maxwatch 5\n", {}, ["config: F:2: no '=' in 'quota-maxwatch 5'"]),
+    (b"persistent\n", {}, ["config: F:1: no '=' in 'persistent'"]),
     # each fault by itself, in the file's order; what is right counts
     (
         b"a = 1\npersistent = 1\nquota-maxwatch = 7\nb = 2\n",
         {"quota_maxwatch": 7},
-        ["config: unknown key a", "config: persistent: expect bool arg", "config: unknown key b"],
+        [
+            "config: F:1: unknown key a",
+            "config: F:2: persistent: expect bool arg",
+            "config: F:4: unknown key b",
+        ],
     ),
     # a wrong value does not undo a right one before it
     (
         b"quota-maxwatch = 7\nquota-maxwatch = x\n",
         {"quota_maxwatch": 7},
-        ["config: quota-maxwatch: expect int arg"],
+        ["config: F:2: quota-maxwatch: expect int arg"],
     ),
 ]
 
 
 @pytest.mark.parametrize(("text", "changed", "warnings"), LINES)
 def test_lines(text: bytes, changed: dict[str, object], warnings: list[str]) -> None:
-    settings, told = config.parse(text)
+    settings, told = config.parse(text, "F")
     assert told == warnings
     assert settings == Config(**changed)
 
@@ -173,7 +194,7 @@ def test_lines(text: bytes, changed: dict[str, object], warnings: list[str]) -> 
 def test_an_unknown_key_is_shown_short_and_printable() -> None:
     _settings, told = config.parse(b"\x1b[2J\xff\r" + b"x" * 100000 + b" = 1")
     assert len(told) == 1
-    assert told[0].startswith("config: unknown key \\027[2J\\xff\\013xxx")
+    assert told[0].startswith("config: -:1: unknown key \\027[2J\\xff\\013xxx")
     assert told[0].endswith("..")
     assert len(told[0]) < 300
     assert told[0].isprintable()
@@ -182,8 +203,8 @@ def test_an_unknown_key_is_shown_short_and_printable() -> None:
 def check_any(text: bytes) -> None:
     """Whatever the bytes: every field has its type and range, and faults are one line each."""
     settings, told = config.parse(text)
-    for name, kind in Config.fields().items():
-        value = getattr(settings, name)
+    for key, kind in config.keys().items():
+        value = getattr(settings, field(key))
         assert type(value) is KIND_TYPES.get(kind, str)
         if isinstance(value, float):
             assert math.isfinite(value)
@@ -222,16 +243,41 @@ def test_a_megabyte_of_noise() -> None:
     check_any(b"=" * (1 << 20))
 
 
+def test_many_faults_are_shown_in_part_and_counted() -> None:
+    _settings, told = config.parse(b"wrong\n" * 500 + b"quota-maxwach = 1\n" * 200000, "F")
+    assert len(told) == config.MAX_WARNINGS + 1
+    assert told[0] == "config: F:1: no '=' in 'wrong'"
+    assert told[-2:] == ["config: F:100: no '=' in 'wrong'", "config: F: 200400 more wrong lines"]
+
+
+# word, what was meant
+MEANT = [
+    ("quota-maxwatches", "quota-maxwatch"),
+    ("QUOTA_MAXWATCH", "quota-maxwatch"),
+    ("acces-log-file", "access-log-file"),
+    ("xenstored-log-nbfiles", "xenstored-log-nb-files"),
+    ("colour", ""),
+    ("", ""),
+    ("persistent" * 10, ""),
+]
+
+
+@pytest.mark.parametrize(("word", "name"), MEANT)
+def test_what_was_meant(word: str, name: str) -> None:
+    assert meant(word, config.keys()) == name
+    assert hint(word, config.keys()) == (f", did you mean {name}?" if name else "")
+
+
 def test_it_is_read_only_and_comparable() -> None:
     settings = Config(quota_maxwatch=7)
     assert settings.quota_maxwatch == 7
     assert settings == Config(quota_maxwatch=7)
     assert hash(settings) == hash(Config(quota_maxwatch=7))
     assert settings != Config()
-    assert repr(settings) == "Config(quota_maxwatch=7)"
-    with pytest.raises(TypeError):
+    assert "quota_maxwatch=7" in repr(settings)
+    with pytest.raises(AttributeError):
         settings.quota_maxwatch = 8
-    with pytest.raises(TypeError):
+    with pytest.raises(AttributeError):
         del settings.quota_maxwatch
     with pytest.raises(TypeError):
         Config(no_such_key=1)
@@ -241,20 +287,30 @@ def test_it_is_read_only_and_comparable() -> None:
 def test_load(tmp_path: Path) -> None:
     file = tmp_path / "c.conf"
     file.write_bytes(b"quota-maxwatch = 7\nx = 1\n")
-    assert config.load(str(file)) == (Config(quota_maxwatch=7), ["config: unknown key x"])
+    assert config.load(str(file)) == (
+        Config(quota_maxwatch=7), [f"config: {file}:2: unknown key x"]
+    )  # fmt: skip
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     assert config.load(str(fifo)) == (Config(), [])
-    big = tmp_path / "big"
-    big.write_bytes(b"# " + b"x" * config.MAX_FILE_SIZE)
-    assert config.load("/dev/zero") == (Config(), ["config: /dev/zero: File too large"])
-    assert config.load(str(big)) == (Config(), [f"config: {big}: File too large"])
-    assert config.load(str(tmp_path)) == (Config(), [f"config: {tmp_path}: Is a directory"])
-    for missing in (str(tmp_path / "missing"), str(file) + "\0"):
-        assert config.load(missing) == (Config(), [])
-    loop = tmp_path / "loop"
-    loop.symlink_to(loop)
-    assert len(config.load(str(loop))[1]) == 1
+
+
+def test_load_of_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    big, loop, missing = (str(tmp_path / name) for name in ("big", "loop", "missing"))
+    Path(big).write_bytes(b"# " + b"x" * config.MAX_FILE_SIZE)
+    Path(loop).symlink_to(loop)
+    table = [
+        ("/dev/zero", "File too large"),
+        (big, "File too large"),
+        (str(tmp_path), "Is a directory"),
+        (loop, "Too many levels of symbolic links"),
+        (missing, "No such file or directory"),
+        (missing + "\0", "No such file or directory"),
+    ]
+    for path, reason in table:
+        assert config.load(path) == (Config(), [f"config: {path}: {reason}; the defaults are used"])
+    monkeypatch.setattr(config, "DEFAULT_PATH", missing)
+    assert config.load(missing) == (Config(), [])
 
 
 def test_the_shipped_file_names_every_key_and_changes_only_the_ring_of_domain_0() -> None:
@@ -264,13 +320,15 @@ def test_the_shipped_file_names_every_key_and_changes_only_the_ring_of_domain_0(
     expected = Config(xenstored_kva="/proc/xen/xsd_kva", xenstored_port="/proc/xen/xsd_port")
     assert settings == expected
     # What is commented out is the key with its default.
-    uncommented = b"\n".join(
+    uncommented = [
         line[1:] if line[:1] == b"#" and line[1:2].isalpha() else line for line in text.split(b"\n")
-    )
-    settings, told = config.parse(uncommented)
+    ]
+    settings, told = config.parse(b"\n".join(uncommented))
     assert told == []
     assert settings == expected
-    assert set(settings.__dict__) == set(Config.fields())
+    named = [line.partition(b"=")[0].strip().decode() for line in uncommented
+             if b"=" in line and not line.startswith(b"#")]  # fmt: skip
+    assert sorted(named) == sorted(DEFAULTS)
 
 
 def test_the_documentation_has_every_key_with_its_default() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from pyxsd._accesslog import AccessLog
+from pyxsd.system.daemon_log import DaemonLog
 from tests.unit.kit import begin, error, ok, watch
 from tests.world import World, packet
 
@@ -166,7 +168,51 @@ def test_host_commands(world: World, tmp_path: Path) -> None:
     report = tmp_path / "report"
     control(world, b"memreport", bytes(report))
     assert report.read_text() == "1 page\n"
-    assert control(world, b"memreport", bytes(tmp_path / "no" / "such")) == b"OK\0"
+
+
+#: What stands at the path, and why a report cannot be written there.
+UNWRITABLE: list[tuple[Callable[[Path], object], bytes]] = [
+    (os.mkfifo, b"not a regular file"),
+    (lambda path: path.symlink_to("/dev/tty"), b""),
+    (lambda path: path.symlink_to("/dev/zero"), b"not a regular file"),
+    (lambda path: path.mkdir(), b"Is a directory"),
+    (lambda path: path.symlink_to(path / "no" / "such"), b""),
+]
+
+
+@pytest.mark.parametrize(("make", "reason"), UNWRITABLE)
+@pytest.mark.parametrize("command", [b"memreport", b"logfile"])
+def test_files_that_cannot_be_written(world: World, tmp_path: Path, command: bytes,
+                                      make: Callable[[Path], object], reason: bytes) -> None:
+    """The answer says why, and nothing is waited for."""
+    log = DaemonLog(str(tmp_path / "log"), "info", 2, 100)
+    host: Any = world.host
+    host.log_file = log.redirect
+    path = tmp_path / "path"
+    make(path)
+    answer = control(world, command, bytes(path))
+    assert answer.startswith(b"cannot write %s: %s" % (bytes(path), reason))
+    log.info("xenstored", "here")
+    assert "here" in (tmp_path / "log").read_text()
+    log.close()
+
+
+def test_a_fifo_with_a_reader_is_no_file(world: World, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    before = len(os.listdir("/proc/self/fd"))
+    assert b"not a regular file" in control(world, b"memreport", bytes(fifo))
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(reader)
+
+
+def test_a_report_replaces_what_stood_there(world: World, tmp_path: Path) -> None:
+    report, link = tmp_path / "report", tmp_path / "link"
+    report.write_text("x" * 10000)
+    link.symlink_to(report)
+    assert control(world, b"memreport", bytes(link)) == b"OK\0"
+    assert report.read_text() == "1 page\n"
 
 
 GUEST_COMMANDS = [(b"print", b"x"), (b"quota", b"5"), (b"watches",), (b"mfn", b"5"),

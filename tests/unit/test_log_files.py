@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from pyxsd.system import logs
-from pyxsd.system.logs import LogFile
+from pyxsd.system.daemon_log import BANNER, DaemonLog
+from pyxsd.system.log import RETRY_SECONDS
+from pyxsd.system.log_file import LogFile
 from tests.unit.logkit import Clock, block, contents
 
 pytestmark = pytest.mark.usefixtures("closed_logs")
@@ -34,10 +35,16 @@ ROTATIONS: list[tuple[int, int, list[int], dict[str, str], int]] = [
     (3, 3, [13], {"F": "12", "F.1": "8 9 10 11", "F.2": "4 5 6 7"}, 1),
     (2, 3, [9], {"F": "8", "F.1": "4 5 6 7"}, 1),
     (1, 3, [5], {"F": "4"}, 1),
-    (1, 3, [8], {"F": ""}, 1),
+    (1, 3, [8], {"F": "4 5 6 7"}, 1),
+    (1, 3, [8, 1], {"F": "8"}, 2),
+    (1, 3, [4, 4], {"F": ""}, 2),
     (4, 0, [1], {"F": "", "F.1": "0"}, 1),
     (4, 0, [3], {"F": "", "F.1": "2", "F.2": "1", "F.3": "0"}, 1),
     (2, -1, [2], {"F": "", "F.1": "1"}, 1),
+    # no more rotations in one block than there are files
+    (2, 0, [5], {"F": "2 3 4", "F.1": "1"}, 1),
+    (2, 0, [5, 2], {"F": "6", "F.1": "5"}, 2),
+    (0, 0, [2], {"F": "1"}, 1),
 ]
 
 
@@ -113,8 +120,8 @@ def test_mode_and_descriptor(log_path: Path) -> None:
     assert not os.get_inheritable(log.fileno())
 
 
-def test_reopen_follows_the_name_and_keeps_the_count(log_path: Path) -> None:
-    log = LogFile(str(log_path), 5, 3)
+def test_reopen_follows_the_name_and_keeps_the_count(log_path: Path, clock: Clock) -> None:
+    log = LogFile(str(log_path), 5, 3, clock=clock)
     log.write(block(0, 2), 2)
     moved = log_path.with_name("moved")
     log_path.rename(moved)
@@ -133,14 +140,60 @@ def test_reopen_leaks_no_descriptor(log_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_deleted_file_is_made_anew(log_path: Path, clock: Clock) -> None:
+# What somebody else does to the file F, and the files afterwards.
+TAKEN: list[tuple[Callable[[Path], object], dict[str, str]]] = [
+    (lambda path: path.unlink(), {"F": "1"}),
+    (lambda path: path.rename(path.with_name("moved")), {"F": "1", "moved": "0"}),
+    (lambda path: shutil.move(path, path.with_name("moved")) and path.write_text("new 7\n"),
+     {"F": "7 1", "moved": "0"}),
+    (lambda path: os.replace(shutil.copy(path, path.with_name("copy")), path), {"F": "0 1"}),
+    (lambda path: os.truncate(path, 0), {"F": "1"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("take", "files"), TAKEN)
+def test_a_file_that_is_taken_away(
+    log_path: Path, clock: Clock, take: Callable[[Path], object], files: dict[str, str]
+) -> None:
+    """Within a second, and without SIGHUP, lines go where the name leads; none is lost."""
     log = LogFile(str(log_path), 3, 100, clock=clock)
     log.write(block(0, 1), 1)
-    log_path.unlink()
-    clock.now += logs.RETRY_SECONDS
+    take(log_path)
+    clock.now += RETRY_SECONDS
     log.write(block(1, 1), 1)
-    assert contents(log_path) == {"F": "1"}
+    assert contents(log_path) == files
     assert log.lost == 0
+
+
+def test_the_name_is_looked_at_once_a_second(
+    log_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+    stat = os.stat
+    log = LogFile(str(log_path), 3, 100000, clock=clock)
+    monkeypatch.setattr(os, "stat", lambda path, *a, **k: looks.append(path) or stat(path, *a, **k))
+    for number in range(100):
+        log.write(block(number, 1), 1)
+        clock.now += RETRY_SECONDS / 10 + 1e-6
+    assert looks == [str(log_path)] * 10
+
+
+def test_a_name_that_cannot_be_followed_is_no_reason_to_leave(
+    log_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_named: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    told: list[str] = []
+    log = LogFile(str(log_path), 3, 100, complain=told.append, clock=clock)
+    log.write(block(0, 1), 1)
+    clock.now += RETRY_SECONDS
+    with monkeypatch.context() as context:
+        context.setattr(os, "stat", refuse)
+        context.setattr(os, "open", refuse)
+        log.write(block(1, 1), 1)
+    assert contents(log_path) == {"F": "0 1"}
+    assert told == []
 
 
 def test_a_vanished_directory(tmp_path: Path, clock: Clock) -> None:
@@ -152,14 +205,14 @@ def test_a_vanished_directory(tmp_path: Path, clock: Clock) -> None:
     log.write(block(0, 1), 1)
     shutil.rmtree(directory)
     for number in range(5):
-        clock.now += logs.RETRY_SECONDS
+        clock.now += RETRY_SECONDS
         log.write(block(number, 2), 2)
         log.write(block(number, 3), 3)
     assert log.lost == 25
     assert not log.working
     directory.mkdir()
     log.write(block(0, 1), 1)  # too early to try
-    clock.now += logs.RETRY_SECONDS
+    clock.now += RETRY_SECONDS
     log.write(block(7, 1), 1)
     assert contents(path) == {"F": "7"}
     assert told == [
@@ -170,10 +223,10 @@ def test_a_vanished_directory(tmp_path: Path, clock: Clock) -> None:
     assert log.lost == 26
     # a second failure counts anew
     shutil.rmtree(directory)
-    clock.now += logs.RETRY_SECONDS
+    clock.now += RETRY_SECONDS
     log.write(block(0, 1), 1)
     directory.mkdir()
-    clock.now += logs.RETRY_SECONDS
+    clock.now += RETRY_SECONDS
     log.write(block(0, 1), 1)
     assert told[3] == f"access log {path}: written again, 1 lines were lost"
     assert log.lost == 27
@@ -200,6 +253,7 @@ def test_an_unwritable_destination(
 ) -> None:
     told: list[str] = []
     log = LogFile(make(tmp_path), 3, 1, complain=told.append, clock=clock)
+    assert len(told) == 1  # at once: it may be long until there is something to write
     for _turn in range(4):
         log.write(block(0, 5), 5)
         clock.now += 0.4
@@ -226,7 +280,7 @@ def test_a_full_device_is_tried_once_a_second(
     monkeypatch.setattr(os, "write", counting)
     for _turn in range(100):
         log.write(block(0, 10), 10)
-        clock.now += logs.RETRY_SECONDS / 10 + 1e-6
+        clock.now += RETRY_SECONDS / 10 + 1e-6
     assert len(calls) == 10
     assert log.lost == 1000
     assert told == ["log /dev/full: No space left on device; "
@@ -244,22 +298,79 @@ def test_a_device_is_never_renamed(tmp_path: Path) -> None:
     assert log.lost == 0
 
 
-def test_a_rotation_that_is_refused_loses_nothing(
-    log_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_old: str, _new: str) -> None:
+class Refusal:
+    """os.rename as it is where renaming is not permitted; counts how often it is tried."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        monkeypatch.setattr(os, "rename", self)
+
+    def __call__(self, _old: str, _new: str) -> None:
+        self.calls += 1
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
+
+def test_a_rotation_that_is_refused_loses_nothing(
+    log_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
-    log = LogFile(str(log_path), 3, 3, complain=told.append)
-    monkeypatch.setattr(os, "rename", refuse)
+    log = LogFile(str(log_path), 3, 3, complain=told.append, clock=clock)
+    Refusal(monkeypatch)
     log.write(block(0, 6), 6)
     assert contents(log_path) == {"F": "0 1 2 3 4 5"}
     assert told == [f"log {log_path}: not rotated: Permission denied"]
     monkeypatch.undo()
     log.write(block(6, 2), 2)
-    assert contents(log_path) == {"F": "", "F.1": "0 1 2 3 4 5 6 7"}
+    assert contents(log_path) == {"F": "0 1 2 3 4 5 6 7"}  # too early to try
+    clock.now += RETRY_SECONDS
+    log.write(block(8, 2), 2)
+    assert contents(log_path) == {"F": "8 9", "F.1": "0 1 2 3 4 5 6 7"}
     assert log.lost == 0
+
+
+@pytest.mark.parametrize("nb_lines", [0, 3])
+def test_refused_rotations_are_tried_once_a_second_and_told_once(
+    log_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, nb_lines: int
+) -> None:
+    told: list[str] = []
+    log = LogFile(str(log_path), 3, nb_lines, complain=told.append, clock=clock)
+    refusal = Refusal(monkeypatch)
+    for number in range(100):
+        log.write(block(10 * number, 10), 10)
+        clock.now += RETRY_SECONDS / 10 + 1e-6
+    assert refusal.calls == 10
+    assert len(told) == 1
+    assert log_path.read_bytes() == block(0, 1000)
+
+
+def test_the_daemon_log_tells_its_own_refused_rotation_in_itself(
+    log_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line that tells it is due for a rotation itself."""
+    Refusal(monkeypatch)
+    with open(os.devnull, "wb") as null:
+        log = DaemonLog(str(log_path), "warn", 3, 0, clock=clock, stderr=null.fileno())
+        log.warn("f", "x")
+    lines = [line.split("] ")[-1] for line in log_path.read_text().splitlines()]
+    assert lines == [BANNER, f"daemon log {log_path}: not rotated: Permission denied", "x"]
+    assert log.lost == 0
+
+
+def test_a_torn_line_ends_in_its_file_before_a_late_rotation(
+    log_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullAfter(monkeypatch, errno.ENOSPC)
+    disk.space = 1 << 20
+    log = LogFile(str(log_path), 3, 0, clock=clock)
+    with monkeypatch.context() as context:
+        Refusal(context)
+        log.write(block(0, 1), 1)
+        disk.space = 3
+        log.write(block(1, 1), 1)
+    disk.space = 1 << 20
+    clock.now += RETRY_SECONDS
+    log.write(block(2, 1), 1)
+    assert contents(log_path) == {"F": "", "F.1": "2", "F.2": "0 1"}
 
 
 class FullAfter:
@@ -298,7 +409,7 @@ def test_a_full_disk_at_every_byte(
         return
     for space in (0, 2, 1 << 20):
         disk.space = space
-        clock.now += logs.RETRY_SECONDS
+        clock.now += RETRY_SECONDS
         log.write(b"after \n", 1)
     log.write(b"after \n" * 8, 8)
     assert log.working
@@ -336,7 +447,7 @@ def test_the_rest_of_a_torn_line_stays_with_its_file(
 
 TMPFS_SCRIPT = """
 import os, sys
-from pyxsd.system import logs
+from pyxsd.system.log_file import LogFile
 
 class Clock:
     now = 100.0
@@ -344,7 +455,7 @@ class Clock:
         return self.now
 
 clock, told, directory = Clock(), [], sys.argv[1]
-log = logs.LogFile(directory + "/F", 3, 10**6, complain=told.append, clock=clock)
+log = LogFile(directory + "/F", 3, 10**6, complain=told.append, clock=clock)
 line = b"x" * 99 + b"\\n"
 filler = directory + "/filler"
 with open(filler, "wb") as file:

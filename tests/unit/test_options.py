@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pyxsd.system import options
+import pyxsd
+from pyxsd.system import configuration, options
 from pyxsd.system.options import Exit, Options
 
 HELP = Exit(stdout=options.usage())
+VERSION = Exit(stdout=f"pyxsd {pyxsd.__version__}\n")
 
 # words, what they say
 RIGHT: list[tuple[list[str], Options | Exit]] = [
@@ -32,9 +34,16 @@ RIGHT: list[tuple[list[str], Options | Exit]] = [
     (["--live", "--restart"], Options(live=True, restart=True)),
     (["--config-test"], Options(config_test=True)),
     (["--disable-socket"], Options(disable_socket=True)),
-    (["word", "--no-fork", ""], Options(daemonize=False)),
+    (["", "--no-fork", ""], Options(daemonize=False)),
+    (["--pid-file", "word"], Options(pid_file="word")),
     (["--help"], HELP),
     (["-help"], HELP),
+    (["-h"], HELP),
+    (["--version"], VERSION),
+    (["--no-fork", "--version", "--config-test"], VERSION),
+    (["--live", "--version"], VERSION),
+    (["--version", "--help"], HELP),
+    (["--live", "-h"], Options(live=True, config_test=True)),
     (["--help", "--no-fork"], HELP),
     (["--restart", "--help"], HELP),
     (["--live", "--help"], Options(live=True, config_test=True)),
@@ -44,7 +53,7 @@ RIGHT: list[tuple[list[str], Options | Exit]] = [
         Options(live=True, restart=True, config_file="/c", config_test=True),
     ),
     (
-        ["--no-fork", "--no-domain-init", "--pid-file", "/p", "--config-file", "/c", "x"],
+        ["--no-fork", "--no-domain-init", "--pid-file", "/p", "--config-file", "/c"],
         Options(daemonize=False, domain_init=False, pid_file="/p", config_file="/c"),
     ),
 ]
@@ -55,7 +64,16 @@ WRONG: list[tuple[list[str], str]] = [
     (["--bogus=1"], "pyxsd: unknown option '--bogus=1'.\n"),
     (["-"], "pyxsd: unknown option '-'.\n"),
     (["--"], "pyxsd: unknown option '--'.\n"),
-    (["-h"], "pyxsd: unknown option '-h'.\n"),
+    (["word"], "pyxsd: unexpected word 'word'.\n"),
+    (["--no-fork", "word"], "pyxsd: unexpected word 'word'.\n"),
+    (["--pid-file", "/p", "word"], "pyxsd: unexpected word 'word'.\n"),
+    (["--help", "word"], "pyxsd: unexpected word 'word'.\n"),
+    (["--version", "word"], "pyxsd: unexpected word 'word'.\n"),
+    (["--version="], "pyxsd: unknown option '--version=', did you mean --version?\n"),
+    (["-h=1"], "pyxsd: unknown option '-h=1'.\n"),
+    (["--no-forc"], "pyxsd: unknown option '--no-forc', did you mean --no-fork?\n"),
+    (["--pidfile=/p"], "pyxsd: unknown option '--pidfile=/p', did you mean --pid-file?\n"),
+    (["--" + "x" * 100000], "pyxsd: unknown option '--" + "x" * 100000 + "'.\n"),
     (["--help", "--bogus"], "pyxsd: unknown option '--bogus'.\n"),
     (["--live", "--bogus", "--help"], "pyxsd: unknown option '--bogus'.\n"),
     (["--pid-file"], "pyxsd: option '--pid-file' needs an argument.\n"),
@@ -78,32 +96,64 @@ def test_wrong(words: list[str], first: str) -> None:
 def test_usage_names_every_option_and_field() -> None:
     lines = options.usage("prog").splitlines()
     assert lines[0].startswith("usage: prog ")
-    assert [line.split()[0] for line in lines[1:]] == [row[0] for row in options.TABLE] + ["--help"]
-    assert {row[1] for row in options.TABLE} == set(Options.fields())
+    assert [line.split()[0] for line in lines[1:]] == [
+        *(row[0] for row in options.TABLE), "--version", "-h,",
+    ]  # fmt: skip
+    assert {row[1] for row in options.TABLE} == set(Options._fields)
+
+
+def test_defaults() -> None:
+    assert Options()._asdict() == {
+        "domain_init": True, "config_file": "/etc/xen/oxenstored.conf", "daemonize": True,
+        "reraise_top_level": False, "access_log": True, "pid_file": "", "trace_file": "",
+        "restart": False, "live": False, "config_test": False, "disable_socket": False,
+    }  # fmt: skip
+    assert Exit() == (0, "", "")
 
 
 def test_the_result_is_read_only() -> None:
     parsed = options.parse(["--live"])
-    with pytest.raises(TypeError):
+    with pytest.raises(AttributeError):
         parsed.live = False
 
 
-# file's bytes (None: no file), expected
+# How the world starts an oxenstored: Xen's launch-xenstore, Debian's init script (whose choom takes
+# the `--` away), XenServer's unit, oxenstored itself before a live update and at its end.
+STARTS: list[tuple[list[str], Options]] = [
+    (["--pid-file", "/var/run/xen/xenstored.pid"], Options(pid_file="/var/run/xen/xenstored.pid")),
+    (
+        ["--no-fork", "--pid-file", "/run/xenstore.pid"],
+        Options(daemonize=False, pid_file="/run/xenstore.pid"),
+    ),
+    (["--no-fork"], Options(daemonize=False)),
+    (
+        ["--live", "--no-domain-init", "--restart", "--config-file", "/c", "--help"],
+        Options(live=True, domain_init=False, restart=True, config_file="/c", config_test=True),
+    ),
+    (
+        ["--no-fork", "--live", "--restart"],
+        Options(daemonize=False, live=True, restart=True),
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), STARTS)
+def test_how_an_oxenstored_is_started(words: list[str], expected: Options) -> None:
+    assert options.parse(words) == expected
+
+
+# file's bytes (None: no file), status, stdout and stderr with {} for the file
 CHECKS: list[tuple[bytes | None, int, str, str]] = [
     (b"quota-maxwatch = 5\n", 0, "Configuration valid at {}\n", ""),
     (b"", 0, "Configuration valid at {}\n", ""),
-    (
-        None,
-        0,
-        "Configuration valid at {}\n",
-        "error: config: {}: No such file or directory\n",
-    ),
+    (None, 2, "", "error: config: {}: No such file or directory\n"),
     (
         b"foo = 1\nquota-maxwatch = abc\n",
         2,
         "",
-        "config: unknown key foo\nconfig: quota-maxwatch: expect int arg\n",
+        "config: {}:1: unknown key foo\nconfig: {}:2: quota-maxwatch: expect int arg\n",
     ),
+    (b"persistent : true\n", 2, "", "config: {}:1: no '=' in 'persistent : true'\n"),
 ]
 
 
@@ -114,11 +164,25 @@ def test_check_config(
     path = tmp_path / "c.conf"
     if text is not None:
         path.write_bytes(text)
-    expected = Exit(status=status, stdout=stdout.format(path), stderr=stderr.format(path))
+    expected = Exit(
+        status=status, stdout=stdout.format(path), stderr=stderr.replace("{}", str(path))
+    )
     assert options.check_config(str(path)) == expected
 
 
-def test_check_config_of_a_directory_is_valid(tmp_path: Path) -> None:
+def test_check_config_of_a_directory(tmp_path: Path) -> None:
     answer = options.check_config(str(tmp_path))
-    assert answer.status == 0
-    assert answer.stderr == f"error: config: {tmp_path}: Is a directory\n"
+    assert answer == Exit(status=2, stderr=f"error: config: {tmp_path}: Is a directory\n")
+
+
+def test_the_default_file_need_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "c.conf")
+    monkeypatch.setattr(configuration, "DEFAULT_PATH", path)
+    assert options.check_config(path) == Exit(
+        stdout=f"Configuration valid at {path}\n",
+        stderr=f"error: config: {path}: No such file or directory\n",
+    )
+    (tmp_path / "c.conf").mkdir()
+    assert options.check_config(path).status == 2

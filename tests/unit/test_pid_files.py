@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from pyxsd.system import service
-from pyxsd.system.service import AlreadyRunning, PidFile, ServiceError
+from pyxsd.system import pid_file
+from pyxsd.system.errors import AlreadyRunning, ServiceError
+from pyxsd.system.pid_file import PidFile
 from tests.unit.processes import end, line_of, race, start
 
 
@@ -26,11 +27,13 @@ def pid_path(tmp_path: Path) -> str:
 
 
 def refused(pid_path: str, text: str) -> None:
-    """The pid file is held: neither a look at it nor a claim gets past."""
+    """The pid file is held: neither a look at it nor a claim gets past, or leaves it open."""
+    before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(AlreadyRunning, match=text):
-        service.check_pid_file(pid_path)
+        pid_file.check_pid_file(pid_path)
     with pytest.raises(AlreadyRunning, match=text):
         PidFile.claim(pid_path)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_pid_file(pid_path: str) -> None:
@@ -47,7 +50,7 @@ def test_a_pid_file(pid_path: str) -> None:
 
 
 CLAIM_AND_WAIT = """
-held = service.PidFile.claim(sys.argv[1])
+held = pid_file.PidFile.claim(sys.argv[1])
 print('up')
 sys.stdin.read()
 held.remove()
@@ -62,11 +65,11 @@ def test_a_live_daemon_holds_its_pid_file(pid_path: str) -> None:
     refused(pid_path, text)
     for configured, given in ((pid_path, ""), ("", pid_path)):
         with pytest.raises(AlreadyRunning, match=text):
-            service.claim_pid_files(configured, given)
+            pid_file.claim_pid_files(configured, given)
     assert Path(pid_path).read_text() == f"{process.pid}\n"
     process.communicate()
     assert not os.path.exists(pid_path)
-    service.check_pid_file(pid_path)
+    pid_file.check_pid_file(pid_path)
 
 
 def test_a_killed_daemon_s_pid_file_is_taken_over(pid_path: str) -> None:
@@ -76,7 +79,7 @@ def test_a_killed_daemon_s_pid_file_is_taken_over(pid_path: str) -> None:
     # Not waited for yet: a zombie holds no lock and is no live daemon.
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert Path(pid_path).read_text() == f"{process.pid}\n"
-    service.check_pid_file(pid_path)
+    pid_file.check_pid_file(pid_path)
     held = PidFile.claim(pid_path)
     assert Path(pid_path).read_text() == f"{os.getpid()}\n"
     held.remove()
@@ -152,23 +155,23 @@ def test_pids_are_judged_by_their_process(
     assert callable(sleeper)
     pid = sleeper(name, *interpreter)
     Path(pid_path).write_text(f"{pid}\n")
-    assert service.is_xenstored(pid) is expected
+    assert pid_file.is_xenstored(pid) is expected
     if expected:
         refused(pid_path, f"process {pid} holds")
         assert Path(pid_path).read_text() == f"{pid}\n"
     else:
-        service.check_pid_file(pid_path)
+        pid_file.check_pid_file(pid_path)
         PidFile.claim(pid_path).remove()
 
 
 def test_a_zombie_is_no_live_daemon(sleeper: object) -> None:
     assert callable(sleeper)
     pid = sleeper("oxenstored")
-    assert service.is_xenstored(pid)
+    assert pid_file.is_xenstored(pid)
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert Path(f"/proc/{pid}/comm").read_text() == "oxenstored\n"
-    assert not service.is_xenstored(pid)
+    assert not pid_file.is_xenstored(pid)
 
 
 # what a stale pid file may hold
@@ -179,7 +182,7 @@ CONTENTS = [b"", b"\n", b"0\n", b"-1\n", b"x\n", b"\xff\0", b"9" * 31, b"9999999
 def test_stale_contents(pid_path: str, text: bytes) -> None:
     """Among them one's own pid: after a reboot, or in a live update."""
     Path(pid_path).write_bytes(text)
-    service.check_pid_file(pid_path)
+    pid_file.check_pid_file(pid_path)
     held = PidFile.claim(pid_path)
     assert Path(pid_path).read_text() == f"{os.getpid()}\n"
     held.remove()
@@ -194,11 +197,13 @@ def test_another_s_pid_file_is_not_removed(pid_path: str) -> None:
 
 
 def test_a_device_as_pid_file() -> None:
+    before = len(os.listdir("/proc/self/fd"))
     first = PidFile.claim("/dev/null")
     second = PidFile.claim("/dev/null")
     first.remove()
     second.remove()
     assert os.path.exists("/dev/null")
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("stale", [False, True])
@@ -207,8 +212,8 @@ def test_of_racing_daemons_one_gets_the_pid_file(pid_path: str, stale: bool) -> 
         Path(pid_path).write_text("99999999\n")
     code = """
 try:
-    held = service.PidFile.claim(sys.argv[1])
-except service.AlreadyRunning as error:
+    held = pid_file.PidFile.claim(sys.argv[1])
+except errors.AlreadyRunning as error:
     print('refused', error)
 else:
     print('won', os.getpid())
@@ -226,8 +231,8 @@ witness = sys.argv[2]
 wins = 0
 while wins < 50:
     try:
-        held = service.PidFile.claim(sys.argv[1])
-    except service.AlreadyRunning:
+        held = pid_file.PidFile.claim(sys.argv[1])
+    except errors.AlreadyRunning:
         continue
     os.close(os.open(witness, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     assert open(sys.argv[1]).read() == f"{os.getpid()}\\n"
@@ -245,19 +250,19 @@ print('done')
 
 def test_both_pid_files(tmp_path: Path) -> None:
     names = [str(tmp_path / "a"), str(tmp_path / "b")]
-    held, warnings = service.claim_pid_files(*names)
+    held, warnings = pid_file.claim_pid_files(*names)
     assert warnings == []
     assert [Path(name).read_text() for name in names] == [f"{os.getpid()}\n"] * 2
     for file in held:
         file.remove()
     assert os.listdir(tmp_path) == []
-    assert service.claim_pid_files("", "") == ([], [])
+    assert pid_file.claim_pid_files("", "") == ([], [])
 
 
 def test_the_same_pid_file_twice(tmp_path: Path) -> None:
     """/var/run/x and /run/x are one file, as on every host."""
     (tmp_path / "link").symlink_to(tmp_path)
-    held, warnings = service.claim_pid_files(str(tmp_path / "x"), str(tmp_path / "link" / "x"))
+    held, warnings = pid_file.claim_pid_files(str(tmp_path / "x"), str(tmp_path / "link" / "x"))
     assert (len(held), warnings) == (1, [])
     held[0].remove()
     assert not (tmp_path / "x").exists()
@@ -265,13 +270,13 @@ def test_the_same_pid_file_twice(tmp_path: Path) -> None:
 
 def test_failures_of_both_pid_files(tmp_path: Path) -> None:
     good, bad = str(tmp_path / "good"), str(tmp_path / "no" / "bad")
-    held, warnings = service.claim_pid_files(bad, good)
+    held, warnings = pid_file.claim_pid_files(bad, good)
     assert warnings == [f"cannot write the pid file {bad}: No such file or directory"]
     held[0].remove()
     with pytest.raises(ServiceError, match=f"cannot write the pid file {bad}: No such file"):
-        service.claim_pid_files(good, bad)
+        pid_file.claim_pid_files(good, bad)
     with pytest.raises(ServiceError, match=r"cannot write the pid file .*: Is a directory"):
-        service.claim_pid_files(good, str(tmp_path))
+        pid_file.claim_pid_files(good, str(tmp_path))
     with pytest.raises(ServiceError, match="NUL in the name"):
-        service.claim_pid_files(good, "\0")
+        pid_file.claim_pid_files(good, "\0")
     assert not os.path.exists(good)

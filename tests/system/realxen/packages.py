@@ -95,7 +95,25 @@ def find(path: str) -> Path:
         raise MissingError(f"{here} is missing")
     if package in INSTALLED_ONLY:
         raise MissingError(f"{here} is missing: apt-get install {package}")
-    return _fetch(package) / path
+    return _unpacked(_fetch(package), path)
+
+
+def _unpacked(root: Path, path: str) -> Path:
+    """Return the file in an unpacked package, which may have it as ``sbin/x`` for ``usr/sbin/x``.
+
+    An installed system merges the two; a package of Debian 12 need not. A link to an absolute
+    name means a file of the same package.
+
+    Raises:
+        MissingError: the package has no such file.
+    """
+    for name in (path, path.removeprefix("usr/")):
+        file = root / name
+        if file.is_symlink() and os.readlink(file).startswith("/"):
+            return _unpacked(root, os.readlink(file)[1:])
+        if file.exists():
+            return file
+    raise MissingError(f"{root.name} has no {path}: is it of another release of Debian?")
 
 
 def kernel_tree() -> tuple[Path, str]:

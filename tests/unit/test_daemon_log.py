@@ -1,129 +1,22 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Log destinations: what syslog gets, the lines of the daemon log, which log is opened."""
+"""The lines of the daemon log, and what it does about its own failures."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pyxsd.system import logs
+from pyxsd.system import rate_limit
 from pyxsd.system.configuration import Config
-from pyxsd.system.logs import DaemonLog, Log, LogFile, SyslogLog
+from pyxsd.system.daemon_log import BANNER, DaemonLog, cut_line, open_daemon_log, timestamp
+from pyxsd.system.log import RETRY_SECONDS
+from pyxsd.system.log_file import LogFile
 from tests.unit.logkit import Clock, block
 
 pytestmark = pytest.mark.usefixtures("closed_logs")
-
-# --- syslog ---
-
-
-@pytest.fixture
-def syslogd(tmp_path: Path) -> Iterator[socket.socket]:
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    server.bind(str(tmp_path / "log"))
-    server.settimeout(10)
-    yield server
-    server.close()
-
-
-HEADER = rb"<%d>[A-Z][a-z]{2} [ 123]\d \d\d:\d\d:\d\d pyxsd\[%d\]: "
-
-# line of the access log, what syslog gets, its severity
-ACCESS_LINES: list[tuple[bytes, bytes, int]] = [
-    (b"DOM5         write     /a v", b" DOM5         write     /a v", 6),
-    (b"DOM5         error     EACCES ", b" DOM5         error     EACCES ", 4),
-    (b"DOM5.7       t start   ", b" DOM5.7       t start   ", 7),
-    (b"DOM0 (ANON CONN #1) newconn   ", b" DOM0 (ANON CONN #1) newconn   ", 7),
-    (b"DOM0 (ANON CONN #1).4 error     EAGAIN ", b" DOM0 (ANON CONN #1).4 error     EAGAIN ", 4),
-    (
-        b"r(2):DOM0 (ANON CONN #1).3 t start   ",
-        b" r(2):DOM0 (ANON CONN #1).3 t start   ",
-        7,
-    ),
-    (b"DOM0 (ANON CONN #1).4 coalesce  write /a/b", b" DOM0 (ANON CONN #1).4 coalesce  write /a/b",
-     7),
-    (b"DOM5         w event   a error ", b" DOM5         w event   a error ", 6),
-    (b"DOM5         is introduced 7 ", b" DOM5         is introduced 7 ", 6),
-    (b"=======>     debug     hello", b" =======>     debug     hello", 6),
-    (b"DOM5         endconn   ", b" DOM5         endconn   ", 7),
-    (b"", b" ", 6),
-]  # fmt: skip
-
-
-def test_access_log_lines_to_syslog(tmp_path: Path, syslogd: socket.socket) -> None:
-    log = SyslogLog("local3", path=str(tmp_path / "log"))
-    lines = [
-        b"[20261122T12:00:54.870Z]  " + line + b"\n" for line, _sent, _severity in ACCESS_LINES
-    ]
-    for start in range(0, len(lines), 5):  # a queue of datagrams is short
-        log.write(b"".join(lines[start : start + 5]), len(lines[start : start + 5]))
-        for _line, sent, severity in ACCESS_LINES[start : start + 5]:
-            header = HEADER % (19 * 8 + severity, os.getpid())
-            got = syslogd.recv(4096)
-            assert re.fullmatch(header + re.escape(sent), got), got
-    assert log.lost == 0
-
-
-def test_daemon_log_to_syslog(
-    tmp_path: Path, syslogd: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logs, "SYSLOG_SOCKET", str(tmp_path / "log"))
-    log = DaemonLog("syslog:daemon", "info", 10, 100, 20)
-    log.debug("xenstored", "no")
-    log.warn("domain", "text that is longer than nb-chars says")
-    pid = os.getpid()
-    assert re.fullmatch(HEADER % (30, pid) + logs.FIRST_LINE.encode(), syslogd.recv(4096))
-    text = rb"\[domain\] text that is longer than nb-chars says"
-    assert re.fullmatch(HEADER % (28, pid) + text, syslogd.recv(4096))
-
-
-def test_syslog_that_comes_and_goes(tmp_path: Path, clock: Clock) -> None:
-    told: list[str] = []
-    path = tmp_path / "log"
-    log = SyslogLog("user", path=str(path), complain=told.append, clock=clock)
-    log.write(b"a\nb\n", 2, "info")
-    clock.now += logs.RETRY_SECONDS / 2
-    log.write(b"c\n", 1, "info")
-    clock.now += logs.RETRY_SECONDS
-    assert log.lost == 3
-    assert told == ["log syslog:user: No such file or directory; lines are lost"]
-    for letter in (b"d", b"e"):  # the second server takes the first one's place unnoticed
-        server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        server.bind(str(path))
-        server.settimeout(10)
-        log.write(letter + b"\n", 1, "info")
-        assert server.recv(100).endswith(b": " + letter)
-        server.close()
-        path.unlink()
-    assert log.lost == 3
-    assert told[1:] == ["log syslog:user: written again, 3 lines were lost"]
-
-
-def test_a_stuck_syslog_does_not_block(
-    tmp_path: Path, syslogd: socket.socket, clock: Clock
-) -> None:
-    told: list[str] = []
-    log = SyslogLog("user", path=str(tmp_path / "log"), complain=told.append, clock=clock)
-    log.write(b"x\n" * 5000, 5000, "info")  # nobody reads: its queue takes some, the rest is lost
-    assert 0 < log.lost < 5000
-    queued = 5000 - log.lost
-    log.write(b"y\n", 1, "info")
-    assert 5000 - log.lost == queued - 1
-    assert len(told) == 1
-    for _line in range(queued):
-        assert syslogd.recv(100).endswith(b": x")
-    clock.now += logs.RETRY_SECONDS
-    log.write(b"z\n", 1, "info")
-    assert syslogd.recv(100).endswith(b": z")
-    assert told[1].endswith(f"written again, {log.lost} lines were lost")
-
-
-# --- the daemon log ---
 
 
 def daemon_log(path: Path, level: str = "info", **extra: object) -> DaemonLog:
@@ -135,7 +28,7 @@ def daemon_log(path: Path, level: str = "info", **extra: object) -> DaemonLog:
     )  # fmt: skip
 
 
-FIRST = f"{logs.FIRST_LINE}\n"
+FIRST = f"{BANNER}\n"
 
 
 def test_lines_of_the_daemon_log(log_path: Path) -> None:
@@ -169,7 +62,7 @@ def test_levels(log_path: Path, level: str, expected: str) -> None:
         log.log(each, "f", each)
         assert log.wants(each) == (each in expected.split())
     first, *lines = log_path.read_text().splitlines()
-    assert first == logs.FIRST_LINE
+    assert first == BANNER
     assert " ".join(line.split("] ")[1] for line in lines) == expected
 
 
@@ -217,7 +110,7 @@ CUTS = [
 
 @pytest.mark.parametrize(("line", "nb_chars", "expected"), CUTS)
 def test_cut_line(line: bytes, nb_chars: int, expected: bytes) -> None:
-    assert logs.cut_line(line, nb_chars) == expected
+    assert cut_line(line, nb_chars) == expected
 
 
 def test_long_lines_of_the_daemon_log_are_cut(log_path: Path) -> None:
@@ -237,7 +130,7 @@ TIMES = [
 
 @pytest.mark.parametrize(("now", "expected"), TIMES)
 def test_timestamp(now: float, expected: str) -> None:
-    assert logs.timestamp(now) == expected
+    assert timestamp(now) == expected
 
 
 def test_what_befalls_the_logs_is_told_in_the_other_one(tmp_path: Path, clock: Clock) -> None:
@@ -251,7 +144,7 @@ def test_what_befalls_the_logs_is_told_in_the_other_one(tmp_path: Path, clock: C
         str(directory / "a"), 2, 100, name="access log", complain=daemon.complain, clock=clock
     )
     shutil.rmtree(directory)
-    clock.now += logs.RETRY_SECONDS
+    clock.now += RETRY_SECONDS
     access.write(block(0, 3), 3)
     stderr = os.read(reading, 4096).decode().splitlines()
     assert [line.split(":")[1] for line in stderr] == [
@@ -259,7 +152,7 @@ def test_what_befalls_the_logs_is_told_in_the_other_one(tmp_path: Path, clock: C
         f" access log {directory}/a",
     ]
     directory.mkdir()
-    clock.now += logs.RETRY_SECONDS
+    clock.now += RETRY_SECONDS
     access.write(block(3, 1), 1)
     lines = [line.split("] ")[1] for line in (directory / "d").read_text().splitlines()]
     assert lines == [
@@ -275,7 +168,7 @@ def test_what_befalls_the_logs_is_told_in_the_other_one(tmp_path: Path, clock: C
             os.write(writing, b"x" * 4096)
     os.set_blocking(writing, True)
     shutil.rmtree(directory)
-    clock.now += logs.RETRY_SECONDS
+    clock.now += RETRY_SECONDS
     daemon.error("f", "x")
     os.close(reading)
     os.close(writing)
@@ -289,25 +182,6 @@ def test_no_space_anywhere_is_survived() -> None:
     os.close(full)
 
 
-# changes of the configuration, type of the access log
-ACCESS_LOGS: list[tuple[dict[str, object], type[Log]]] = [
-    ({}, LogFile),
-    ({"access_log_nb_files": 0}, Log),
-    ({"access_log_nb_files": -1}, Log),
-    ({"access_log_file": "syslog:daemon"}, SyslogLog),
-    ({"access_log_file": "syslog:daemon", "access_log_nb_files": 0}, SyslogLog),
-]
-
-
-@pytest.mark.parametrize(("changes", "kind"), ACCESS_LOGS)
-def test_open_access_log(log_path: Path, changes: dict[str, object], kind: type[Log]) -> None:
-    told: list[str] = []
-    log = logs.open_access_log(Config(**{"access_log_file": str(log_path), **changes}), told.append)
-    assert type(log) is kind
-    log.close()
-    assert told == []
-
-
 def test_open_daemon_log(log_path: Path) -> None:
     settings = Config(
         xenstored_log_file=str(log_path),
@@ -316,7 +190,59 @@ def test_open_daemon_log(log_path: Path) -> None:
         xenstored_log_nb_lines=0,
         xenstored_log_nb_chars=10,
     )
-    log = logs.open_daemon_log(settings)
+    log = open_daemon_log(settings)
     log.warn("f", "x")
     assert log_path.read_bytes() == b""
     assert log_path.with_name("F.1").read_bytes() == b"Xen Sto..\n"
+
+
+def said(path: Path) -> list[str]:
+    """The texts of the lines behind the first."""
+    return [line.split("] ", 1)[1] for line in path.read_text().splitlines()[1:]]
+
+
+def test_limited_lines(log_path: Path, clock: Clock) -> None:
+    """Some of each kind, then a count when the minute is over, and all begins anew."""
+    log = daemon_log(log_path, "warn", clock=clock)
+    for number in range(1000):
+        log.limited("too long", f"long {number}")
+        clock.now += rate_limit.SECONDS / 1000 - 1e-3
+    log.limited("broken", "other")
+    first = [f"long {number}" for number in range(rate_limit.LINES)]
+    assert said(log_path) == [*first, "other"]
+    clock.now += 2.0
+    log.tell_left_out()
+    log.tell_left_out()
+    left_out = f"too long: {1000 - rate_limit.LINES} more lines in 60 s"
+    assert said(log_path) == [*first, "other", left_out]
+    log.limited("too long", "again")
+    assert said(log_path)[-2:] == [left_out, "again"]
+
+
+def test_the_next_line_tells_what_was_left_out(log_path: Path, clock: Clock) -> None:
+    log = daemon_log(log_path, "warn", clock=clock)
+    for _line in range(rate_limit.LINES + 1):
+        log.limited("k", "x", "error", "domain")
+    clock.now += rate_limit.SECONDS
+    log.limited("k", "y")
+    assert said(log_path)[-3:] == ["x", "k: 1 more lines in 60 s", "y"]
+    assert "|error|domain] k: 1 more" in log_path.read_text()
+
+
+@pytest.mark.parametrize(("more", "last"), [(0, "x"), (3, "k: 3 more lines in 60 s")])
+def test_the_end_tells_what_was_left_out(
+    log_path: Path, clock: Clock, more: int, last: str
+) -> None:
+    log = daemon_log(log_path, "warn", clock=clock)
+    for _line in range(rate_limit.LINES + more):
+        log.limited("k", "x")
+    log.close()
+    assert said(log_path)[-1] == last
+
+
+def test_limited_lines_of_a_level_that_is_not_wanted(log_path: Path, clock: Clock) -> None:
+    log = daemon_log(log_path, "error", clock=clock)
+    for _line in range(100):
+        log.limited("k", "x")
+    log.close()
+    assert said(log_path) == []

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The run directory and the listening socket in it.
+
+Two xenstored daemons on one host would both answer the guests.  Starting beside one that is
+alive therefore fails (`AlreadyRunning`), while a socket that a killed daemon left behind is
+replaced, so that it does not keep the host from booting.
+"""
+
+from __future__ import annotations
+
+import _socket  # the bare module: `socket` takes 5 ms to import and adds nothing that is used
+import fcntl
+import os
+import select
+import struct
+import time
+
+from pyxsd.system.errors import AlreadyRunning, ServiceError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_RUN_DIRECTORY = "/var/run/xenstored"
+
+# The kernel cuts it to net.core.somaxconn.
+BACKLOG = 65535
+
+PROBE_SECONDS = 2.0
+
+# Other programs lock the run directory for a moment (systemd-tmpfiles does).  A daemon that
+# starts holds the lock for as long as it probes the socket.
+LOCK_SECONDS = 5.0
+
+# struct xsd_sockmsg: type, req_id, tx_id, len.  READ is 2; any answer at all will do.
+_READ_ROOT = struct.pack("=IIII", 2, 0, 0, 2) + b"/\0"
+_HEADER_LENGTH = 16
+
+
+def run_directory(environ: Mapping[str, str]) -> str:
+    """XENSTORED_RUNDIR as libxenstore reads it, else /var/run/xenstored."""
+    return environ.get("XENSTORED_RUNDIR") or DEFAULT_RUN_DIRECTORY
+
+
+def socket_path(environ: Mapping[str, str]) -> str:
+    """XENSTORED_PATH as libxenstore reads it, else `socket` in the run directory."""
+    return environ.get("XENSTORED_PATH") or run_directory(environ) + "/socket"
+
+
+def make_directory(path: str) -> None:
+    """Make a directory and those above it, mode 0700; one that exists is left as it is."""
+    try:
+        os.makedirs(path, 0o700, exist_ok=True)
+    except OSError as error:
+        raise ServiceError(f"cannot make the directory {path}: {error.strerror}") from error
+
+ABSENT = "absent"  # nothing is at the path
+STALE = "stale"  # something is there, and nobody listens
+LIVE = "live"  # a daemon answers
+SILENT = "silent"  # something listens and does not answer: a hung daemon is a live one
+
+
+def probe(path: str, timeout: float = PROBE_SECONDS) -> str:
+    """Whether a xenstored serves the socket: connects and reads `/`, within `timeout` seconds.
+
+    OSError where it cannot be told (no permission, another kind of socket).
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        state = _probe_once(path, deadline)
+        # "" is a connection that was accepted and ended without an answer: perhaps a daemon that
+        # is just leaving, so look again whether it still listens.
+        if state:
+            return state
+        if time.monotonic() >= deadline:
+            return SILENT
+        time.sleep(0.02)
+
+
+def _probe_once(path: str, deadline: float) -> str:
+    client = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        client.setblocking(False)
+        try:
+            client.connect(path)
+        except FileNotFoundError:
+            return ABSENT
+        except ConnectionRefusedError:
+            return STALE
+        except BlockingIOError:  # its backlog is full
+            return SILENT
+        try:
+            client.send(_READ_ROOT)
+            answer = b""
+            while len(answer) < _HEADER_LENGTH:
+                if not _readable(client.fileno(), deadline - time.monotonic()):
+                    return SILENT
+                chunk = client.recv(_HEADER_LENGTH - len(answer))
+                if not chunk:
+                    return ""
+                answer += chunk
+        except (BrokenPipeError, ConnectionResetError):
+            return ""
+        return LIVE
+    finally:
+        client.close()
+
+
+def _readable(fd: int, seconds: float) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(max(seconds, 0.0) * 1000))
+
+
+def listen(
+    path: str,
+    backlog: int = BACKLOG,
+    timeout: float = PROBE_SECONDS,
+    lock_timeout: float = LOCK_SECONDS,
+) -> int:
+    """Make the listening socket and return its descriptor (non-blocking, cloexec).
+
+    Its mode is left to the umask.  A stale socket is replaced.  The run directory is made, and
+    locked meanwhile: of two daemons that start together exactly one gets the socket.
+    AlreadyRunning beside a live xenstored, ServiceError for what the system refuses.
+    """
+    directory = os.path.dirname(path) or "."
+    make_directory(directory)
+    lock = _lock_directory(directory, lock_timeout)
+    try:
+        state = probe(path, timeout)
+        if state == LIVE:
+            raise AlreadyRunning(f"a xenstored is running: it answers on {path}")
+        if state == SILENT:
+            raise AlreadyRunning(f"a xenstored is running: something listens on {path}")
+        if os.path.lexists(path):  # stale, or a symbolic link to nothing
+            os.unlink(path)
+        return _bind(path, backlog)
+    except OSError as error:
+        raise ServiceError(f"cannot listen on {path}: {error.strerror or error}") from error
+    finally:
+        os.close(lock)
+
+
+def _lock_directory(directory: str, timeout: float) -> int:
+    deadline = time.monotonic() + timeout
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ServiceError(f"cannot open {directory}: {error.strerror}") from error
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                raise AlreadyRunning(f"another daemon is starting in {directory}") from None
+            time.sleep(0.01)
+        except OSError as error:
+            os.close(fd)
+            raise ServiceError(f"cannot lock {directory}: {error.strerror}") from error
+
+
+def _bind(path: str, backlog: int) -> int:
+    kind = _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+    server = _socket.socket(_socket.AF_UNIX, kind)
+    try:
+        server.bind(path)
+        server.listen(backlog)
+    except OSError:
+        server.close()
+        raise
+    return server.detach()

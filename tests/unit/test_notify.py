@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the service manager is told."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from pyxsd.system.notify import Notifier
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_notify(tmp_path: Path, abstract: bool) -> None:
+    name = f"@pyxsd-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind("\0" + name[1:] if abstract else name)
+    manager.settimeout(10)
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    assert notifier.ready()
+    assert manager.recv(4096) == b"READY=1"
+    assert notifier.ready(1234)
+    assert manager.recv(4096) == b"READY=1\nMAINPID=1234"
+    assert notifier.stopping()
+    assert manager.recv(4096) == b"STOPPING=1"
+    manager.close()
+    assert not notifier.ready()
+    notifier.close()
+    notifier.close()
+    assert not notifier.ready()
+
+
+def test_notify_without_a_manager(tmp_path: Path) -> None:
+    assert not Notifier({}).ready()
+    assert not Notifier({"NOTIFY_SOCKET": ""}).stopping()
+    assert not Notifier({"NOTIFY_SOCKET": str(tmp_path / "none")}).ready()
