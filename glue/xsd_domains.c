@@ -21,9 +21,11 @@ enum {
     CTRL_RECORD_MAX = 4096,
 };
 
+/* Xen sets DOMINF_DYING only once a domain is dead.  libxenmanage also tells of the time before:
+ * MANAGE_DYING alone means that the domain is being destroyed and its memory still in use. */
 enum { DOMINF_DYING = 1U << 0, DOMINF_SHUTDOWN = 1U << 2 };
 enum { DOMINF_CODE_SHIFT = 16, DOMINF_CODE_MASK = 255 };
-enum { MANAGE_EXIST = 1, MANAGE_SHUTDOWN = 2, MANAGE_DYING = 4, MANAGE_DEAD = 8 };
+enum { MANAGE_EXIST = 1, MANAGE_SHUTDOWN = 2, MANAGE_DEAD = 8 }; /* MANAGE_DYING is 4 */
 
 static const struct symbol ctrl_symbols[] = {
     {"xc_interface_open", offsetof(struct ctrl_calls, open), 0},
@@ -59,7 +61,7 @@ static int ctrl_state(xsd_glue *g, uint32_t domid, struct xsd_glue_domain *out)
     if (n <= 0 || record.head.domid != domid) /* the next higher domain is no answer */
         return 0;
     if (record.head.flags & DOMINF_DYING) {
-        out->state = XSD_GLUE_DYING;
+        out->state = XSD_GLUE_DEAD;
     } else if (record.head.flags & DOMINF_SHUTDOWN) {
         out->state = XSD_GLUE_SHUTDOWN;
         out->code = (int32_t)(record.head.flags >> DOMINF_CODE_SHIFT & DOMINF_CODE_MASK);
@@ -92,8 +94,8 @@ static int manage_ask(xsd_glue *g, const uint32_t *domid, struct xsd_glue_domain
     }
     out->domid = who;
     out->unique_id = fifth == untouched ? fourth : fifth;
-    if (state & (MANAGE_DYING | MANAGE_DEAD))
-        out->state = XSD_GLUE_DYING;
+    if (state & MANAGE_DEAD)
+        out->state = XSD_GLUE_DEAD;
     else if (!(state & MANAGE_EXIST))
         out->state = XSD_GLUE_UNKNOWN;
     else

@@ -7,7 +7,7 @@
  *
  *   evtchn   libxenevtchn.so.1
  *   gnttab   libxengnttab.so.1
- *   domains  libxenmanage.so.1 (Xen 4.20+), else libxenctrl.so.4.N of the
+ *   domains  libxenmanage.so.1 (Xen 4.21+), else libxenctrl.so.4.N of the
  *            running Xen
  *
  * The three parts are opened one by one, so that each can fail on its own.
@@ -35,9 +35,9 @@
 
 enum xsd_glue_state {
     XSD_GLUE_UNKNOWN = 0,  /* no such domain */
-    XSD_GLUE_RUNNING = 1,  /* also paused, blocked, ... */
+    XSD_GLUE_RUNNING = 1,  /* also paused, blocked, and being destroyed before it is dead */
     XSD_GLUE_SHUTDOWN = 2, /* the guest has shut down; see code */
-    XSD_GLUE_DYING = 3     /* being destroyed */
+    XSD_GLUE_DEAD = 3      /* destroyed; Xen still knows it while somebody holds its pages */
 };
 
 struct xsd_glue_domain {

@@ -11,7 +11,7 @@ from sortedcontainers import SortedDict
 
 from pyxsd._ring import FEATURES, RingTransport
 from pyxsd._wire import RequestError
-from pyxsd.xen import DYING, SHUTDOWN, UNKNOWN
+from pyxsd.xen import DEAD, SHUTDOWN, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Domains:
                 self.log("error", "domain", f"state of domain {domid}: {error.strerror}")
                 continue
             reused = domain.unique_id and unique_id and unique_id != domain.unique_id
-            if state in (UNKNOWN, DYING) or reused:
+            if state in (UNKNOWN, DEAD) or reused:
                 dead.append(domid)
                 told.append(domid)
                 self.down.discard(domid)

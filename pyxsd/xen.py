@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         code: int
         unique_id: int
 
-UNKNOWN, RUNNING, SHUTDOWN, DYING = range(4)
+UNKNOWN, RUNNING, SHUTDOWN, DEAD = range(4)
 VIRQ_DOM_EXC = 3
 
 

@@ -13,10 +13,11 @@ from pyxsd._ring import EventChannels
 from pyxsd._sock import SocketTransport
 from pyxsd.domains import Domains
 from pyxsd.system.configuration import Config
-from pyxsd.xen import DYING, RUNNING, SHUTDOWN, UNKNOWN, XenError
+from pyxsd.xen import DEAD, RUNNING, SHUTDOWN, UNKNOWN, XenError
 from tests.world import Host, World
 
-STATES = {"running": RUNNING, "shutdown": SHUTDOWN, "dying": DYING, "gone": UNKNOWN}
+STATES = {"running": RUNNING, "shutdown": SHUTDOWN, "dying": RUNNING, "dead": DEAD,
+          "gone": UNKNOWN}
 SIZE = 1024
 REQ_CONS, REQ_PROD, RSP_CONS, RSP_PROD, FEATURES, CONNECTION, ERROR_FIELD = range(2048, 2076, 4)
 
@@ -98,7 +99,7 @@ class FakeXen:
         self._refuse("map_page")
         if domid not in self.pages:
             raise XenError(errno.EINVAL, f"map_page(domain {domid}): Invalid argument")
-        if self.states[domid] in ("gone", "dying"):
+        if self.states[domid] in ("gone", "dead", "dying"):
             self.pages[domid][:] = bytes(4096)  # one that went away gets a fresh page
         self.mapped.append(id(self.pages[domid]))
         return self.pages[domid]

@@ -30,7 +30,7 @@ def set_states(rings: Rings, **states: str) -> None:
     rings.virq()
 
 
-@pytest.mark.parametrize("state", ["gone", "dying"])
+@pytest.mark.parametrize("state", ["gone", "dead"])
 def test_death(told: Rings, state: str) -> None:
     """As RELEASE, whether Xen knows it no more or takes it apart still."""
     watch(told, "d1", b"x")
@@ -48,12 +48,24 @@ def test_death(told: Rings, state: str) -> None:
     told.works(2)
 
 
+def test_being_destroyed_is_not_dead(told: Rings) -> None:
+    """Nothing is told and nothing goes until the domain is dead; then it is told once."""
+    set_states(told, d1="dying")
+    told.virq()
+    assert events(told, "s1") == []
+    told.works(1)
+    set_states(told, d1="dead")
+    assert events(told, "s1") == [GENERIC]
+    set_states(told, d1="gone")
+    assert events(told, "s1") == []
+
+
 def test_several_at_once(told: Rings) -> None:
     """The generic event once, one per domain for the others, in the order of domids."""
     watch(told, "s1", b"@releaseDomain", b"deep", b"1\0")
     watch(told, "s1", b"@releaseDomain/3", b"three")
     watch(told, "s1", b"@releaseDomain/4", b"four")
-    set_states(told, d4="gone", d1="dying", d3="shutdown")
+    set_states(told, d4="gone", d1="dead", d3="shutdown")
     found = events(told, "s1")
     assert found.count(GENERIC) == 1
     assert [path for path, token in found if token == b"deep"] == [

@@ -22,7 +22,7 @@ import _glue_check  # type: ignore[import-not-found]
 
 ffi, lib = _glue_check.ffi, _glue_check.lib
 api = lib.xsd_glue_api()
-UNKNOWN, RUNNING, SHUTDOWN, DYING = 0, 1, 2, 3
+UNKNOWN, RUNNING, SHUTDOWN, DEAD = range(4)
 PARTS = ["open_evtchn", "open_gnttab", "open_domains"]
 VIRQ_DOM_EXC = 3
 
@@ -284,25 +284,31 @@ def test_bad_files(bare: Any, tmp_path: Path) -> None:
         assert path.encode() in ffi.string(api.last_text(bare))
 
 
+#: The states that a domain goes through, the last shutdown code, what is told and with which code.
 STATES = [
-    (guest.RUNNING, 0, RUNNING, -1),
-    (guest.SHUTDOWN, 0, SHUTDOWN, 0),
-    (guest.SHUTDOWN, 1, SHUTDOWN, 1),
-    (guest.SHUTDOWN, 2, SHUTDOWN, 2),
-    (guest.SHUTDOWN, 3, SHUTDOWN, 3),
-    (guest.DYING, 0, DYING, -1),
-    (guest.GONE, 0, UNKNOWN, -1),
+    ((guest.RUNNING,), 0, RUNNING, -1),
+    ((guest.SHUTDOWN,), 0, SHUTDOWN, 0),
+    ((guest.SHUTDOWN,), 1, SHUTDOWN, 1),
+    ((guest.SHUTDOWN,), 2, SHUTDOWN, 2),
+    ((guest.SHUTDOWN,), 3, SHUTDOWN, 3),
+    ((guest.DYING,), 0, RUNNING, -1),
+    ((guest.SHUTDOWN, guest.DYING), 1, SHUTDOWN, 1),
+    ((guest.DEAD,), 0, DEAD, -1),
+    ((guest.SHUTDOWN, guest.DYING, guest.DEAD), 0, DEAD, -1),
+    ((guest.GONE,), 0, UNKNOWN, -1),
 ]
 
 
-@pytest.mark.parametrize("state,code,expected,told", STATES)
+@pytest.mark.parametrize("states,code,expected,told", STATES)
 def test_states(
-    host: guest.Host, glue: Any, state: int, code: int, expected: int, told: int
+    host: guest.Host, glue: Any, states: tuple[int, ...], code: int, expected: int, told: int
 ) -> None:
-    """Each state with its shutdown code; a neighbour with a higher domid is no answer."""
+    """Each state with its shutdown code; being destroyed is not dead yet; a neighbour with a
+    higher domid is no answer."""
     host.create(5)
     host.create(7)
-    host.set_state(5, state, code)
+    for state in states:
+        host.set_state(5, state, code)
     out = ffi.new("struct xsd_glue_domain *")
     ok(glue, api.domain_state(glue, 5, out))
     assert (out.domid, out.state, out.code) == (5, expected, -1 if MANAGE else told)
@@ -333,7 +339,7 @@ def test_virq_and_changes(host: guest.Host, glue: Any) -> None:
             told.append(out.domid)
         assert told == [0, 4], "who binds the VIRQ is told of everybody"
     host.create(5)
-    for state in (guest.SHUTDOWN, guest.DYING, guest.GONE):
+    for state in (guest.SHUTDOWN, guest.DYING, guest.DEAD, guest.GONE):
         host.set_state(5, state)
         assert pending(glue) == [virq]
         unmask(glue, [virq])
