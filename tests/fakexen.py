@@ -76,6 +76,9 @@ class FakeXen:
         self.fail: set[str] = set()
         self.tells = False  # has libxenmanage's list of changed domains
         self.news: list[int] = []
+        self.has_ids = True  # tells unique ids, as libxenmanage does
+        self.asked = 0  # how often a state was asked for
+        self.discarded: list[list[int]] = []  # the ports unmasked by each discard_events()
 
     def guest(self, domid: int) -> Guest:
         """A running domain with a fresh page."""
@@ -94,6 +97,12 @@ class FakeXen:
     def _refuse(self, call: str) -> None:
         if call in self.fail:
             raise XenError(errno.EPERM, f"{call}: Operation not permitted")
+
+    def map_file(self, path: str) -> Any:
+        """Domain 0's page; the file's content means nothing."""
+        self._refuse("map_file")
+        self.mapped.append(id(self.pages.setdefault(0, bytearray(4096))))
+        return self.pages[0]
 
     def map_page(self, domid: int) -> Any:
         self._refuse("map_page")
@@ -121,7 +130,13 @@ class FakeXen:
 
     def state(self, domid: int) -> tuple[int, int, int]:
         self._refuse("state")
-        return STATES[self.states.get(domid, "gone")], 0, self.ids.get(domid, 0)
+        self.asked += 1
+        unique_id = self.ids.get(domid, 0) if self.has_ids else 0
+        return STATES[self.states.get(domid, "gone")], 0, unique_id
+
+    def discard_events(self, ports: list[int]) -> None:
+        self._refuse("discard_events")
+        self.discarded.append(sorted(ports))
 
     def changed(self) -> list[int] | None:
         news, self.news = self.news, []
