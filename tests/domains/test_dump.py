@@ -10,6 +10,8 @@ import pytest
 
 from pyxsd.state import dump
 from pyxsd.store.tree import Tree
+from tests.rings.kit import Rings, packet
+from tests.unit.kit import ok, watch
 
 HEAD = b"$xenstored-dump-format\n"
 ROOT = b"store,2f,6e30,\n"
@@ -151,3 +153,27 @@ def test_tree_is_empty_without_lines(tmp_path: Path) -> None:
     """Not even the root's permissions are taken from anywhere else."""
     loaded, warnings = read(tmp_path / "db", b"")
     assert (loaded.tree.size, warnings) == (Tree().size, [])
+
+
+def test_what_is_written_is_read(rings: Rings, tmp_path: Path) -> None:
+    """Domains, watches with and without depth, values, and what is under way on a ring."""
+    watch(rings, "d1", b"x", b"flat")
+    watch(rings, "d1", b"/y", b"deep", b"2\0")
+    ok(rings, "d1", "WRITE", b"long\0" + b"v" * 1800)
+    request = packet("READ", b"long\0")
+    rings.guests[1].feed(2 * request + request[:17])
+    rings.turn("d1")
+    domain = rings.host.domains.table[1]
+    dump.write_file(str(tmp_path / "db"), dump.lines(
+        rings.server, rings.host.domains.table.values(), -1, None, sockets=False))
+    loaded = dump.read_file(str(tmp_path / "db"), 2048, pytest.fail)
+    assert [row[:3] for row in loaded.domains] == [(1, 4660, 7), (2, 4660, 7)]
+    assert sorted(loaded.watches) == [(1, b"/y", b"deep", b"2"), (1, b"x", b"flat", None)]
+    assert list(loaded.tree.walk(True)) == list(rings.server.tree.walk(True))
+    ring = loaded.rings[1]
+    assert ring.unique_id == domain.unique_id != 0
+    assert (ring.req_cons, ring.rsp_prod) == domain.transport.indices
+    assert ring.input == request[:17]
+    assert ring.rest == 16 + 1800 - 1024
+    assert ring.output == b"v" * ring.rest + packet("READ", b"v" * 1800)
+    assert loaded.rings[2][3:] == (0, b"", b"")
