@@ -49,6 +49,18 @@ struct manage_calls {
     int (*poll)(xen_handle *, unsigned *domid, unsigned *state, void *caps_or_id, uint64_t *id);
 };
 
+/* What libxenctrl's list of all domains said, now and when it was last told; by domid.  An entry
+ * is an enum xsd_glue_state, with the shutdown code in the upper eight bits. */
+enum { GLUE_DOMIDS = 0x7ff0, GLUE_RECORDS = 64, GLUE_RECORD_MAX = 512 };
+
+struct domain_list {
+    uint16_t now[GLUE_DOMIDS];
+    uint16_t told[GLUE_DOMIDS];
+    uint32_t at; /* where the search for differences goes on */
+    int filled;  /* `now` is of this round */
+    uint64_t records[GLUE_RECORDS * GLUE_RECORD_MAX / sizeof(uint64_t)];
+};
+
 struct xsd_glue {
     void *evtchn_lib, *gnttab_lib, *domains_lib;
     xen_handle *evtchn, *gnttab, *ctrl, *manage;
@@ -58,6 +70,8 @@ struct xsd_glue {
     struct manage_calls mg;
     int evtchn_fd;
     int unmask_by_write; /* the fd is the real device */
+    size_t record_size;  /* bytes of one record of xc_domain_getinfolist(); 0: not known */
+    struct domain_list *list;
     char source[40];
     char last_call[64];
     char last_text[256];

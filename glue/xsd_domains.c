@@ -9,21 +9,30 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
-    DOMID_FIRST_RESERVED = 0x7ff0,
     /* libxenctrl has a new soname with each Xen */
     CTRL_NEWEST = 24,
     CTRL_OLDEST = 14,
     /* One record of xc_domain_getinfolist() has about 112 to 140 bytes, by version; all begin
-     * with the domid and the flags, and only one is ever asked for. */
+     * with the domid and the flags. */
     CTRL_RECORD_MAX = 4096,
+    CTRL_RECORD_MIN = 64,
 };
 
+/* How each record of xc_domain_getinfolist() begins. */
+struct ctrl_head {
+    uint16_t domid, pad;
+    uint32_t flags;
+};
+
+/* Xen sets DOMINF_DYING only once a domain is dead.  libxenmanage also tells of the time before:
+ * MANAGE_DYING alone means that the domain is being destroyed and its memory still in use. */
 enum { DOMINF_DYING = 1U << 0, DOMINF_SHUTDOWN = 1U << 2 };
 enum { DOMINF_CODE_SHIFT = 16, DOMINF_CODE_MASK = 255 };
-enum { MANAGE_EXIST = 1, MANAGE_SHUTDOWN = 2, MANAGE_DYING = 4, MANAGE_DEAD = 8 };
+enum { MANAGE_EXIST = 1, MANAGE_SHUTDOWN = 2, MANAGE_DEAD = 8 }; /* MANAGE_DYING is 4 */
 
 static const struct symbol ctrl_symbols[] = {
     {"xc_interface_open", offsetof(struct ctrl_calls, open), 0},
@@ -40,13 +49,22 @@ static const struct symbol manage_symbols[] = {
     {NULL, 0, 0},
 };
 
+static void ctrl_told(uint32_t flags, struct xsd_glue_domain *out)
+{
+    if (flags & DOMINF_DYING) {
+        out->state = XSD_GLUE_DEAD;
+    } else if (flags & DOMINF_SHUTDOWN) {
+        out->state = XSD_GLUE_SHUTDOWN;
+        out->code = (int32_t)(flags >> DOMINF_CODE_SHIFT & DOMINF_CODE_MASK);
+    } else {
+        out->state = XSD_GLUE_RUNNING;
+    }
+}
+
 static int ctrl_state(xsd_glue *g, uint32_t domid, struct xsd_glue_domain *out)
 {
     union {
-        struct {
-            uint16_t domid, pad;
-            uint32_t flags;
-        } head;
+        struct ctrl_head head;
         uint64_t space[CTRL_RECORD_MAX / sizeof(uint64_t)];
     } record;
     int n;
@@ -58,14 +76,91 @@ static int ctrl_state(xsd_glue *g, uint32_t domid, struct xsd_glue_domain *out)
         return glue_failed_at(g, errno, "xc_domain_getinfolist", "domain", domid);
     if (n <= 0 || record.head.domid != domid) /* the next higher domain is no answer */
         return 0;
-    if (record.head.flags & DOMINF_DYING) {
-        out->state = XSD_GLUE_DYING;
-    } else if (record.head.flags & DOMINF_SHUTDOWN) {
-        out->state = XSD_GLUE_SHUTDOWN;
-        out->code = (int32_t)(record.head.flags >> DOMINF_CODE_SHIFT & DOMINF_CODE_MASK);
-    } else {
-        out->state = XSD_GLUE_RUNNING;
+    ctrl_told(record.head.flags, out);
+    return 0;
+}
+
+/* The size of a record: the library writes all bytes of the one that is asked for, so that no byte
+ * of it keeps both of two fillings.  0 where that gives no size that a record can have. */
+static size_t ctrl_record_size(xsd_glue *g)
+{
+    union {
+        struct ctrl_head head;
+        unsigned char bytes[CTRL_RECORD_MAX];
+        uint64_t align;
+    } a, b;
+    size_t n = sizeof(a.bytes);
+
+    memset(&a, 0xa5, sizeof(a));
+    memset(&b, 0x5a, sizeof(b));
+    if (g->xc.getinfolist(g->ctrl, 0, 1, &a) != 1 || g->xc.getinfolist(g->ctrl, 0, 1, &b) != 1
+        || a.head.domid != 0 || b.head.domid != 0)
+        return 0;
+    while (n && a.bytes[n - 1] == 0xa5 && b.bytes[n - 1] == 0x5a)
+        n--;
+    return n >= CTRL_RECORD_MIN && n <= GLUE_RECORD_MAX && n % sizeof(uint64_t) == 0 ? n : 0;
+}
+
+/* Asks for all domains, many a call.  Records that make no sense: -ENOSYS, for good. */
+static int ctrl_fill(xsd_glue *g)
+{
+    struct domain_list *list = g->list;
+    uint32_t first = 0;
+    int n;
+
+    memset(list->now, 0, sizeof(list->now));
+    do {
+        errno = 0;
+        n = g->xc.getinfolist(g->ctrl, first, GLUE_RECORDS, list->records);
+        if (n < 0 && errno != ESRCH)
+            return glue_failed_at(g, errno, "xc_domain_getinfolist", "from domain", first);
+        for (int i = 0; i < n && i < GLUE_RECORDS; i++) {
+            struct xsd_glue_domain one = {.code = 0};
+            struct ctrl_head head;
+
+            memcpy(&head, (char *)list->records + (size_t)i * g->record_size, sizeof(head));
+            if (head.domid < first || head.domid >= GLUE_DOMIDS) {
+                g->record_size = 0;
+                return glue_failed(g, ENOSYS, "xc_domain_getinfolist", "records of unknown size");
+            }
+            ctrl_told(head.flags, &one);
+            list->now[head.domid] = (uint16_t)(one.state | (uint32_t)one.code << 8);
+            first = head.domid + 1U;
+        }
+    } while (n >= GLUE_RECORDS && first < GLUE_DOMIDS);
+    list->at = 0;
+    list->filled = 1;
+    return 0;
+}
+
+/* As changed_domain() of the table. */
+static int ctrl_changed(xsd_glue *g, struct xsd_glue_domain *out)
+{
+    struct domain_list *list;
+    int err;
+
+    if (!g->record_size)
+        return glue_failed(g, ENOSYS, "xc_domain_getinfolist", "records of unknown size");
+    if (!g->list && !(g->list = calloc(1, sizeof(*g->list))))
+        return glue_failed(g, ENOMEM, "xc_domain_getinfolist", NULL);
+    list = g->list;
+    err = list->filled ? 0 : ctrl_fill(g);
+    if (err)
+        return err;
+    for (; list->at < GLUE_DOMIDS; list->at++) {
+        uint32_t domid = list->at;
+
+        if (list->now[domid] == list->told[domid])
+            continue;
+        list->told[domid] = list->now[domid];
+        out->domid = domid;
+        out->state = list->now[domid] & 255U;
+        if (out->state == XSD_GLUE_SHUTDOWN)
+            out->code = list->now[domid] >> 8;
+        list->at++;
+        return 1;
     }
+    list->filled = 0;
     return 0;
 }
 
@@ -92,8 +187,8 @@ static int manage_ask(xsd_glue *g, const uint32_t *domid, struct xsd_glue_domain
     }
     out->domid = who;
     out->unique_id = fifth == untouched ? fourth : fifth;
-    if (state & (MANAGE_DYING | MANAGE_DEAD))
-        out->state = XSD_GLUE_DYING;
+    if (state & MANAGE_DEAD)
+        out->state = XSD_GLUE_DEAD;
     else if (!(state & MANAGE_EXIST))
         out->state = XSD_GLUE_UNKNOWN;
     else
@@ -110,7 +205,7 @@ int glue_domain_state(xsd_glue *g, uint32_t domid, struct xsd_glue_domain *out)
     out->code = -1;
     if (!g->manage && !g->ctrl)
         return glue_failed(g, EBADF, "xc_domain_getinfolist", "not open");
-    if (domid >= DOMID_FIRST_RESERVED)
+    if (domid >= GLUE_DOMIDS)
         return 0;
     if (g->ctrl)
         return ctrl_state(g, domid, out);
@@ -122,8 +217,10 @@ int glue_changed_domain(xsd_glue *g, struct xsd_glue_domain *out)
 {
     memset(out, 0, sizeof(*out));
     out->code = -1;
+    if (g->ctrl)
+        return ctrl_changed(g, out);
     if (!g->manage)
-        return glue_failed(g, g->ctrl ? ENOSYS : EBADF, "xenmanage_poll_changed_domain", g->source);
+        return glue_failed(g, EBADF, "xenmanage_poll_changed_domain", "not open");
     return manage_ask(g, NULL, out);
 }
 
@@ -164,8 +261,10 @@ static int open_ctrl(xsd_glue *g, const char *soname)
         /* Of another version than the hypervisor: EACCES to every question. */
         memset(&dom0, 0, sizeof(dom0));
         err = ctrl_state(g, 0, &dom0);
-        if (!err)
+        if (!err) {
+            g->record_size = ctrl_record_size(g);
             return 0;
+        }
         g->xc.close(g->ctrl);
         g->ctrl = NULL;
     }
@@ -239,6 +338,9 @@ int glue_close_domains(xsd_glue *g)
     if (g->ctrl)
         g->xc.close(g->ctrl);
     g->manage = g->ctrl = NULL;
+    free(g->list);
+    g->list = NULL;
+    g->record_size = 0;
     g->source[0] = 0;
     glue_unload(&g->domains_lib);
     return 0;

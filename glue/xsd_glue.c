@@ -10,11 +10,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 enum { XENSTORE_GRANT_REF = 1 /* GNTTAB_RESERVED_XENSTORE */ };
+
+/* Of the kernel's event channel device (linux/include/uapi/xen/evtchn.h): empties its queue. */
+#define EVTCHN_RESET _IO('E', 5)
+
 
 /* ---- errors ----------------------------------------------------------- */
 
@@ -272,14 +277,6 @@ static int unbind(xsd_glue *g, uint32_t port)
     return 0;
 }
 
-static int rebind(xsd_glue *g, uint32_t port, uint32_t domid, uint32_t remote_port)
-{
-    /* In this order: the remote port takes a new partner only when it has none. */
-    int err = unbind(g, port);
-
-    return err ? err : bind_interdomain(g, domid, remote_port);
-}
-
 static int notify(xsd_glue *g, uint32_t port)
 {
     if (!g->evtchn)
@@ -337,6 +334,22 @@ static int unmask(xsd_glue *g, const uint32_t *ports, uint32_t n)
         }
     }
     return 0;
+}
+
+static int discard_pending(xsd_glue *g)
+{
+    uint32_t ports[1024];
+    int n;
+
+    if (!g->evtchn)
+        return glue_failed(g, EBADF, "IOCTL_EVTCHN_RESET", "not open");
+    if (g->unmask_by_write)
+        return ioctl(g->evtchn_fd, EVTCHN_RESET) < 0
+                   ? glue_failed(g, errno, "IOCTL_EVTCHN_RESET", NULL) : 0;
+    do /* a pipe is full with 16 times as many */
+        n = pending(g, ports, sizeof(ports) / sizeof(ports[0]));
+    while (n == (int)(sizeof(ports) / sizeof(ports[0])));
+    return n < 0 ? n : 0;
 }
 
 /* ---- grants and dom0's page ------------------------------------------- */
@@ -478,7 +491,6 @@ const struct xsd_glue_api *xsd_glue_api(void)
         .unmap_file = unmap_file,
         .evtchn_fd = evtchn_fd,
         .bind_interdomain = bind_interdomain,
-        .rebind = rebind,
         .bind_virq = bind_virq,
         .unbind = unbind,
         .notify = notify,
@@ -486,6 +498,7 @@ const struct xsd_glue_api *xsd_glue_api(void)
         .unmask = unmask,
         .domain_state = glue_domain_state,
         .changed_domain = glue_changed_domain,
+        .discard_pending = discard_pending,
     };
 
     return &api;

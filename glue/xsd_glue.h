@@ -7,7 +7,7 @@
  *
  *   evtchn   libxenevtchn.so.1
  *   gnttab   libxengnttab.so.1
- *   domains  libxenmanage.so.1 (Xen 4.20+), else libxenctrl.so.4.N of the
+ *   domains  libxenmanage.so.1 (Xen 4.21+), else libxenctrl.so.4.N of the
  *            running Xen
  *
  * The three parts are opened one by one, so that each can fail on its own.
@@ -29,15 +29,15 @@
 
 #include <stdint.h>
 
-#define XSD_GLUE_VERSION 1
+#define XSD_GLUE_VERSION 2
 #define XSD_GLUE_PAGE_SIZE 4096
 #define XSD_GLUE_VIRQ_DOM_EXC 3
 
 enum xsd_glue_state {
     XSD_GLUE_UNKNOWN = 0,  /* no such domain */
-    XSD_GLUE_RUNNING = 1,  /* also paused, blocked, ... */
+    XSD_GLUE_RUNNING = 1,  /* also paused, blocked, and being destroyed before it is dead */
     XSD_GLUE_SHUTDOWN = 2, /* the guest has shut down; see code */
-    XSD_GLUE_DYING = 3     /* being destroyed */
+    XSD_GLUE_DEAD = 3      /* destroyed; Xen still knows it while somebody holds its pages */
 };
 
 struct xsd_glue_domain {
@@ -84,8 +84,6 @@ struct xsd_glue_api {
 
     int (*evtchn_fd)(xsd_glue *); /* to wait on for reading */
     int (*bind_interdomain)(xsd_glue *, uint32_t domid, uint32_t remote_port); /* local port */
-    /* Unbinds `port`, then binds anew; if that fails `port` is gone all the same. */
-    int (*rebind)(xsd_glue *, uint32_t port, uint32_t domid, uint32_t remote_port);
     int (*bind_virq)(xsd_glue *, uint32_t virq); /* local port */
     int (*unbind)(xsd_glue *, uint32_t port);
     int (*notify)(xsd_glue *, uint32_t port);
@@ -95,9 +93,13 @@ struct xsd_glue_api {
 
     /* The state of one domid; UNKNOWN is an answer, not an error. */
     int (*domain_state)(xsd_glue *, uint32_t domid, struct xsd_glue_domain *out);
-    /* One domain whose state changed since it was last told: 1, 0: no more, -ENOSYS: the source
-     * cannot tell (ask for each domain). */
+    /* One domain whose state differs from what this call told last of its domid: 1, 0: no more for
+     * now, -ENOSYS: the source cannot tell (ask for each domain).  The first calls tell of all
+     * domains.  Of a domain that came and went between two rounds libxenctrl tells nothing. */
     int (*changed_domain)(xsd_glue *, struct xsd_glue_domain *out);
+    /* Empties the device's queue of pending ports, which the kernel refuses to be read (-EFBIG)
+     * once it has overflowed.  Ports that were in it stay masked: unmask() all, and look at all. */
+    int (*discard_pending)(xsd_glue *);
 };
 
 /* The one table of this library; static. */

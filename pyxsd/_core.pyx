@@ -549,10 +549,11 @@ cdef class Server:
 
     def restore_stream(self, Connection c not None, bytes inp not None, bytes out not None,
                        size_t torn=0):
-        """Puts back what a connection had read and not served, and what it had still to send:
-        the last `torn` bytes of a packet that was sent in part, then whole packets.
-        ValueError where it is something else."""
+        """Replaces what a connection has read and not served, and what it has still to send: the
+        last `torn` bytes of a packet that was sent in part, then whole packets.  ValueError,
+        with nothing changed, where it is something else."""
         c.out.restore(out, len(out), torn)
+        buffer_free(&c.inp)
         buffer_put(&c.inp, <const char *>inp, len(inp))
         self.agenda.touch(c)
         self.agenda.ready(c)

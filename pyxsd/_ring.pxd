@@ -48,6 +48,7 @@ cdef class RingTransport(Transport):
     cdef EventChannels channels
     cdef public uint32_t port        # local port to notify; 0: none
     cdef bint kick                   # something changed since the last notify
+    cdef bint closed                 # let go of for good
     cdef object keep                 # what owns the page, in tests
 
     cpdef close(self)

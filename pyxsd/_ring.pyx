@@ -88,6 +88,11 @@ cdef class EventChannels:
             self.count = n
         return n
 
+    @property
+    def taken(self):
+        """The ports that were taken and not released yet, as a list."""
+        return [self.ports[i] for i in range(self.count)]
+
     def release(self):
         """Lets the ports that were taken become pending again."""
         cdef int n = self.count
@@ -99,11 +104,20 @@ cdef class EventChannels:
 @cython.final
 @cython.no_gc
 cdef class RingTransport(Transport):
-    """The ring in the page at an address (or in a bytearray, for tests)."""
+    """The ring in the page at an address (or in a bytearray, for tests).
+
+    With page 0 there is no page yet: nothing can be read or written until attach().
+    """
 
     def __cinit__(self, page, EventChannels channels not None, uint32_t port=0):
+        self.channels = channels
+        self.attach(page, port)
+
+    def attach(self, page, uint32_t port):
+        """Takes the ring in that page from now on, and notifies that local port."""
         cdef unsigned char[::1] view
         if isinstance(page, int):
+            self.keep = None
             self.page = <Interface *><uintptr_t>page
         else:
             view = page
@@ -111,7 +125,6 @@ cdef class RingTransport(Transport):
                 raise ValueError("the page is too small")
             self.page = <Interface *>&view[0]
             self.keep = page
-        self.channels = channels
         self.port = port
 
     # A guest that writes into a ring which is not empty, or reads from one which
@@ -125,7 +138,7 @@ cdef class RingTransport(Transport):
         cdef uint32_t cons, prod, n, at, first
         cdef size_t got = 0
         if page == NULL:
-            return IO_CLOSED
+            return IO_CLOSED if self.closed else IO_NONE
         if ring_load(&page.connection) != 0:
             return IO_RESET
         cons = ring_load(&page.req_cons)
@@ -158,7 +171,7 @@ cdef class RingTransport(Transport):
         cdef uint32_t cons, prod, n, at, first
         cdef size_t put = 0
         if page == NULL:
-            return IO_CLOSED
+            return IO_CLOSED if self.closed else IO_NONE
         prod = ring_load(&page.rsp_prod)
         while put < size:
             cons = ring_load_acquire(&page.rsp_cons)
@@ -227,6 +240,13 @@ cdef class RingTransport(Transport):
         """What server_features says."""
         return ring_load(&self.page.server_features) if self.page != NULL else 0
 
+    @property
+    def indices(self):
+        """(req_cons, rsp_prod), the two indices that only the daemon moves; None without a page."""
+        if self.page == NULL:
+            return None
+        return ring_load(&self.page.req_cons), ring_load(&self.page.rsp_prod)
+
     def has_work(self):
         """Is there something that a kick would have told?"""
         cdef Interface *page = self.page
@@ -237,5 +257,6 @@ cdef class RingTransport(Transport):
 
     cpdef close(self):
         """Lets go of the page; what comes later reads IO_CLOSED."""
+        self.closed = True
         self.page = NULL
         self.keep = None

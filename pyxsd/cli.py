@@ -150,11 +150,6 @@ def _build(config: Config, parsed: Options, listener: int,
     run_directory = listening.run_directory(os.environ)
     daemon = Daemon(config, server, domains, daemon_log, access, run_directory, listener)
     daemon.reraise = parsed.reraise_top_level
-    if parsed.restart or config.persistent:
-        restore.from_file(os.path.join(run_directory, "db"), server, domains, config, daemon_log,
-                          required=parsed.restart)
-    else:
-        daemon_log.info("xenstored", "No live reload: regular startup")
     if xen is not None:
         try:
             domains.start()
@@ -162,6 +157,12 @@ def _build(config: Config, parsed: Options, listener: int,
             daemon_log.error("xenstored", f"deaths of domains will not be seen: {error.strerror}")
         if parsed.domain_init:
             _start_domain0(domains, config, daemon_log)
+    if parsed.restart or config.persistent:
+        restore.from_file(os.path.join(run_directory, "db"), server, domains, config, daemon_log,
+                          required=parsed.restart)
+    else:
+        daemon_log.info("xenstored", "No live reload: regular startup")
+    if xen is not None:
         daemon.watch_event_channels()
     return daemon
 

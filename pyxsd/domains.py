@@ -3,40 +3,75 @@
 
 Knows the server and a Xen (xen.Xen, or a stand-in with its methods).  Rules:
 Xen's docs/misc/xenstore.txt, INTRODUCE to SET_TARGET.
+
+How a death is noticed.  Xen raises VIRQ_DOM_EXC when some domain has changed
+its state, and does not say which.  on_virq() asks about the domains that Xen
+lists as changed (about all where it has no such list), and about two kinds
+that no list names:
+
+- `down`: domains that are shut down.  oxenstored tells of them at every state
+  change of anybody, for as long as they stay so.
+- `unasked`: domains whose state was not read since they were introduced, or
+  could not be read.  Xen may have told of their change before, when they were
+  not known here, and tells of each change once.
+
+A domain is dead when Xen says so, or when the domid has another unique id than
+at the introduction.  Where Xen tells no unique ids, INTRODUCE of a domid that
+is connected compares the two indices of the ring that only this daemon moves:
+in the page of another domain they are different.
+
+Requests come in here from within the serving of a connection.  So nobody is
+served from here at once: Server.serve_later() does it when the request is done.
 """
 
 from __future__ import annotations
+
+import time
 
 from sortedcontainers import SortedDict
 
 from pyxsd._ring import FEATURES, RingTransport
 from pyxsd._wire import RequestError
-from pyxsd.xen import DYING, SHUTDOWN, UNKNOWN
+from pyxsd.xen import DEAD, SHUTDOWN, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
     from typing import Any, Callable
 
+    from pyxsd.state.dump import Ring
+    from pyxsd.xen import DomainState
+
 DOMID_FIRST_RESERVED = 0x7FF0
+PORT_MAX = 0xFFFFFFFF
 INTRODUCED, RELEASED = b"@introduceDomain", b"@releaseDomain"
+COMPLAINT_PAUSE = 60.0  # seconds between complaints about the event channel device
 
 
 class Domain:
     """One introduced domain and what is held of it."""
 
     __slots__ = ("domid", "mfn", "remote_port", "port", "page", "transport", "connection",
-                 "unique_id", "is_shutdown")
+                 "unique_id", "expected", "unreadable")
 
     def __init__(self, domid: int, mfn: int, remote_port: int) -> None:
         self.domid = domid
         self.mfn = mfn
         self.remote_port = remote_port
-        self.port = 0
-        self.page = 0
+        self.port = 0  # the local one; 0: not bound
+        self.page: Any = 0  # its address; 0: not mapped, only after a restart
         self.transport: Any = None
         self.connection: Any = None
-        self.unique_id = 0
-        self.is_shutdown = False
+        self.unique_id = 0  # 0: not known
+        # Of a ring taken over at a restart and not mapped yet: its indices then.
+        self.expected: tuple[int, int] | None = None
+        self.unreadable = False  # it was said in the log that its state cannot be read
+
+    @property
+    def indices(self) -> tuple[int, int] | None:
+        """(req_cons, rsp_prod) of its ring; None where they are not known."""
+        found: tuple[int, int] | None = self.transport.indices
+        return self.expected if found is None else found
 
 
 class Domains:
@@ -53,81 +88,152 @@ class Domains:
         self.by_port: dict[int, Any] = {}  # local port: Connection
         self.virq_port = 0
         self.down: set[int] = set()  # domids that are shut down
+        self.unasked: set[int] = set()  # domids to ask about at the next interrupt
+        self.closed: set[int] = set()  # domids whose page or port could not be had at a restart
+        self.complained_at = -COMPLAINT_PAUSE
 
     # -- beginning ------------------------------------------------------------
 
     def start(self) -> None:
-        """Asks to be told of domains that change state; XenError."""
+        """Asks to be told of domains that change state; XenError.
+
+        To be called before the first domain is taken over: Xen tells whoever
+        binds the interrupt of all domains that are there, not of the dead.
+        """
         self.virq_port = self.xen.bind_virq()
 
     def start_domain0(self, page_file: str, port_file: str) -> None:
         """Connects domain 0's own ring; OSError or ValueError where it cannot be."""
         with open(port_file, "rb") as file:
             text = file.read(64).strip()
-        if not text.isdigit() or not 0 < int(text) < 1 << 32:
+        if not text.isdigit() or not 0 < int(text) <= PORT_MAX:
             raise ValueError(f"{port_file}: not a port number: {text[:32]!r}")
         domain = Domain(0, 0, int(text))
-        domain.page = self.xen.map_file(page_file)
-        self._attach(domain)
-        self.log("debug", "domain", f"domain 0 bind (l {domain.port}, r {domain.remote_port})")
+        self._open(domain, self.xen.map_file(page_file))
+        self._connect(domain)
         # The kernel may have asked before anybody listened.
         self.xen.channels.kick(domain.port)
         self.server.serve_later(domain.connection)
+
+    def restore(self, domid: int, mfn: int, remote_port: int, ring: Ring | None) -> bool:
+        """Takes over a domain of a state file; False where it is dead, or where another domain
+        has its domid: then nothing is kept of it.
+
+        A page or a port that cannot be had is no sign of death: the domain is connected
+        without them, and they are tried again with each ring_scan and each interrupt.
+        """
+        if domid in self.table:
+            return True
+        if self.xen is None:
+            self.log("error", "domain", f"domain {domid} is not served: Xen is missing")
+            return True
+        domain = Domain(domid, mfn, remote_port)
+        state = self._state(domain)
+        if state is not None and state[0] in (UNKNOWN, DEAD):
+            return False
+        if state is not None and ring is not None and ring.unique_id and state[2] \
+                and ring.unique_id != state[2]:
+            return False
+        if state is not None:
+            domain.unique_id = state[2]
+        elif ring is not None:
+            domain.unique_id = ring.unique_id
+        self._connect(domain)
+        self.closed.add(domid)
+        self.restore_ring(domid, ring)
+        return True
+
+    def restore_ring(self, domid: int, ring: Ring | None) -> None:
+        """Gives a connection what its predecessor held of the stream, where the ring's indices
+        say that nobody has moved them since, and opens the ring."""
+        domain = self.table.get(domid)
+        if domain is None:
+            return
+        if ring is not None:
+            domain.expected = (ring.req_cons, ring.rsp_prod)
+            try:
+                self.server.restore_stream(domain.connection, ring.input, ring.output, ring.torn)
+            except (ValueError, OverflowError) as error:
+                self.log("warn", "domain", f"domain {domid}: stream not restored: {error}")
+        if domid in self.closed:
+            self._open_again(domain)
+        else:
+            self._compare(domain)
+
+    def _compare(self, domain: Domain) -> None:
+        """Drops the stream of another life of the ring."""
+        expected, domain.expected = domain.expected, None
+        if expected is None or domain.transport.indices == expected:
+            return
+        self.log("warn", "domain", f"domain {domain.domid}: its ring was used since the state was "
+                 "written; what was under way then is dropped")
+        self.server.restore_stream(domain.connection, b"", b"")
 
     # -- requests -------------------------------------------------------------
 
     def introduce(self, connection: Any, domid: int, mfn: int, port: int) -> None:
         """INTRODUCE: maps the page, binds the port, connects; RequestError."""
         known = self.table.get(domid)
-        if known is not None and self._is_another(known):
+        if known is not None and connection is not known.connection and self._is_another(known):
             # Its death was not told yet, and the domid is in use again.
             self._bury([domid], [domid])
             known = None
         if known is not None:
             self._introduce_again(known, connection, mfn, port)
             return
-        if not 0 < domid < DOMID_FIRST_RESERVED or not 0 < port < 1 << 32:
+        if not 0 < domid < DOMID_FIRST_RESERVED or not 0 < port <= PORT_MAX:
             raise RequestError("EINVAL")
         domain = Domain(domid, mfn, port)
         if self.xen is None:
             self.log("error", "domain", f"domain {domid} cannot be introduced: Xen is missing")
             raise RequestError("EINVAL")
         try:
-            domain.page = self.xen.map_page(domid)
-            self._attach(domain)
+            self._open(domain, self.xen.map_page(domid))
         except OSError as error:
             self._refused(domid, error)
-        self.log("debug", "domain", f"domain {domid} bind (l {domain.port}, r {port})")
+        # Asked now that its page is held: a domain that dies later raises the interrupt.
+        state = self._state(domain)
+        if state is not None:
+            if state[0] in (UNKNOWN, DEAD):
+                self._close(domain)
+                self.log("error", "domain", f"domain {domid} cannot be introduced: it is dead")
+                raise RequestError("EINVAL")
+            domain.unique_id = state[2]
+        self._connect(domain)
         self.server.fire_special(INTRODUCED, [domid], connection)
 
     def _refused(self, domid: int, error: OSError) -> None:
         self.log("error", "domain", f"domain {domid} cannot be introduced: {error.strerror}")
         raise RequestError("EINVAL")
 
-    def _attach(self, domain: Domain) -> None:
-        """Binds, advertises the ring's features and connects; on failure the
-        page is unmapped."""
+    def _open(self, domain: Domain, page: Any) -> None:
+        """Binds the port of a domain whose page was just mapped, and gives both to its
+        transport; on failure (OSError) the page is unmapped."""
+        domain.page = page
         try:
             domain.port = self.xen.bind(domain.domid, domain.remote_port)
         except OSError:
-            self.xen.unmap(domain.page)
+            self._unmap(domain)
             raise
-        domain.unique_id = self._unique_id(domain.domid)
-        domain.transport = RingTransport(domain.page, self.xen.channels, domain.port)
+        if domain.transport is None:
+            domain.transport = RingTransport(page, self.xen.channels, domain.port)
+        else:
+            domain.transport.attach(page, domain.port)
         domain.transport.advertise(FEATURES)
+        self.log("debug", "domain", f"domain {domain.domid} bind (l {domain.port}, "
+                 f"r {domain.remote_port})")
+
+    def _connect(self, domain: Domain) -> None:
+        """Lets a domain take part, with its ring or, after a restart, without."""
+        if domain.transport is None:
+            domain.transport = RingTransport(0, self.xen.channels)
         domain.connection = self.server.connect(domain.transport, domain.domid)
         domain.connection.features = FEATURES
         self.table[domain.domid] = domain
-        self.by_port[domain.port] = domain.connection
-
-    def _unique_id(self, domid: int) -> int:
-        if domid == 0:
-            return 0
-        try:
-            return int(self.xen.state(domid)[2])
-        except OSError as error:
-            self.log("warn", "domain", f"state of domain {domid}: {error.strerror}")
-            return 0
+        if domain.port:
+            self.by_port[domain.port] = domain.connection
+        if domain.domid:
+            self.unasked.add(domain.domid)
 
     def _introduce_again(self, domain: Domain, connection: Any, mfn: int, port: int) -> None:
         """A connected domain: by another connection its port is bound anew."""
@@ -137,11 +243,14 @@ class Domains:
             if port != domain.remote_port:
                 raise RequestError("EINVAL")
             return
-        if not 0 < port < 1 << 32:
+        if not 0 < port <= PORT_MAX:
             raise RequestError("EINVAL")
         try:
-            self._unbind(domain)
-            domain.port = self.xen.bind(domain.domid, port)
+            if domain.domid in self.closed:
+                self._reopen(domain, port)
+            else:
+                self._unbind(domain)
+                domain.port = self.xen.bind(domain.domid, port)
         except OSError as error:
             self._refused(domain.domid, error)
         domain.remote_port = port
@@ -166,31 +275,86 @@ class Domains:
         if domid not in self.server.domains:
             raise RequestError("EINVAL")
 
+    # -- rings that could not be opened at a restart --------------------------
+
+    def _reopen(self, domain: Domain, port: int) -> None:
+        """Maps and binds what could not be had before; OSError."""
+        domain.remote_port = port
+        self._open(domain, self.xen.map_page(domain.domid))
+        self.closed.discard(domain.domid)
+        self.by_port[domain.port] = domain.connection
+        self._compare(domain)
+
+    def _open_again(self, domain: Domain, complain: bool = True) -> None:
+        """Tries once more."""
+        try:
+            self._reopen(domain, domain.remote_port)
+        except OSError as error:
+            if complain:
+                self.log("error", "domain", f"domain {domain.domid} is not served for now: "
+                         f"{error.strerror}")
+            return
+        self.server.serve_later(domain.connection)
+
     # -- shutdown and death ---------------------------------------------------
 
     def on_virq(self) -> None:
         """Some domain changed its state: finds out which, tells who watches."""
+        for domid in sorted(self.closed):
+            self._open_again(self.table[domid], complain=False)
+        domids = self._to_ask()
+        # Xen tells of a change once: whatever fails below, they are asked about again.
+        self.unasked.update(domids)
+        self.unasked.difference_update(self._look(domids, True))
+
+    def _to_ask(self) -> list[int]:
+        """The introduced domains that may have changed, ascending."""
+        try:
+            changed = self.xen.changed()
+        except OSError as error:
+            self.log("error", "domain", f"changed domains: {error.strerror}")
+            changed = None
+        if changed is None:
+            return [domid for domid in self.table if domid]
+        return sorted(domid for domid in {*changed, *self.down, *self.unasked}
+                      if domid and domid in self.table)
+
+    def _look(self, domids: Iterable[int], again: bool) -> list[int]:
+        """Asks about domains, buries the dead and tells of them and of those that are shut down
+        (of those that were so before only if `again`); the domids whose state was read."""
         dead: list[int] = []
         told: list[int] = []
-        for domid in self._to_ask():
+        read: list[int] = []
+        for domid in domids:
             domain = self.table[domid]
-            try:
-                state, _, unique_id = self.xen.state(domid)
-            except OSError as error:
-                self.log("error", "domain", f"state of domain {domid}: {error.strerror}")
+            state = self._state(domain)
+            if state is None:
                 continue
-            reused = domain.unique_id and unique_id and unique_id != domain.unique_id
-            if state in (UNKNOWN, DYING) or reused:
+            read.append(domid)
+            reused = domain.unique_id and state[2] not in (0, domain.unique_id)
+            if state[0] in (UNKNOWN, DEAD) or reused:
                 dead.append(domid)
                 told.append(domid)
-                self.down.discard(domid)
-            elif state == SHUTDOWN:
-                # Told at every state change while it stays so, as oxenstored does.
+            elif state[0] == SHUTDOWN:
+                if again or domid not in self.down:
+                    told.append(domid)
                 self.down.add(domid)
-                told.append(domid)
             else:
                 self.down.discard(domid)
         self._bury(dead, told)
+        return read
+
+    def _state(self, domain: Domain) -> DomainState | None:
+        """What Xen says of a domain; None (logged once) where it cannot be read."""
+        try:
+            state: DomainState = self.xen.state(domain.domid)
+        except OSError as error:
+            if not domain.unreadable:
+                domain.unreadable = True
+                self.log("error", "domain", f"state of domain {domain.domid}: {error.strerror}")
+            return None
+        domain.unreadable = False
+        return state
 
     def _bury(self, dead: list[int], told: list[int]) -> None:
         """Forgets dead domains, and tells of them and of those that shut down."""
@@ -201,50 +365,68 @@ class Domains:
             self.server.fire_special(RELEASED, told)
 
     def _is_another(self, domain: Domain) -> bool:
-        """Has the domid got a new domain since it was introduced?"""
-        if not domain.unique_id:
+        """Is the domain dead, or has its domid got a new domain since it was introduced?"""
+        if domain.domid == 0 or self.xen is None:
             return False
-        unique_id = self._unique_id(domain.domid)
-        return unique_id not in (0, domain.unique_id)
+        state = self._state(domain)
+        if state is not None and state[0] in (UNKNOWN, DEAD):
+            return True
+        if state is not None and domain.unique_id and state[2]:
+            return state[2] != domain.unique_id
+        return self._has_another_page(domain)
 
-    def _to_ask(self) -> list[int]:
-        """The introduced domains that may have changed."""
+    def _has_another_page(self, domain: Domain) -> bool:
+        """Is the domid's page of now another one than the page that is mapped?"""
+        if not domain.page:
+            return False
         try:
-            changed = self.xen.changed()
-        except OSError as error:
-            self.log("error", "domain", f"changed domains: {error.strerror}")
-            changed = None
-        if changed is None:
-            return [domid for domid in self.table if domid]
-        return sorted(domid for domid in {*changed, *self.down} if domid and domid in self.table)
+            page = self.xen.map_page(domain.domid)
+        except OSError:
+            return False
+        another = bool(RingTransport(page, self.xen.channels).indices != domain.transport.indices)
+        self._unmap_page(domain.domid, page)
+        return another
 
-    def _forget(self, domids: list[int]) -> None:
+    def _forget(self, domids: Collection[int]) -> None:
         """Disconnects domains and cleans the store of them."""
         for domid in domids:
             domain = self.table.pop(domid, None)
             if domain is not None:
-                self._unbind(domain)
                 self.server.disconnect(domain.connection)
-                domain.transport.close()
-                self._unmap(domain)
-            self.down.discard(domid)
-            self.server.forget_domain(domid)
+                self._close(domain)
+            for group in (self.down, self.unasked, self.closed):
+                group.discard(domid)
+        self.server.forget_domains(domids)
+
+    # -- pages and ports ------------------------------------------------------
+
+    def _close(self, domain: Domain) -> None:
+        """Gives a domain's port and page back."""
+        self._unbind(domain)
+        domain.transport.close()
+        self._unmap(domain)
 
     def _unbind(self, domain: Domain) -> None:
         # Xen gives the port to another domain at once: forget the number first.
         port, domain.port, domain.transport.port = domain.port, 0, 0
-        if self.by_port.pop(port, None) is None:
+        if not port:
             return
+        self.by_port.pop(port, None)
         try:
             self.xen.unbind(port)
         except OSError as error:
             self.log("error", "domain", f"domain {domain.domid}: {error.strerror}")
 
     def _unmap(self, domain: Domain) -> None:
+        page, domain.page = domain.page, 0
+        if page:
+            self._unmap_page(domain.domid, page)
+
+    def _unmap_page(self, domid: int, page: Any) -> None:
         try:
-            self.xen.unmap(domain.page)
+            self.xen.unmap(page)
         except OSError as error:
-            self.log("error", "domain", f"domain {domain.domid}: {error.strerror}")
+            self.log("error", "domain", f"domain {domid}: {error.strerror}")
 
     # -- every turn -----------------------------------------------------------
 
@@ -255,12 +437,52 @@ class Domains:
             others = self.server.on_ports(channels, self.by_port)
             if others is not None and self.virq_port in others:
                 self.on_virq()
+        except Exception as error:
+            ports = channels.taken
+            if not ports and isinstance(error, OSError):
+                self._start_afresh(error)
+                return
+            # Somebody's ring failed: those behind it must not be forgotten.
+            self._serve_later(self.by_port[port] for port in ports if port in self.by_port)
+            raise
         finally:
             # Whatever happened: a port that stays masked is never heard of again.
             channels.release()
 
+    def _start_afresh(self, error: OSError) -> None:
+        """The pending ports cannot be read: looks at all rings and asks about all domains.
+
+        Linux refuses to be read (EFBIG), until it is told to empty its queue, once that has
+        overflowed.  It has room for each bound port; a port that is unbound while it is
+        pending leaves its entry behind, so a toolstack that introduces the same domains
+        again and again within one turn can fill it.
+        """
+        now = time.monotonic()
+        if now - self.complained_at >= COMPLAINT_PAUSE:
+            self.complained_at = now
+            self.log("error", "domain",
+                     f"event channels: {error.strerror}; all rings are looked at")
+        ports = [*self.by_port, self.virq_port] if self.virq_port else list(self.by_port)
+        try:
+            self.xen.discard_events(ports)
+        except OSError as failed:
+            self.log("debug", "domain", f"event channels: {failed.strerror}")
+        self._serve_later(self.by_port.values())
+        self.on_virq()
+
+    def _serve_later(self, connections: Iterable[Any]) -> None:
+        for connection in connections:
+            self.server.serve_later(connection)
+
     def scan(self) -> int:
-        """Looks at all rings for work that nobody was told of; how many had some."""
+        """Looks at all rings for work that nobody was told of; how many had some.
+
+        Asks about domains whose state is not known, too, and tries to open the rings that
+        could not be opened.
+        """
+        for domid in sorted(self.closed):
+            self._open_again(self.table[domid], complain=False)
+        self._look(sorted(self.unasked), False)
         found = 0
         for domain in list(self.table.values()):
             # Room for what is queued may have come without a kick, too.

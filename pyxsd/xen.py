@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         code: int
         unique_id: int
 
-UNKNOWN, RUNNING, SHUTDOWN, DYING = range(4)
+UNKNOWN, RUNNING, SHUTDOWN, DEAD = range(4)
 VIRQ_DOM_EXC = 3
 
 
@@ -59,7 +59,10 @@ class Xen:
     def close(self) -> None:
         """Gives everything back; pages that are still mapped are unmapped."""
         for page in list(self._pages):
-            self.unmap(page)
+            try:
+                self.unmap(page)
+            except XenError:
+                pass  # the end of the process unmaps it
         self._api.destroy(self._glue)
         self._glue = ffi.NULL
 
@@ -110,6 +113,12 @@ class Xen:
     def unbind(self, port: int) -> None:
         """Frees a local port."""
         self._check(self._api.unbind(self._glue, port))
+
+    def discard_events(self, ports: list[int]) -> None:
+        """Empties the device's queue of pending ports, which cannot be read any more once it has
+        overflowed, and unmasks these ports; XenError.  What was in the queue is not told."""
+        self._check(self._api.discard_pending(self._glue))
+        self._check(self._api.unmask(self._glue, ffi.new("uint32_t[]", ports), len(ports)))
 
     # -- domains --------------------------------------------------------------
 

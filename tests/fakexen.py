@@ -13,10 +13,11 @@ from pyxsd._ring import EventChannels
 from pyxsd._sock import SocketTransport
 from pyxsd.domains import Domains
 from pyxsd.system.configuration import Config
-from pyxsd.xen import DYING, RUNNING, SHUTDOWN, UNKNOWN, XenError
+from pyxsd.xen import DEAD, RUNNING, SHUTDOWN, UNKNOWN, XenError
 from tests.world import Host, World
 
-STATES = {"running": RUNNING, "shutdown": SHUTDOWN, "dying": DYING, "gone": UNKNOWN}
+STATES = {"running": RUNNING, "shutdown": SHUTDOWN, "dying": RUNNING, "dead": DEAD,
+          "gone": UNKNOWN}
 SIZE = 1024
 REQ_CONS, REQ_PROD, RSP_CONS, RSP_PROD, FEATURES, CONNECTION, ERROR_FIELD = range(2048, 2076, 4)
 
@@ -75,6 +76,9 @@ class FakeXen:
         self.fail: set[str] = set()
         self.tells = False  # has libxenmanage's list of changed domains
         self.news: list[int] = []
+        self.has_ids = True  # tells unique ids, as libxenmanage does
+        self.asked = 0  # how often a state was asked for
+        self.discarded: list[list[int]] = []  # the ports unmasked by each discard_events()
 
     def guest(self, domid: int) -> Guest:
         """A running domain with a fresh page."""
@@ -94,11 +98,17 @@ class FakeXen:
         if call in self.fail:
             raise XenError(errno.EPERM, f"{call}: Operation not permitted")
 
+    def map_file(self, path: str) -> Any:
+        """Domain 0's page; the file's content means nothing."""
+        self._refuse("map_file")
+        self.mapped.append(id(self.pages.setdefault(0, bytearray(4096))))
+        return self.pages[0]
+
     def map_page(self, domid: int) -> Any:
         self._refuse("map_page")
         if domid not in self.pages:
             raise XenError(errno.EINVAL, f"map_page(domain {domid}): Invalid argument")
-        if self.states[domid] in ("gone", "dying"):
+        if self.states[domid] in ("gone", "dead", "dying"):
             self.pages[domid][:] = bytes(4096)  # one that went away gets a fresh page
         self.mapped.append(id(self.pages[domid]))
         return self.pages[domid]
@@ -120,7 +130,13 @@ class FakeXen:
 
     def state(self, domid: int) -> tuple[int, int, int]:
         self._refuse("state")
-        return STATES[self.states.get(domid, "gone")], 0, self.ids.get(domid, 0)
+        self.asked += 1
+        unique_id = self.ids.get(domid, 0) if self.has_ids else 0
+        return STATES[self.states.get(domid, "gone")], 0, unique_id
+
+    def discard_events(self, ports: list[int]) -> None:
+        self._refuse("discard_events")
+        self.discarded.append(sorted(ports))
 
     def changed(self) -> list[int] | None:
         news, self.news = self.news, []

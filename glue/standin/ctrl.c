@@ -92,9 +92,10 @@ int xc_domain_getinfolist(xc_interface *x, uint32_t first, unsigned max, struct 
             continue;
         memset(&info[n], 0, sizeof(info[n]));
         info[n].domid = (uint16_t)d;
-        info[n].flags = state == DOM_DYING      ? DOMINF_DYING | DOMINF_SHUTDOWN | dom->code << 16
-                        : state == DOM_SHUTDOWN ? DOMINF_SHUTDOWN | dom->code << 16
-                                                : DOMINF_RUNNING;
+        /* The flag called "dying" is set once the domain is dead, as in Xen. */
+        info[n].flags = state == DOM_RUNNING ? DOMINF_RUNNING : state == DOM_DEAD ? DOMINF_DYING : 0;
+        if (dom->was_shut_down)
+            info[n].flags |= DOMINF_SHUTDOWN | dom->code << 16;
         info[n].nr_online_vcpus = 1;
         n++;
     }

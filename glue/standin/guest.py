@@ -26,7 +26,7 @@ from typing import NamedTuple, final
 
 import peers
 
-GONE, RUNNING, SHUTDOWN, DYING = 0, 1, 2, 3
+GONE, RUNNING, SHUTDOWN, DYING, DEAD = range(5)
 RING_SIZE = 1024
 PAGE_SIZE = 4096
 WATCH_EVENT = 15
@@ -132,7 +132,7 @@ class Host:
         return guest
 
     def set_state(self, domid: int, state: int, code: int = 0) -> None:
-        """RUNNING, SHUTDOWN (with the code), DYING or GONE; raises VIRQ_DOM_EXC."""
+        """RUNNING, SHUTDOWN (with the code), DYING, DEAD or GONE; raises VIRQ_DOM_EXC."""
         checked(self.lib.xsd_domain_set(self.handle, domid, state, code), f"domain {domid}")
 
     def ports_in_use(self, domid: int = 0) -> int:

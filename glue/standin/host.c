@@ -265,6 +265,7 @@ int host_domain_create(struct hostmap *m, uint32_t domid)
     if (!err) {
         d->uid = m->h->next_uid++;
         d->code = 0;
+        d->was_shut_down = 0;
         d->state = DOM_RUNNING;
         d->changed = 1;
         if (domid > m->h->domid_hint)
@@ -289,9 +290,11 @@ int host_domain_set(struct hostmap *m, uint32_t domid, enum dom_state state, uin
         return -ESRCH;
     }
     d->code = code;
+    if (state == DOM_RUNNING || state == DOM_SHUTDOWN)
+        d->was_shut_down = state == DOM_SHUTDOWN;
     d->state = state;
     d->changed = 1;
-    if (state == DOM_DYING || state == DOM_NONE)
+    if (state != DOM_RUNNING && state != DOM_SHUTDOWN)
         host_close_ports(m, domid);
     if (state == DOM_NONE) {
         snprintf(path, sizeof(path), "%s/pages/%u", m->dir, domid);
@@ -315,7 +318,7 @@ int host_map_page(struct hostmap *m, uint32_t domid, int prot, void **out)
     if (domid >= HOST_DOMAINS)
         return -EINVAL;
     state = m->h->domains[domid].state;
-    if (state == DOM_NONE || state == DOM_DYING)
+    if (state != DOM_RUNNING && state != DOM_SHUTDOWN)
         return -EINVAL;
     snprintf(path, sizeof(path), "%s/pages/%u", m->dir, domid);
     fd = open(path, O_RDWR | O_CLOEXEC);

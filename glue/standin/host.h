@@ -49,7 +49,7 @@ enum {
     HOST_XENSTORE_REF = 1, /* GNTTAB_RESERVED_XENSTORE */
 };
 
-enum dom_state { DOM_NONE, DOM_RUNNING, DOM_SHUTDOWN, DOM_DYING };
+enum dom_state { DOM_NONE, DOM_RUNNING, DOM_SHUTDOWN, DOM_DYING, DOM_DEAD };
 enum port_state { PORT_FREE, PORT_UNBOUND, PORT_INTERDOMAIN, PORT_VIRQ };
 enum handle_kind { HANDLE_FREE, HANDLE_DEVICE, HANDLE_GUEST };
 enum { PORT_PENDING = 1, PORT_MASKED = 2 };
@@ -68,7 +68,8 @@ struct domain {
     _Atomic uint32_t code;    /* shutdown code, where state is DOM_SHUTDOWN */
     _Atomic uint64_t uid;     /* unique over the life of the host */
     _Atomic uint32_t changed; /* not yet told by poll_changed_domain */
-    uint32_t spare[11];
+    _Atomic uint32_t was_shut_down; /* it has shut down, and did not run since */
+    uint32_t spare[10];
 };
 
 struct handle {
@@ -130,7 +131,8 @@ void *host_device_map(struct device *d, uint32_t domid, int prot);
 int host_result(int r);
 
 int host_domain_create(struct hostmap *m, uint32_t domid);
-/* New state; DOM_NONE removes the domain.  Raises VIRQ_DOM_EXC. */
+/* New state; DOM_NONE removes the domain.  From DOM_DYING on it has no ports and its page cannot
+ * be mapped.  Raises VIRQ_DOM_EXC. */
 int host_domain_set(struct hostmap *m, uint32_t domid, enum dom_state state, uint32_t code);
 int host_map_page(struct hostmap *m, uint32_t domid, int prot, void **out);
 

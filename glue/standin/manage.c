@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * libxenmanage.so.1 of the stand-in (Xen 4.20 and later).  With
+ * libxenmanage.so.1 of the stand-in (Xen 4.21 and later).  With
  * -DMANAGE_WITHOUT_CAPS the two calls have the arguments of the library's first
  * form, which had no `caps`; both forms have the same soname.
  */
@@ -16,7 +16,7 @@
 #define CAPS_PARAM unsigned *caps,
 #endif
 
-enum { STATE_EXIST = 1, STATE_SHUTDOWN = 2, STATE_DYING = 4 };
+enum { STATE_EXIST = 1, STATE_SHUTDOWN = 2, STATE_DYING = 4, STATE_DEAD = 8 };
 enum { CAP_CONTROL = 1, CAP_HARDWARE = 2, CAP_XENSTORE = 4 };
 
 typedef struct device xenmanage_handle;
@@ -45,12 +45,13 @@ static void tell(struct domain *d, unsigned domid, unsigned *state, unsigned *ca
     static const unsigned states[] = {
         [DOM_NONE] = 0,
         [DOM_RUNNING] = STATE_EXIST,
-        [DOM_SHUTDOWN] = STATE_EXIST | STATE_SHUTDOWN,
-        [DOM_DYING] = STATE_EXIST | STATE_SHUTDOWN | STATE_DYING,
+        [DOM_SHUTDOWN] = STATE_EXIST,
+        [DOM_DYING] = STATE_EXIST | STATE_DYING,
+        [DOM_DEAD] = STATE_EXIST | STATE_DEAD,
     };
 
     if (state)
-        *state = states[d->state & 3];
+        *state = states[d->state] | (d->state && d->was_shut_down ? STATE_SHUTDOWN : 0);
     if (caps)
         *caps = domid ? 0 : CAP_CONTROL | CAP_HARDWARE | CAP_XENSTORE;
     if (uid)

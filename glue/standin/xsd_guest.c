@@ -60,7 +60,7 @@ int xsd_domain_create(xsd_host *h, uint32_t domid)
 
 int xsd_domain_set(xsd_host *h, uint32_t domid, int state, uint32_t code)
 {
-    if (state < DOM_NONE || state > DOM_DYING)
+    if (state < DOM_NONE || state > DOM_DEAD)
         return -EINVAL;
     return host_domain_set(h, domid, (enum dom_state)state, code);
 }

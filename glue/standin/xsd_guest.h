@@ -22,7 +22,7 @@ typedef struct hostmap xsd_host;
 typedef struct xsd_events xsd_events;
 typedef struct xsd_guest xsd_guest;
 
-enum { XSD_RUNNING = 1, XSD_SHUTDOWN = 2, XSD_DYING = 3, XSD_GONE = 0 };
+enum { XSD_GONE, XSD_RUNNING, XSD_SHUTDOWN, XSD_DYING, XSD_DEAD };
 enum { XSD_RING_SIZE = 1024, XSD_PAYLOAD_MAX = 4096 };
 
 /* The page, by Xen's xs_wire.h. */
@@ -42,8 +42,8 @@ XSD_API void xsd_host_close(xsd_host *h);
 
 /* A running domain with an empty page; its xenstore port, unbound, for dom0 to bind. */
 XSD_API int xsd_domain_create(xsd_host *h, uint32_t domid);
-/* One of the states above, code: the SHUTDOWN_* code.  Raises VIRQ_DOM_EXC.  DYING and GONE
- * close the domain's ports; GONE frees the domid, whose pages stay with who maps them. */
+/* One of the states above, code: the SHUTDOWN_* code.  Raises VIRQ_DOM_EXC.  DYING, DEAD
+ * and GONE close the domain's ports; GONE frees the domid, whose pages stay with who maps them. */
 XSD_API int xsd_domain_set(xsd_host *h, uint32_t domid, int state, uint32_t code);
 /* Ports in use by the domain; of dom0: those of the xenstored (its kernel's own not counted). */
 XSD_API int xsd_ports_in_use(xsd_host *h, uint32_t domid);

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from pyxsd.setup import boot, installed, running
 from pyxsd.setup.tree import Tree
-from pyxsd.system import configuration, options, service
+from pyxsd.system import configuration, listening, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def subject(tree: Tree, launcher: str) -> Subject:
         fault = error.strerror or str(error)
     if text is None and not fault:
         fault = "No such file or directory"
-    config, warnings = configuration.parse((text or "").encode("utf-8", "surrogateescape"))
+    config, warnings = configuration.parse((text or "").encode("utf-8", "surrogateescape"), path)
     return Subject(tree, next_boot, launcher, path, config, warnings, fault, arguments_fault)
 
 
@@ -213,7 +213,7 @@ def config(about: Subject) -> Iterator[Finding]:
         yield Finding(WARNING, f"the configuration {about.config_path}: {about.config_fault}; "
                       "pyxsd would run with its defaults")
     for line in about.warnings:
-        yield Finding(WARNING, f"{about.config_path}: {line}")
+        yield Finding(WARNING, line)
     if not about.config_fault and not about.warnings:
         yield Finding(OK, f"the configuration {about.config_path}")
     for key, path in (("xenstored-kva", about.config.xenstored_kva),
@@ -228,7 +228,7 @@ def config(about: Subject) -> Iterator[Finding]:
 
 def folders(about: Subject) -> Iterator[Finding]:
     """Space and permissions where files are written."""
-    places = [("the run directory", service.DEFAULT_RUN_DIRECTORY)]
+    places = [("the run directory", listening.DEFAULT_RUN_DIRECTORY)]
     for name, path in (("the pid file", about.config.pid_file),
                        ("the log", about.config.xenstored_log_file),
                        ("the access log", about.config.access_log_file)):

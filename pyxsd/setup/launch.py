@@ -114,23 +114,23 @@ def main(argv: list[str]) -> int:
 
 def _look(pid_file: str) -> int | None:
     """The status where nothing is to be started; None where pyxsd is to be started."""
-    from pyxsd.system import service
+    from pyxsd.system import listening
 
-    path = service.socket_path(os.environ)
+    path = listening.socket_path(os.environ)
     try:
-        state = service.probe(path, ANSWER_SECONDS)
+        state = listening.probe(path, ANSWER_SECONDS)
     except OSError as error:
         tell(f"cannot tell whether a xenstored runs: {path}: {error.strerror or error}")
         return None
-    if state == service.STALE:
+    if state == listening.STALE:
         tell(f"{path} was left behind by a daemon that is gone; pyxsd replaces it")
-    if state in (service.STALE, service.ABSENT):
+    if state in (listening.STALE, listening.ABSENT):
         return None
 
     from pyxsd.setup import running
 
     found = running.look(path, (pid_file,) if pid_file else (), ask=False)
-    if state == service.SILENT:
+    if state == listening.SILENT:
         tell(f"cannot start pyxsd: a xenstored ({found.who}) listens on {path} but has not "
              f"answered for {ANSWER_SECONDS:.0f} seconds; it hangs, or is very busy")
         return STATUS_HANGS
@@ -141,7 +141,7 @@ def _look(pid_file: str) -> int | None:
 
 def _serve_the_caller(found: Running, pid_file: str) -> None:
     """Gives a start script what it waits for: the pid file if it removed that, and READY=1."""
-    from pyxsd.system import service
+    from pyxsd.system import notify
 
     if not found.pid:
         return
@@ -153,7 +153,7 @@ def _serve_the_caller(found: Running, pid_file: str) -> None:
             pass
         except OSError as error:
             tell(f"cannot write the pid file {pid_file}: {error.strerror}")
-    service.Notifier(os.environ).ready(found.pid)
+    notify.Notifier(os.environ).ready(found.pid)
 
 
 if __name__ == "__main__":

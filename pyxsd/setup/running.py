@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from pyxsd.setup import ANSWER_SECONDS, boot
 from pyxsd.setup.tree import Tree
-from pyxsd.system import configuration, service
+from pyxsd.system import configuration, listening, pid_file
 
-ABSENT, STALE, LIVE, SILENT = service.ABSENT, service.STALE, service.LIVE, service.SILENT
+ABSENT, STALE, LIVE, SILENT = listening.ABSENT, listening.STALE, listening.LIVE, listening.SILENT
 
 #: Pid files that Debian's and Xen's scripts give, besides the configured one.
 PID_FILES = ("/run/xenstore.pid", "/run/xen/xenstored.pid")
@@ -65,7 +65,7 @@ def look(path: str, pid_files: tuple[str, ...] = (), ask: bool = True,
     state, fault = "", ""
     if ask:
         try:
-            state = service.probe(path, seconds)
+            state = listening.probe(path, seconds)
         except OSError as error:
             fault = f"{path}: {error.strerror or error}"
     else:
@@ -79,8 +79,8 @@ def look(path: str, pid_files: tuple[str, ...] = (), ask: bool = True,
 
 def look_in(tree: Tree, ask: bool = True) -> Running:
     """What runs on the host with these files."""
-    path = service.socket_path(os.environ) if tree.is_this_host \
-        else service.DEFAULT_RUN_DIRECTORY + "/socket"
+    path = listening.socket_path(os.environ) if tree.is_this_host \
+        else listening.DEFAULT_RUN_DIRECTORY + "/socket"
     try:
         text = tree.read(configuration.DEFAULT_PATH) or ""
     except OSError:
@@ -128,7 +128,7 @@ def holder(path: str) -> int:
     except OSError:
         return 0
     pid = int(text) if text.isdigit() else 0
-    return pid if service.is_xenstored(pid) else 0
+    return pid if pid_file.is_xenstored(pid) else 0
 
 
 def kind_of_process(pid: int) -> str:

@@ -3,11 +3,17 @@
 
 Two forms, both oxenstored's: the dump that another daemon can take over from
 ("$xenstored-dump-format"), and the tree for people to read (SIGUSR1).
+
+The dump has one kind of line that oxenstored does not know, and skips with a
+warning: "pyxsd-ring", one for each ring, with what the domain is and what was
+under way on its ring (see Ring).
 """
 
 from __future__ import annotations
 
 import os
+import stat
+from typing import NamedTuple
 
 from pyxsd.store.tree import Tree
 
@@ -20,8 +26,30 @@ FIRST_LINE = b"$xenstored-dump-format"
 LETTERS = b"nrwb"
 
 
+# The greatest numbers that can stand for something; the least is 0 where nothing else is said.
+DOMID_MAX = 0x7FEF
+INT_MAX = 0x7FFFFFFF  # descriptors
+UINT32_MAX = 0xFFFFFFFF
+INT64_MAX = 0x7FFFFFFFFFFFFFFF
+UINT64_MAX = 0xFFFFFFFFFFFFFFFF
+
+
 class DumpError(Exception):
     """A file that is no dump."""
+
+
+class Ring(NamedTuple):
+    """What was under way on a domain's ring when the state was written.
+
+    It is of use only while req_cons and rsp_prod in the ring's page are what they were then.
+    """
+
+    unique_id: int  # of the domain; 0: Xen does not tell
+    req_cons: int
+    rsp_prod: int
+    torn: int  # bytes at the front of `output` that are the rest of a packet partly sent
+    input: bytes  # taken out of the ring and not served
+    output: bytes  # not put into the ring yet
 
 
 def perms_text(perms: list[tuple[int, int]], separator: bytes) -> bytes:
@@ -46,6 +74,7 @@ def lines(server: Any, domains: Iterable[Any], listener: int, evtchn: tuple[int,
         yield b"evtchn-dev,%d,%d" % evtchn
     for domain in domains:
         yield b"dom,%d,%d,%d,%d" % (domain.domid, domain.mfn, domain.remote_port, domain.port)
+        yield from _ring(domain)
         yield from _watches(b"%d" % domain.domid, domain.connection)
     if sockets:
         for connection in list(server.connections.values()):
@@ -57,6 +86,14 @@ def lines(server: Any, domains: Iterable[Any], listener: int, evtchn: tuple[int,
         path = b"/" + b"/".join(names)
         yield b"store,%s,%s,%s" % (path.hex().encode(),
                                    perms_text(perms, b"\0").hex().encode(), value.hex().encode())
+
+
+def _ring(domain: Any) -> Iterator[bytes]:
+    if domain.indices is not None and not domain.connection.bad:
+        connection = domain.connection
+        yield b"pyxsd-ring,%d,%d,%d,%d,%d,%s,%s" % (
+            domain.domid, domain.unique_id, *domain.indices, connection.torn_output,
+            connection.partial_input.hex().encode(), connection.pending_output.hex().encode())
 
 
 def _watches(who: bytes, connection: Any) -> Iterator[bytes]:
@@ -88,7 +125,12 @@ def _escaped(value: bytes) -> bytes:
 def write_file(path: str, rows: Iterable[bytes]) -> None:
     """Writes lines to a file that replaces the old one only when it is whole; OSError."""
     temporary = path + "#"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    # Never into what is there already: it may be readable by others, or a link.
+    try:
+        os.unlink(temporary)
+    except FileNotFoundError:
+        pass
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb", buffering=1 << 16) as out:
             for row in rows:
@@ -113,6 +155,7 @@ class Loaded:
         self.listener = -1
         self.evtchn: tuple[int, int] | None = None
         self.domains: list[tuple[int, int, int, int]] = []  # domid, mfn, remote, local port
+        self.rings: dict[int, Ring] = {}  # by domid
         self.sockets: list[int] = []
         self.watches: list[tuple[int, bytes, bytes, bytes | None]] = []
 
@@ -120,33 +163,42 @@ class Loaded:
 def read_file(path: str, value_max: int, warn: Callable[[str], None]) -> Loaded:
     """Reads a dump; OSError, or DumpError where it is none.
 
-    A broken line is skipped with a warning, and so is a value longer than value_max.
+    A broken line is skipped with a warning that has its number, and so is a value longer than
+    value_max.
     """
-    with open(path, "rb") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DumpError(f"{path}: not a file")
         if file.readline().rstrip(b"\n") != FIRST_LINE:
             raise DumpError(f"{path}: not a dump: it does not begin with {FIRST_LINE.decode()}")
         loaded = Loaded()
         for number, line in enumerate(file, 2):
             try:
                 _read_line(loaded, line.rstrip(b"\n"), value_max)
-            except (ValueError, LookupError, OverflowError) as error:
-                warn(f"{path}: line {number} skipped: {error or type(error).__name__}")
+            except ValueError as error:
+                warn(f"{path}: line {number} skipped: {error}")
     return loaded
 
 
 def _read_line(loaded: Loaded, line: bytes, value_max: int) -> None:
     kind, *fields = line.split(b",")
-    reader = READERS.get(kind)
-    if reader is None:
+    if kind not in READERS:
         raise ValueError(f"unknown record {kind[:32]!r}")
+    reader, least = READERS[kind]
+    if len(fields) < least:
+        raise ValueError(f"{kind.decode()} with {len(fields)} fields")
     reader(loaded, fields, value_max)
 
 
-def _number(text: bytes) -> int:
+def _number(text: bytes, least: int, most: int) -> int:
+    """A decimal number of that range; ValueError."""
     digits = text[1:] if text[:1] == b"-" else text
-    if not digits.isdigit() or len(digits) > 19:
+    if not digits.isdigit() or len(digits) > 20:
         raise ValueError(f"not a number: {text[:32]!r}")
-    return int(text)
+    value = int(text)
+    if not least <= value <= most:
+        raise ValueError(f"{value} is not from {least} to {most}")
+    return value
 
 
 def _hex(text: bytes) -> bytes:
@@ -154,29 +206,41 @@ def _hex(text: bytes) -> bytes:
 
 
 def _read_global(loaded: Loaded, fields: list[bytes], _: int) -> None:
-    loaded.listener = _number(fields[0])
+    loaded.listener = _number(fields[0], -1, INT_MAX)
 
 
 def _read_evtchn(loaded: Loaded, fields: list[bytes], _: int) -> None:
-    loaded.evtchn = (_number(fields[0]), _number(fields[1]))
+    loaded.evtchn = (_number(fields[0], -1, INT_MAX), _number(fields[1], 0, UINT32_MAX))
 
 
 def _read_dom(loaded: Loaded, fields: list[bytes], _: int) -> None:
-    domid, mfn, remote = (_number(field) for field in fields[:3])
-    loaded.domains.append((domid, mfn, remote, _number(fields[3]) if len(fields) > 3 else 0))
+    domid = _number(fields[0], 0, DOMID_MAX)
+    mfn = _number(fields[1], -INT64_MAX - 1, INT64_MAX)
+    remote = _number(fields[2], 0, UINT32_MAX)
+    local = _number(fields[3], 0, UINT32_MAX) if len(fields) > 3 else 0
+    loaded.domains.append((domid, mfn, remote, local))
+
+
+def _read_ring(loaded: Loaded, fields: list[bytes], _: int) -> None:
+    domid = _number(fields[0], 0, DOMID_MAX)
+    unique_id = _number(fields[1], 0, UINT64_MAX)
+    req_cons, rsp_prod, torn = (_number(field, 0, UINT32_MAX) for field in fields[2:5])
+    loaded.rings[domid] = Ring(unique_id, req_cons, rsp_prod, torn,
+                               _hex(fields[5]), _hex(fields[6]))
 
 
 def _read_socket(loaded: Loaded, fields: list[bytes], _: int) -> None:
-    loaded.sockets.append(_number(fields[0]))
+    loaded.sockets.append(_number(fields[0], 0, INT_MAX))
 
 
 def _read_watch(loaded: Loaded, fields: list[bytes], _: int) -> None:
-    depth = b"%d" % _number(fields[3]) if len(fields) > 3 else None
-    loaded.watches.append((_number(fields[0]), _hex(fields[1]), _hex(fields[2]), depth))
+    depth = b"%d" % _number(fields[3], 0, UINT32_MAX) if len(fields) > 3 else None
+    owner = _number(fields[0], -INT_MAX, DOMID_MAX)
+    loaded.watches.append((owner, _hex(fields[1]), _hex(fields[2]), depth))
 
 
 def _read_store(loaded: Loaded, fields: list[bytes], value_max: int) -> None:
-    path, perms, value = (_hex(field) for field in fields)
+    path, perms, value = (_hex(field) for field in fields[:3])
     if not path.startswith(b"/"):
         raise ValueError(f"not a path: {path[:64]!r}")
     if 0 <= value_max < len(value):
@@ -193,11 +257,13 @@ def _read_store(loaded: Loaded, fields: list[bytes], value_max: int) -> None:
         loaded.tree.load([path[1:]], perms + b"\0", value)
 
 
+#: By the first field of a line: who reads the others, and how many of them there must be.
 READERS = {
-    b"global": _read_global,
-    b"evtchn-dev": _read_evtchn,
-    b"dom": _read_dom,
-    b"socket": _read_socket,
-    b"watch": _read_watch,
-    b"store": _read_store,
+    b"global": (_read_global, 1),
+    b"evtchn-dev": (_read_evtchn, 2),
+    b"dom": (_read_dom, 3),
+    b"pyxsd-ring": (_read_ring, 7),
+    b"socket": (_read_socket, 1),
+    b"watch": (_read_watch, 3),
+    b"store": (_read_store, 3),
 }

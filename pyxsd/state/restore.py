@@ -3,13 +3,13 @@
 
 Without a live update descriptors and local ports of the old process mean
 nothing: domains are mapped and bound anew, sockets are gone.
+
+What comes first: VIRQ_DOM_EXC is bound, so that no death is missed; domain 0's
+ring is connected, which its watches need; then the state is read.
 """
 
 from __future__ import annotations
 
-import struct
-
-from pyxsd._wire import RequestError
 from pyxsd.state import dump
 
 TYPE_CHECKING = False
@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from pyxsd.system.configuration import Config
     from pyxsd.system.daemon_log import DaemonLog
 
-_HEADER = struct.Struct("=IIII")
-
 
 def from_file(path: str, server: Any, domains: Any, config: Config, log: DaemonLog,
               required: bool) -> None:
-    """Reads the database into a fresh server.
+    """Reads the database into a fresh server whose domain 0 is connected.
 
     What cannot be read or taken over is logged, and the rest goes on: a host
     whose xenstored does not start is lost.
@@ -42,11 +40,11 @@ def from_file(path: str, server: Any, domains: Any, config: Config, log: DaemonL
         return
     server.set_tree(loaded.tree)
     for domid, mfn, remote_port, _ in loaded.domains:
+        ring = loaded.rings.get(domid)
         if domid == 0:
-            continue  # its page and port are where the kernel says
-        try:
-            domains.introduce(server.kernel, domid, mfn, remote_port)
-        except RequestError:
+            # Its page and port are where the kernel says.
+            domains.restore_ring(domid, ring)
+        elif not domains.restore(domid, mfn, remote_port, ring):
             # It died meanwhile; the store must not speak of it any more.
             log.warn("xenstored", f"domain {domid} is gone")
             server.forget_domain(domid)

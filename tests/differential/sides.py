@@ -135,7 +135,7 @@ class Side:
         """The domain dies; the daemon is told by the virtual interrupt."""
         self._leave_something(name)
         client = self.clients.pop(name)
-        self.host.set_state(int(name[1:]), guest.DYING)
+        self.host.set_state(int(name[1:]), guest.DEAD)
         question = name[1:].encode() + b"\0"
         wait_for(lambda: self.one("s0", "IS_DOMAIN_INTRODUCED", question)[2] == b"F\0",
                  f"{self.name} does not notice that {name} died")

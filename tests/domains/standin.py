@@ -23,7 +23,7 @@ sys.path.insert(0, str(PROJECT / "glue" / "standin"))
 guests: Any = importlib.import_module("guest")
 peers: Any = importlib.import_module("peers")
 
-GONE, RUNNING, SHUTDOWN, DYING = 0, 1, 2, 3
+GONE, RUNNING, SHUTDOWN, DYING, DEAD = range(5)
 WATCH_EVENT = 15
 MFN = 4660
 #: Held without a guest: dom0's channel and the virtual interrupt; dom0's page.

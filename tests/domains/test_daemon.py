@@ -12,6 +12,7 @@ import pytest
 
 from tests.clients.daemon import wait_for
 from tests.domains.standin import (
+    DEAD,
     DYING,
     GONE,
     IDLE,
@@ -256,7 +257,7 @@ def test_death_of_several_while_the_daemon_is_busy(stand: Stand) -> None:
         for domid in (2, 4, 6):
             stand.host.set_state(domid, GONE)
         stand.host.set_state(8, SHUTDOWN, 0)
-        stand.host.set_state(7, DYING)
+        stand.host.set_state(7, DEAD)
         stand.resume()
         assert sorted(client.event() for _ in range(5)) == [
             b"@releaseDomain/%d\0deep\0" % domid for domid in (2, 4, 6, 7, 8)]
@@ -283,6 +284,11 @@ def test_states_of_domains(manage: str) -> None:
         works(domain, client)
         assert client.events == []
         stand.host.set_state(5, DYING)
+        works(other, client)
+        assert client.ask("IS_DOMAIN_INTRODUCED", b"5\0")[1] == b"T\0"
+        assert client.ask("READ", b"/local/domain/5/alive\0")[1] == b"enif"
+        assert client.events == []  # being destroyed is not dead
+        stand.host.set_state(5, DEAD)
         assert client.event() == b"@releaseDomain/5\0t\0"
         stand.settles((IDLE[0] + 1, IDLE[1] + 1))
         stand.host.set_state(5, GONE)
@@ -320,7 +326,7 @@ def test_a_domid_reused_before_the_death_was_seen(manage: str, mfn: int) -> None
         assert stand.held() == (IDLE[0] + 1, IDLE[1] + 1)
 
 
-@pytest.mark.parametrize("state", [GONE, DYING], ids=["gone", "dying"])
+@pytest.mark.parametrize("state", [GONE, DEAD, DYING], ids=["gone", "dead", "dying"])
 def test_death_before_introduce(stand: Stand, state: int) -> None:
     """A domain dies while its INTRODUCE waits to be read: an error, nothing is held."""
     with stand.client() as client:

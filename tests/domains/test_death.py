@@ -30,7 +30,7 @@ def set_states(rings: Rings, **states: str) -> None:
     rings.virq()
 
 
-@pytest.mark.parametrize("state", ["gone", "dying"])
+@pytest.mark.parametrize("state", ["gone", "dead"])
 def test_death(told: Rings, state: str) -> None:
     """As RELEASE, whether Xen knows it no more or takes it apart still."""
     watch(told, "d1", b"x")
@@ -48,12 +48,24 @@ def test_death(told: Rings, state: str) -> None:
     told.works(2)
 
 
+def test_being_destroyed_is_not_dead(told: Rings) -> None:
+    """Nothing is told and nothing goes until the domain is dead; then it is told once."""
+    set_states(told, d1="dying")
+    told.virq()
+    assert events(told, "s1") == []
+    told.works(1)
+    set_states(told, d1="dead")
+    assert events(told, "s1") == [GENERIC]
+    set_states(told, d1="gone")
+    assert events(told, "s1") == []
+
+
 def test_several_at_once(told: Rings) -> None:
     """The generic event once, one per domain for the others, in the order of domids."""
     watch(told, "s1", b"@releaseDomain", b"deep", b"1\0")
     watch(told, "s1", b"@releaseDomain/3", b"three")
     watch(told, "s1", b"@releaseDomain/4", b"four")
-    set_states(told, d4="gone", d1="dying", d3="shutdown")
+    set_states(told, d4="gone", d1="dead", d3="shutdown")
     found = events(told, "s1")
     assert found.count(GENERIC) == 1
     assert [path for path, token in found if token == b"deep"] == [
@@ -303,3 +315,76 @@ def test_hundreds_die_at_once(told: Rings) -> None:
     assert len(events(told, "s0")) == 300
     assert sorted(told.server.domains) == [0, 1, 2, 3, 4]
     assert len(told.xen.mapped) == len(told.xen.bound) == 4
+
+
+def test_a_change_that_was_told_before_the_introduction(told: Rings) -> None:
+    """Xen tells of a change once: a domain that was not known then is asked about later."""
+    told.guest(9)
+    told.virq()  # its change is told, and means nothing yet
+    told.host.introduce(None, 9, 1, 7)
+    told.turn()
+    events(told, "s1")
+    told.xen.states[9] = "gone"  # told already
+    told.virq()
+    assert events(told, "s1") == [GENERIC]
+    assert 9 not in told.server.domains
+
+
+@pytest.mark.parametrize("then", ["interrupt", "scan"])
+def test_a_state_that_could_not_be_read_once(told: Rings, then: str) -> None:
+    """It is asked about again, though Xen tells of that change no more; logged once."""
+    told.virq()
+    told.xen.fail.add("state")
+    told.xen.set_state(1, "gone")
+    told.virq()
+    told.virq()
+    assert 1 in told.server.domains
+    assert sum("state of domain 1" in text for _, _, text in told.host.messages) == 1
+    told.xen.fail.clear()
+    if then == "interrupt":
+        told.virq()
+    else:
+        told.host.domains.scan()
+        told.turn()
+    assert events(told, "s1") == [GENERIC]
+    assert sorted(told.server.domains) == [0, 2, 3, 4]
+
+
+def test_a_scan_tells_of_a_shutdown_once(told: Rings) -> None:
+    """It looks at domains whose state is not known; interrupts tell of it again, scans do not."""
+    told.xen.states[1] = "shutdown"
+    for _ in range(3):
+        told.host.domains.scan()
+        told.turn()
+    assert events(told, "s1") == [GENERIC]
+
+
+def test_an_interrupt_that_fails_half_way(told: Rings) -> None:
+    """The deaths that it was about are seen at the next one."""
+    told.virq()
+    told.xen.set_state(1, "gone")
+    domains: Any = told.host.domains
+    bury = domains._bury
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no")
+
+    domains._bury = broken
+    with pytest.raises(RuntimeError):
+        domains.on_virq()
+    domains._bury = bury
+    told.virq()
+    assert events(told, "s1") == [GENERIC]
+    assert 1 not in told.server.domains
+
+
+def test_interrupts_while_many_domains_start(make_rings: Make) -> None:
+    """With Xen's list of changes each interrupt asks about those that changed, not about all:
+    1,000 domains that start one by one cost a few questions each."""
+    rings = make_rings(())
+    rings.xen.tells = True
+    for domid in range(1, 1001):
+        rings.guest(domid)
+        rings.host.introduce(None, domid, 1, 7)
+        rings.virq()
+    assert rings.xen.asked <= 3 * 1000

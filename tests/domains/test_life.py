@@ -267,11 +267,11 @@ def test_introduce_that_fails_leaves_nothing(rings: Rings,
 
 
 def test_introduce_whose_state_cannot_be_asked(rings: Rings) -> None:
-    """It is introduced all the same, with a warning; at its death it goes."""
+    """It is introduced all the same, which is logged; at its death it goes."""
     rings.guest(9)
     rings.xen.fail.add("state")
     assert introduce(rings, 9) == b"OK\0"
-    assert any(level == "warn" and "domain 9" in text for level, _, text in rings.host.messages)
+    assert any(level == "error" and "domain 9" in text for level, _, text in rings.host.messages)
     rings.virq()
     assert 9 in rings.server.domains
     rings.xen.fail.clear()

@@ -58,14 +58,17 @@ int main(void)
         CHECK(api->unmask(g, ports, (uint32_t)n) == 0);
         CHECK(api->notify(g, (uint32_t)port) == 0);
         CHECK(xsd_events_wait(events, -1, domids, 64) == 1 && domids[0] == domid);
-        CHECK((port = api->rebind(g, (uint32_t)port, domid, (uint32_t)remote)) > 0);
+        CHECK(api->unbind(g, (uint32_t)port) == 0);
+        CHECK((port = api->bind_interdomain(g, domid, (uint32_t)remote)) > 0);
         CHECK(api->domain_state(g, domid, &state) == 0 && state.state == XSD_GLUE_RUNNING);
-        CHECK(xsd_domain_set(host, domid, XSD_GONE, 0) == 0);
+        while ((n = api->changed_domain(g, &state)) > 0)
+            CHECK(state.domid <= 7);
+        CHECK(n == 0 && xsd_domain_set(host, domid, XSD_GONE, 0) == 0);
         CHECK(api->domain_state(g, domid, &state) == 0 && state.state == XSD_GLUE_UNKNOWN);
         CHECK(api->unbind(g, (uint32_t)port) == 0 && api->unmap_page(g, page) == 0);
         while ((n = api->pending(g, ports, 64)) > 0)
             CHECK(api->unmask(g, ports, (uint32_t)n) == 0);
-        CHECK(n == 0);
+        CHECK(n == 0 && api->discard_pending(g) == 0);
         xsd_guest_close(guest);
     }
     CHECK(api->unbind(g, (uint32_t)virq) == 0);

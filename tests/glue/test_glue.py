@@ -55,6 +55,20 @@ def test_glue(built_glue: Path, libs: Path, manage: str) -> None:
     assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout
 
 
+def test_device(built_glue: Path, tmp_path: Path) -> None:
+    """check_device.py with a library whose descriptor is a character device."""
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(tmp_path / "libxenevtchn.so.1"),
+                    str(HERE / "device.c")], check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+         str(HERE / "check_device.py")],
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "GLUE_CHECK_DIR": str(built_glue)},
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout
+
+
 BROKEN = [
     ("libxenevtchn.so.1", "open_evtchn", "xenevtchn_open"),
     ("libxengnttab.so.1", "open_gnttab", "xengnttab_open"),

@@ -20,7 +20,7 @@ from tests.rings.kit import (
     packets,
     start_at,
 )
-from tests.unit.kit import begin, end, error, ok, watch
+from tests.unit.kit import begin, end, error, events, ok, watch
 from tests.world import HEADER
 
 LIMIT = 4
@@ -291,3 +291,30 @@ def test_neighbours_in_the_same_turn(rings: Rings) -> None:
     rings.turn("d1", "d2")
     fresh(rings, 1)
     assert packets(rings.guests[2].take())[0][0][3] == b"/local/domain/2\0"
+
+
+def test_its_events_overflow(make_rings: Make) -> None:
+    """So many events are due to it that they wait with who caused them: those go on at its
+    reconnect, and nothing of its former life comes to its next watches."""
+    rings = make_rings((1, 2, 3), quota_maxwatchevents=LIMIT, quota_maxwatch=100)
+    ok(rings, "s0", "WRITE", b"/w\0")
+    ok(rings, "s0", "SET_PERMS", b"/w\0b0\0")
+    watch(rings, "d1", b"/w")
+    for n in range(100):
+        for name in ("s0", "d3"):
+            rings.connection(name)[1].feed(packet("WRITE", b"/w/%s%d\0v" % (name.encode(), n)))
+            rings.turn(name)
+    writers = [rings.connection("s0")[0], rings.server.domains[3]]
+    assert all(writer.blocked and writer.overflowing for writer in writers)
+    rings.reconnect(1)
+    assert not any(writer.blocked or writer.overflowing for writer in writers)
+    assert rings.server.domains[1].waiting_events == 0
+    assert rings.drain("d1") == []
+    watch(rings, "d1", b"/w", b"new")
+    rings.feed("d3", b"")
+    for name in ("s0", "d3"):
+        rings.drain(name)
+        assert ok(rings, name, "READ", b"/w/%s99\0" % name.encode()) == b"v"
+    rings.drain("d1")
+    ok(rings, "s0", "WRITE", b"/w/last\0v")
+    assert events(rings, "d1") == [(b"/w/last", b"new")]
