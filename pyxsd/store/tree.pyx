@@ -68,6 +68,12 @@ def trim_memory():
     malloc_trim(0)
 
 
+cdef inline bint _same_slot(const Counts *a, const Counts *b, uint32_t i) noexcept nogil:
+    """Do both tables have the same owner and count in this slot?  Of two tables of which
+    one began as a copy of the other, most have."""
+    return i < a.size and a.slot[i].owner == b.slot[i].owner and a.slot[i].count == b.slot[i].count
+
+
 @cython.final
 @cython.no_gc
 cdef class Tree:
@@ -328,7 +334,7 @@ cdef class Tree:
             return 0
         for i in range(now.counts.size):
             slot = &now.counts.slot[i]
-            if slot.count:
+            if slot.count and not _same_slot(base.counts, now.counts, i):
                 self.count_add(slot.owner, slot.count - base.count_of(slot.owner))
         for i in range(base.counts.size):
             slot = &base.counts.slot[i]
@@ -345,7 +351,7 @@ cdef class Tree:
             return False
         for i in range(now.counts.size):
             slot = &now.counts.slot[i]
-            if slot.count == 0 or slot.owner <= 0:
+            if slot.count == 0 or slot.owner <= 0 or _same_slot(base.counts, now.counts, i):
                 continue
             more = slot.count - base.count_of(slot.owner)
             if more <= 0:
