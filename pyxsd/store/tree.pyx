@@ -29,7 +29,7 @@ choose how deep a tree is.
 The counts say how many nodes each domain owns, the root not included.  Snapshots share
 them until one of the trees changes them.  The mentions say in how many entries of
 permission lists each domid stands, snapshots included: what is mentioned nowhere need
-not be looked for when a domain has died (forgetting.pyx).
+not be looked for when a domain has died (forget.pyx).
 """
 
 cimport cython
@@ -40,7 +40,7 @@ from pyxsd.store.counts cimport (
     counts_unref,
 )
 from pyxsd.store.pages cimport (
-    page_exclusive_slot, page_get, page_insert, page_remove, page_slot, pages_live,
+    page_exclusive_slot, page_insert, page_remove, page_slot, pages_live,
 )
 from pyxsd.store.path cimport path_join
 from pyxsd.store.perms cimport (
@@ -265,8 +265,15 @@ cdef class Tree:
         return self.remove_child(parent, path.text + path.start[last], path.size[last])
 
     cdef int remove_child(self, Node *parent, const char *name, size_t n) except -1:
-        self._uncount(page_get(parent.children, name, n), True)
-        node_unref(page_remove(&parent.children, name, n))
+        cdef Node *node = page_remove(&parent.children, name, n)
+        try:
+            if node.children == NULL:
+                self.count_add(perms_owner(node.perms), -1)
+                self.nodes -= 1
+            else:
+                self._uncount(node, True)
+        finally:
+            node_unref(node)
         return 0
 
     cdef int graft(self, const Path *path, Node *node) except -1:
