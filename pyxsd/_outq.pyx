@@ -19,6 +19,7 @@ from pyxsd._wire cimport (
 
 cdef enum:
     SLOTS_MIN = 16           # of the smallest table of events
+    SLOTS_KEPT = 64          # a larger table goes as soon as all events are sent
 
 
 cdef uint64_t path_hash(const char *p, size_t n) noexcept nogil:
@@ -84,7 +85,8 @@ cdef class OutQueue:
         head.len = <uint32_t>(n + m + 2)
         at = buffer_reserve(&self.buf, HEADER_SIZE + head.len)
         if mergeable:
-            if self.used * 2 >= self.slots or self.events == 0:
+            # What is out of date does no harm in a small table until it is half full.
+            if self.used * 2 >= self.slots or (self.events == 0 and self.slots > SLOTS_KEPT):
                 self._resize()
             slot = self._slot(serial, hash)
             self.used += slot.serial == 0
@@ -107,8 +109,6 @@ cdef class OutQueue:
         cdef Queued *old = self.queued
         cdef uint64_t first = max(self.sent, self.reply_end)
         cdef uint32_t i, slots = SLOTS_MIN, before = self.slots, counting = 0
-        if self.used == 0 and before == slots:
-            return 0
         if self.events:
             for i in range(before):
                 counting += old[i].serial != 0 and old[i].offset >= first

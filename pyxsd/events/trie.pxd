@@ -76,7 +76,7 @@ cdef class WatchTrie:
                            fire_fn fire, void *context) except -1
 
     cdef Watch *_lookup(self, const void *owner, const RadixNode *node,
-                        const char *token, size_t n) noexcept nogil
+                        const char *token, size_t n, uint64_t h) noexcept nogil
     cdef bint _resize(self, uint32_t slots) noexcept
 
 # The absolute path of a watch that is not special.

@@ -96,8 +96,7 @@ cdef class WatchTrie:
         return True
 
     cdef Watch *_lookup(self, const void *owner, const RadixNode *node,
-                        const char *token, size_t n) noexcept nogil:
-        cdef uint64_t h = _hash(owner, node, token, n)
+                        const char *token, size_t n, uint64_t h) noexcept nogil:
         cdef Watch *watch = self.table[h & (self.table_slots - 1)]
         while watch != NULL:
             if watch.hash == h and watch.owner == owner and watch.node == node \
@@ -112,7 +111,7 @@ cdef class WatchTrie:
         cdef RadixNode *node = radix_find(&self.paths, path)
         if node == NULL or node.content == NULL:
             return NULL
-        return self._lookup(owner, node, token, n)
+        return self._lookup(owner, node, token, n, _hash(owner, node, token, n))
 
     cdef Watch *add(self, void *owner, Watch **list, const Path *path,
                     const char *given, size_t given_len,
@@ -122,18 +121,24 @@ cdef class WatchTrie:
         cdef RadixNode *node
         cdef Watch *watch
         cdef Watch **slot
-        if self.find(owner, path, token, token_len) != NULL:
-            return NULL
+        cdef uint64_t h = 0
+        node = radix_find(&self.paths, path)
+        if node != NULL and node.content != NULL:
+            h = _hash(owner, node, token, token_len)
+            if self._lookup(owner, node, token, token_len, h) != NULL:
+                return NULL
         if self.count >= self.table_slots and not self._resize(self.table_slots * 2):
             raise MemoryError()
         watch = <Watch *>calloc(1, sizeof(Watch) + given_len + token_len + 2)
         if watch == NULL:
             raise MemoryError()
-        try:
-            node = radix_make(&self.paths, path)
-        except MemoryError:
-            free(watch)
-            raise
+        if h == 0:
+            try:
+                node = radix_make(&self.paths, path)
+            except MemoryError:
+                free(watch)
+                raise
+            h = _hash(owner, node, token, token_len)
         self.serial += 1
         watch.owner = owner
         watch.node = node
@@ -153,7 +158,7 @@ cdef class WatchTrie:
         if watch.owner_next != NULL:
             watch.owner_next.owner_prev = watch
         list[0] = watch
-        watch.hash = _hash(owner, node, token, token_len)
+        watch.hash = h
         slot = &self.table[watch.hash & (self.table_slots - 1)]
         watch.hash_next = slot[0]
         slot[0] = watch

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# The requests on nodes, as functions of a tree, a path and an actor: which
-# checks, in which order, and what changes.  Knows nothing of connections.
+# The requests on nodes, as functions of a tree, a path and an actor: which checks are
+# made, in which order, and what changes.  Each returns a status, ST_*.  Knows nothing
+# of connections and transactions.
 
 from libc.stddef cimport size_t
 from pyxsd.store.path cimport Path
@@ -16,11 +17,12 @@ cdef struct NodeLimits:
 
 # What a request changed, also where it failed in the end.
 cdef struct Effect:
-    bint fires               # it counts as a change, of `path`
-    bint wrote               # something was written below `parts` components
-    size_t parts
+    bint fires               # it counts as a change of its path, which watchers are told
+    bint wrote               # something changed at or below the node that ...
+    size_t parts             # ... so many components of the path lead to
 
 cdef int node_read(Tree tree, const Path *path, const Actor *who, Buffer *out) except -1
+# The names of the children, each with its NUL; stops soon after `limit` bytes.
 cdef int node_directory(Tree tree, const Path *path, const Actor *who, Buffer *out,
                         size_t limit) except -1
 cdef int node_get_perms(Tree tree, const Path *path, const Actor *who, Buffer *out) except -1

@@ -1,5 +1,23 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Transactions (floor 1)."""
+"""Transactions: what they saw and changed, and their commit.
+
+A transaction begins with two snapshots of the store: `base`, which stays as it was, and
+`tree`, on which its requests run.  Taking them costs the same on any store.  Of what the
+requests read and wrote only two paths are kept: the deepest common ancestor of all paths
+that were read, and that of all that were written.  After READ /a/b/x and READ /a/b/y the
+first one is /a/b.
+
+Its end commits in one of three ways:
+
+- The store is still the tree that it was at the start: it becomes the transaction's tree.
+- The nodes at both ancestors are untouched since the start, and so are the permissions
+  above them: the transaction's node at the ancestor of all writes is put into the store
+  (grafted), with all that is below it, and the counts of nodes by owner are moved on by
+  what the transaction changed.  "Untouched" is "the same node": whoever changes a node
+  that a snapshot holds has to copy it.
+- Else the transaction is in conflict, and its requests have to run again on the store as
+  it is now; that is the work of whoever can serve requests.
+"""
 
 cimport cython
 from libc.stdlib cimport free, malloc
@@ -33,33 +51,33 @@ cdef bytes _first_name(bytes kept):
     return kept if kept[:1] == b"@" else kept[1:].split(b"/", 1)[0]
 
 
-cdef bytes _common(bytes low, const Path *path, size_t parts):
-    """The deepest common ancestor of a kept path (None: none yet) and of the
-    first parts components of another."""
+cdef bytes _common(bytes ancestor, const Path *path, size_t parts):
+    """The deepest common ancestor of a kept path (None: there is none yet) and of the
+    first components of another."""
     cdef const char *text
     cdef size_t n, i, k
-    if low is None:
+    if ancestor is None:
         if path.special and parts:
             return path_keep(path)
         return path.text[:path_prefix(path, parts)]
-    text = low
-    n = len(low)
+    text = ancestor
+    n = len(ancestor)
     if text[0] == c"@" or path.special:
         # "@x" and "/@x" are one node, and it has the name "@x" in either form.
-        top = _first_name(low)
+        top = _first_name(ancestor)
         if parts == 0 or top != path.text[path.start[0]:path.start[0] + path.size[0]]:
             return b"/"
-        return low if len(low) == len(top) else b"/" + top
+        return ancestor if len(ancestor) == len(top) else b"/" + top
     if n == 1 or parts == 0:
         return b"/"
-    # How many whole components does the kept text share?
+    # How many whole components does the kept text share?  /a has none in common with /ab.
     for k in range(parts):
         i = path.start[k] + path.size[k]
         if i > n or memcmp(text, path.text, i) != 0 or (i < n and text[i] != c"/"):
             parts = k
             break
     i = path_prefix(path, parts)
-    return low if i == n else low[:i]
+    return ancestor if i == n else ancestor[:i]
 
 
 @cython.final
@@ -128,14 +146,14 @@ cdef class Transaction:
         return COMMIT_MERGED
 
 
-cdef int _untouched(Node *old, Node *new, bytes low, Path *path) except -1:
-    """Is the node at `low` the same in both trees, with the same permissions
-    on the way?  Where it is in neither, does its parent exist now?"""
+cdef int _untouched(Node *old, Node *new, bytes ancestor, Path *path) except -1:
+    """Is the node at a kept path the same in both trees, with the same permissions above
+    it?  Where it is in neither: does its parent exist now?  path is scratch space."""
     cdef size_t i
     cdef bint same = True
-    if low is None:
+    if ancestor is None:
         return True
-    path_restore(path, low)
+    path_restore(path, ancestor)
     if node_at(old, path, path.parts) == NULL and node_at(new, path, path.parts) == NULL:
         path_up(path)
         return node_at(new, path, path.parts) != NULL

@@ -29,7 +29,7 @@ choose how deep a tree is.
 The counts say how many nodes each domain owns, the root not included.  Snapshots share
 them until one of the trees changes them.  The mentions say in how many entries of
 permission lists each domid stands, snapshots included: what is mentioned nowhere need
-not be looked for when a domain has died (forgetting.pyx).
+not be looked for when a domain has died (forget.pyx).
 """
 
 cimport cython
@@ -40,7 +40,7 @@ from pyxsd.store.counts cimport (
     counts_unref,
 )
 from pyxsd.store.pages cimport (
-    page_exclusive_slot, page_get, page_insert, page_remove, page_slot, pages_live,
+    page_exclusive_slot, page_insert, page_remove, page_slot, pages_live,
 )
 from pyxsd.store.path cimport path_join
 from pyxsd.store.perms cimport (
@@ -66,6 +66,12 @@ cdef extern from "malloc.h":
 def trim_memory():
     """Gives free memory back to the system."""
     malloc_trim(0)
+
+
+cdef inline bint _same_slot(const Counts *a, const Counts *b, uint32_t i) noexcept nogil:
+    """Do both tables have the same owner and count in this slot?  Of two tables of which
+    one began as a copy of the other, most have."""
+    return i < a.size and a.slot[i].owner == b.slot[i].owner and a.slot[i].count == b.slot[i].count
 
 
 @cython.final
@@ -259,8 +265,15 @@ cdef class Tree:
         return self.remove_child(parent, path.text + path.start[last], path.size[last])
 
     cdef int remove_child(self, Node *parent, const char *name, size_t n) except -1:
-        self._uncount(page_get(parent.children, name, n), True)
-        node_unref(page_remove(&parent.children, name, n))
+        cdef Node *node = page_remove(&parent.children, name, n)
+        try:
+            if node.children == NULL:
+                self.count_add(perms_owner(node.perms), -1)
+                self.nodes -= 1
+            else:
+                self._uncount(node, True)
+        finally:
+            node_unref(node)
         return 0
 
     cdef int graft(self, const Path *path, Node *node) except -1:
@@ -328,7 +341,7 @@ cdef class Tree:
             return 0
         for i in range(now.counts.size):
             slot = &now.counts.slot[i]
-            if slot.count:
+            if slot.count and not _same_slot(base.counts, now.counts, i):
                 self.count_add(slot.owner, slot.count - base.count_of(slot.owner))
         for i in range(base.counts.size):
             slot = &base.counts.slot[i]
@@ -345,7 +358,7 @@ cdef class Tree:
             return False
         for i in range(now.counts.size):
             slot = &now.counts.slot[i]
-            if slot.count == 0 or slot.owner <= 0:
+            if slot.count == 0 or slot.owner <= 0 or _same_slot(base.counts, now.counts, i):
                 continue
             more = slot.count - base.count_of(slot.owner)
             if more <= 0:

@@ -445,6 +445,20 @@ def test_the_rest_of_a_torn_line_stays_with_its_file(
     assert log.lost == 1
 
 
+def test_a_torn_line_is_completed_in_the_same_file_after_sighup(
+    log_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    disk = FullAfter(monkeypatch, errno.ENOSPC)
+    log = LogFile(str(log_path), 2, 100, clock=clock)
+    disk.space = 10
+    log.write(block(0, 2), 2)
+    log.reopen()
+    disk.space = 1 << 20
+    log.write(block(2, 1), 1)
+    assert log_path.read_bytes() == block(0, 3)
+    assert log.lost == 0
+
+
 TMPFS_SCRIPT = """
 import os, sys
 from pyxsd.system.log_file import LogFile
