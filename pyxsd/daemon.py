@@ -19,6 +19,7 @@ from sortedcontainers import SortedKeyList
 from pyxsd._loop import Loop
 from pyxsd.host import resident_bytes
 from pyxsd.state import dump
+from pyxsd.system import tracebacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Daemon:
         self.last_statistics = time.monotonic()
         self.counted: dict[str, int] = {}
         self.saved = 0
+        tracebacks.load()
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.loop.add_handler(self._wake[0], self._on_signal)
         if listener >= 0:
