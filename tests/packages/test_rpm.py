@@ -30,9 +30,12 @@ def system(chroots: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
                for folder, _suffix in deb.TARBALLS]
     with chroot.Chroot("rpm", "bookworm") as made:
         made.put("/root/rpmbuild/SOURCES", *sources)
-        made.put("/root", RPM / "pyxsd.spec", RPM / "macros.debian")
+        made.put("/root", RPM / "pyxsd.spec", RPM / "macros.debian", RPM / "rpmlintrc")
         made.run(BUILD)
+        # The folder that is packed has the release in its name.
         made.run("mkdir first second && mv rpmbuild/RPMS/*/*.rpm first && "
+                 "cd rpmbuild/BUILDROOT && for old in *; do "
+                 'mv "$old" "$(echo "$old" | sed s/-1.test/-2.test/)"; done; cd /root && '
                  "sed -i 's/^Release:.*/Release: 2%{?dist}/' pyxsd.spec && "
                  f"{BUILD} --short-circuit && mv rpmbuild/RPMS/*/*.rpm second")
         yield made
@@ -44,7 +47,7 @@ def installed(system: Any) -> str:
 
 
 def test_rpmlint(system: Any, tmp_path: Path) -> None:
-    printed = system.run("rpmlint pyxsd.spec first/*.rpm", status=None)
+    printed = system.run("rpmlint -r rpmlintrc pyxsd.spec first/*.rpm", status=None)
     assert "0 errors, 0 warnings" in printed, printed
 
 
