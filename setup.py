@@ -4,13 +4,20 @@
 release   (default) optimised, no checks
 debug     bounds checks, assertions, AddressSanitizer and UndefinedBehaviorSanitizer
 coverage  line tracing, for coverage.py and profilers
+
+PYXSD_JOBS is how many compilers run at once; default: one for each CPU.
 """
 
 import os
+import sys
 from glob import glob
 
-from Cython.Build import cythonize
+import setuptools
 from setuptools import Extension, setup
+
+sys.path.insert(0, "packaging/backend")  # for `python setup.py`; a build backend has it already
+
+import pyxsd_build  # noqa: E402
 
 MODES = {
     "release": (
@@ -54,11 +61,16 @@ def extension(source: str) -> Extension:
     )
 
 
+# setuptools knows license_expression since 77; Debian 12 has 66, EL10 has 69.
+licence = "license_expression" if int(setuptools.__version__.split(".")[0]) >= 77 else "license"
+
 setup(
-    ext_modules=cythonize(
+    ext_modules=pyxsd_build.sources(
         [extension(source) for source in sorted(glob("pyxsd/**/*.pyx", recursive=True))],
-        compiler_directives={"language_level": "3", **directives},
-        build_dir=os.path.join("build", "cython-" + mode),
+        directives, mode,
     ),
     cffi_modules=["glue/cffi_build.py:ffibuilder"],
+    options={"build_ext": {"parallel": int(os.environ.get("PYXSD_JOBS") or os.cpu_count() or 1)}},
+    cmdclass={"sdist": pyxsd_build.SourceDistribution},
+    **{licence: "LGPL-2.1-or-later"},
 )

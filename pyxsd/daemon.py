@@ -19,6 +19,7 @@ from sortedcontainers import SortedKeyList
 from pyxsd._loop import Loop
 from pyxsd.host import resident_bytes
 from pyxsd.state import dump
+from pyxsd.system import tracebacks
 from pyxsd.system.descriptors import Reserve
 
 TYPE_CHECKING = False
@@ -66,6 +67,7 @@ class Daemon:
         self.counted: dict[str, int] = {}
         self.saved = 0
         self.reserve = Reserve()
+        tracebacks.load()
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.loop.add_handler(self._wake[0], self._on_signal)
         if listener >= 0:
