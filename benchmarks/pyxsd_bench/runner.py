@@ -71,8 +71,12 @@ class Runner:
         return sizes(scenario, scale)
 
     def _steps(self, scenario: Scenario) -> int:
-        repeat: int = self.options.repeat
+        repeat = self._repeat(scenario)
         return len(self._sizes(scenario)) * len(self._names(scenario)) * repeat
+
+    def _repeat(self, scenario: Scenario) -> int:
+        """How many samples each point of the scenario gets."""
+        return 1 if scenario.once else int(self.options.repeat)
 
     def _names(self, scenario: Scenario) -> list[str]:
         own = scenario.needs == "standin"
@@ -196,14 +200,14 @@ class Runner:
                 ready.append(name)
             if name not in ready:
                 targets.pop(name)
-        for turn in range(self.options.repeat):
+        for turn in range(self._repeat(scenario)):
             for name in ready[turn % max(len(ready), 1) :] + ready[: turn % max(len(ready), 1)]:
                 worth = name in targets and (turn == 0 or (scenario.name, name) not in self.slow)
                 if worth and not self._sample(scenario, size, targets[name], turn):
                     targets.pop(name)
                 self.progress.advance()
-        self.progress.advance(self.options.repeat * (len(self._names(scenario)) - len(ready)))
-        if self.can_count:
+        self.progress.advance(self._repeat(scenario) * (len(self._names(scenario)) - len(ready)))
+        if self.can_count and not scenario.once:
             for name in ready:
                 worth = name in targets and (scenario.name, name) not in self.slow
                 if worth and not self._sample(scenario, size, targets[name], -1):
@@ -297,11 +301,12 @@ def choose(only: list[str]) -> list[Scenario]:
     """The scenarios whose name contains one of `only`; ValueError where a word fits none."""
     if not only:
         return list(scenarios.ALL)
+    everything = (*scenarios.ALL, *scenarios.NAMED)
     for word in only:
-        if not any(word in s.name for s in scenarios.ALL):
+        if not any(word in s.name for s in everything):
             names = ", ".join(s.name for s in scenarios.ALL)
-            raise ValueError(f"no scenario is named {word}: there are {names}")
-    return [s for s in scenarios.ALL if any(word in s.name for word in only)]
+            raise ValueError(f"no scenario is named {word}: there are {names}, and attacks")
+    return [s for s in everything if any(word in s.name for word in only)]
 
 
 def _starter(description: daemons.Description) -> Start:

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Attacks with transactions: repeated work, blame, and what an open transaction keeps alive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .. import wire
+from ..program import Program
+from .model import (
+    NODES,
+    TRANSACTIONS,
+    VALUE,
+    Attack,
+    Role,
+    Team,
+    deep,
+    end,
+    permissions,
+    rm,
+    text,
+    try_,
+    write,
+)
+
+if TYPE_CHECKING:
+    from .stage import Stage
+
+PAIRS = 500  # WRITE and RM: the quota of requests in a transaction is 1024
+READS = 900
+
+
+def _shared(team: Team) -> Program:
+    """A node of the first guest that its accomplice may write."""
+    other = team.domids[1]
+    entries = text("shared", f"n{team.domids[0]}", f"b{other}")
+    return try_(write(Program(), "shared"), wire.SET_PERMS, entries)
+
+
+def _replayed(team: Team) -> Program:
+    program = try_(Program().start(), wire.READ, text("shared"))
+    write(program, "shared")
+    for _ in range(PAIRS):
+        rm(write(program, deep("d")), "d")
+    return end(program)
+
+
+def _interfering(team: Team) -> Program:
+    return write(Program(), f"{team.home()}/shared")
+
+
+def _own_conflict(stage: Stage, team: Team) -> Iterator[int]:
+    guest = stage.guest(team.domids[0])
+    for i in range(NODES // 2):
+        guest.request(wire.WRITE, text(f"l/{i:04d}"))
+    yield 0
+    while True:
+        tx_id = number(guest.request(wire.TRANSACTION_START, b"\0").payload)
+        for _ in range(READS):
+            guest.request(wire.DIRECTORY, text("l"), tx_id=tx_id)
+        guest.request(wire.WRITE, text("l/inside"), tx_id=tx_id)
+        guest.request(wire.RM, text("l/0000"))
+        guest.request(wire.WRITE, text("l/0000"))
+        guest.request(wire.TRANSACTION_END, b"T\0", tx_id=tx_id)
+        yield READS + 5
+
+
+def number(payload: bytes) -> int:
+    """A transaction's id; 0 where the daemon gave none."""
+    digits = payload.rstrip(b"\0")
+    return int(digits) if digits.isdigit() else 0
+
+
+def _edges(stage: Stage, team: Team) -> Iterator[int]:
+    """Each transaction alone keeps the quota of nodes; all of them together do not."""
+    guest = stage.guest(team.domids[0])
+    yield 0
+    while True:
+        ids = [
+            number(guest.request(wire.TRANSACTION_START, b"\0").payload)
+            for _ in range(TRANSACTIONS)
+        ]
+        for i, tx_id in enumerate(ids):
+            guest.request(wire.WRITE, text(deep(f"q{i}")), tx_id=tx_id)
+        for tx_id in ids:
+            guest.request(wire.TRANSACTION_END, b"T\0", tx_id=tx_id)
+        for i in range(TRANSACTIONS):
+            guest.request(wire.RM, text(f"q{i}"))
+        yield 4 * TRANSACTIONS
+
+
+def _lists(team: Team) -> Program:
+    """Nodes whose permissions do not fit into a reply."""
+    own, program = f"n{team.domids[0]}", Program()
+    for i in range(4):
+        entries = permissions(own, [2] * 1000)
+        try_(write(program, f"p{i}"), wire.SET_PERMS, text(f"p{i}") + entries)
+    return program
+
+
+def _pinned(program: Program, kind: int, path: str) -> Program:
+    for _ in range(TRANSACTIONS):
+        program.start()
+        for _ in range(READS):
+            try_(program, kind, text(path))
+        program.leave_open()
+    return program
+
+
+def _pinned_lists(team: Team) -> Program:
+    return _pinned(_lists(team), wire.GET_PERMS, "p0")
+
+
+def _pinned_reads(team: Team) -> Program:
+    return _pinned(write(Program(), "v", b"v" * VALUE), wire.READ, "v")
+
+
+def _pinned_writes(team: Team) -> Program:
+    program = Program()
+    for _ in range(TRANSACTIONS):
+        program.start()
+        for i in range(READS):
+            write(program, f"v{i}", b"v" * VALUE)
+        program.leave_open()
+    return program
+
+
+def _snapshots(team: Team) -> Program:
+    """Ten open transactions, each begun in another state of all the guest's nodes."""
+    program = Program()
+    for i in range(TRANSACTIONS):
+        for k in range(NODES):
+            write(program, f"v{k}", b"%d" % i + b"v" * VALUE)
+        try_(program.start(), wire.READ, text("v0"))
+        program.leave_open()
+    return program
+
+
+def _rewrite(team: Team) -> Program:
+    program = Program()
+    for k in range(20):
+        write(program, f"v{k}", b"w" * VALUE)
+    return program
+
+
+def _reading(team: Team) -> Program:
+    return try_(Program(), wire.READ, text(team.home()))
+
+
+def _counter(team: Team) -> Program:
+    program = try_(Program().start(), wire.READ, text(f"{team.home()}/shared"))
+    return end(write(program, f"{team.home()}/shared"))
+
+
+ATTACKS = (
+    Attack(
+        "replay-and-blame",
+        f"{PAIRS} deep WRITEs and RMs in a transaction, and an accomplice that makes it conflict",
+        "A commit that repeats the transaction, or asks who is to blame, costs all of it again.",
+        (Role(_replayed, _shared, window=16), Role(_interfering, window=4)),
+        most=50,
+    ),
+    Attack(
+        "own-conflict",
+        f"{READS} DIRECTORYs in a transaction that conflicts with the guest's own write",
+        "Looking for who is to blame costs what the transaction read.",
+        act=_own_conflict,
+        most=100,
+    ),
+    Attack(
+        "conflict-storm",
+        "Two guests with transactions on one node",
+        "Half of all commits fail and are repeated.",
+        (Role(_counter, _shared), Role(_counter)),
+    ),
+    Attack(
+        "quota-edges",
+        f"{TRANSACTIONS} transactions of {NODES} nodes each, committed together",
+        "Each keeps the quota alone; a merge that does not count again exceeds it tenfold.",
+        act=_edges,
+        most=100,
+    ),
+    Attack(
+        "pinned-lists",
+        f"{TRANSACTIONS} open transactions with {READS} GET_PERMS of long lists each",
+        "A transaction that remembers replies keeps 4 to 20 KB for a request of 20 bytes.",
+        (Role(_reading, _pinned_lists),),
+        most=100,
+    ),
+    Attack(
+        "pinned-reads",
+        f"{TRANSACTIONS} open transactions with {READS} READs of {VALUE} bytes each",
+        "The same with READ.",
+        (Role(_reading, _pinned_reads),),
+        most=100,
+    ),
+    Attack(
+        "pinned-writes",
+        f"{TRANSACTIONS} open transactions with {READS} nodes of {VALUE} bytes each",
+        "What is written and not committed is counted by no quota of nodes outside.",
+        (Role(_reading, _pinned_writes),),
+        most=100,
+    ),
+    Attack(
+        "pinned-states",
+        f"{TRANSACTIONS} open transactions, each begun before all nodes were written again",
+        "Each keeps a state of the store alive that nobody else sees any more.",
+        (Role(_rewrite, _snapshots),),
+        most=100,
+    ),
+)
