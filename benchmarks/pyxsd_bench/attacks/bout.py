@@ -188,7 +188,7 @@ class Bout:
         }
         attackers = Helper("attacker", attacking)
         stack.callback(attackers.close)
-        stack.enter_context(_preferred(attackers.process.pid, ATTACKERS_NICE))
+        prefer(attackers.process.pid, ATTACKERS_NICE)
         port = self._victims_domain(library)
         for name, options in (
             ("dom0", {**reading, "socket": self.target.socket}),
@@ -286,28 +286,34 @@ def _echo_server() -> Iterator[Target]:
         echo.close()
 
 
-@contextlib.contextmanager
-def _preferred(pid: int, nice: int) -> Iterator[None]:
+def prefer(pid: int, nice: int) -> None:
     """Gives a process the CPU before everything else on this machine, as far as it is permitted.
 
     Where the kernel shares the CPU among sessions first (autogroup), a process's own nice value
-    counts within its session only, so the session gets one too while this is open.
+    counts within its session only, so the session gets it too.
     """
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
             os.setpriority(os.PRIO_PROCESS, int(task), nice)
-    before, session = "", f"/proc/{os.getsid(pid)}/autogroup"
     with contextlib.suppress(OSError):
-        with open(session, encoding="ascii") as group:
-            before = group.read().split()[-1]
-        with open(session, "w", encoding="ascii") as group:
-            group.write(str(nice))
+        with open(f"/proc/{pid}/autogroup", "w", encoding="ascii") as session:
+            session.write(str(nice))
+
+
+@contextlib.contextmanager
+def _own_session() -> Iterator[None]:
+    """The session of this process, which is the daemon's, has its nice value back afterwards."""
+    before = ""
+    with contextlib.suppress(OSError, IndexError):
+        with open("/proc/self/autogroup", encoding="ascii") as session:
+            before = session.read().split()[-1]
     try:
         yield
     finally:
         if before:
-            with contextlib.suppress(OSError), open(session, "w", encoding="ascii") as group:
-                group.write(before)
+            with contextlib.suppress(OSError):
+                with open("/proc/self/autogroup", "w", encoding="ascii") as session:
+                    session.write(before)
 
 
 def _apart(pid: int) -> None:
@@ -328,7 +334,8 @@ def bout(
     daemon = target.again()
     try:
         _apart(daemon.pid)
-        with _preferred(daemon.pid, DAEMON_NICE):
+        with _own_session():
+            prefer(daemon.pid, DAEMON_NICE)
             return Bout(daemon, attack, teams, guests).carry_out(seconds)
     finally:
         with contextlib.suppress(OSError):

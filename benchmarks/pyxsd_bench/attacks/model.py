@@ -24,6 +24,7 @@ WATCHES = 100
 TRANSACTIONS = 10
 VALUE = 2000
 PATH = 2000
+WINDOW = 16  # requests in flight: as many small ones as the ring of 1 KB takes
 
 
 class Team(NamedTuple):
@@ -52,7 +53,7 @@ class Role(NamedTuple):
 
     step: Build | None = None
     setup: Build | None = None
-    window: int = 1
+    window: int = WINDOW
     deaf: bool = False
     via: str = "ring"
     conns: int = 1

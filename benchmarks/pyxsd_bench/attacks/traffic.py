@@ -48,6 +48,14 @@ FLOODS = (
 )
 
 
+def _make_x(team: Team) -> Program:
+    return write(Program(), "x")
+
+
+def _read_x(team: Team) -> Program:
+    return try_(Program(), wire.READ, text("x"))
+
+
 def _flood(flood: Flood) -> Attack:
     return Attack(
         f"flood-{flood.name}",
@@ -56,8 +64,7 @@ def _flood(flood: Flood) -> Attack:
         (
             Role(
                 lambda team: try_(Program(), flood.kind, flood.payload),
-                lambda team: write(Program(), "x"),
-                window=16,
+                _make_x,
             ),
         ),
     )
@@ -228,7 +235,7 @@ ATTACKS = (
         "flood-deaf",
         "A flood whose replies nobody reads",
         "Replies that wait; the daemon must stop to take requests.",
-        (Role(lambda team: try_(Program(), wire.READ, text("x")), deaf=True),),
+        (Role(_read_x, _make_x, deaf=True),),
     ),
     Attack(
         "kicks",
@@ -278,7 +285,7 @@ ATTACKS = (
         "socket-churn",
         "16 sockets that connect, read and close",
         "Scripts that call xenstore-read do so all day.",
-        (Role(_churning_sockets, via="socket", conns=16), Role()),
+        (Role(_churning_sockets, via="socket", window=1, conns=16), Role()),
         most=20,
     ),
     Attack(

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .. import wire
-from ..program import Program
+from ..program import BARRIER, IN_TX, Program
 from .model import (
     NODES,
     TRANSACTIONS,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 PAIRS = 500  # WRITE and RM: the quota of requests in a transaction is 1024
 READS = 900
+WRITES = 8
 
 
 def _shared(team: Team) -> Program:
@@ -38,16 +40,31 @@ def _shared(team: Team) -> Program:
     return try_(write(Program(), "shared"), wire.SET_PERMS, entries)
 
 
-def _replayed(team: Team) -> Program:
-    program = try_(Program().start(), wire.READ, text("shared"))
-    write(program, "shared")
+def _long_transaction(program: Program) -> Program:
+    """What is dear comes first, what conflicts comes last."""
+    program.start()
     for _ in range(PAIRS):
         rm(write(program, deep("d")), "d")
-    return end(program)
+    try_(program, wire.READ, text("shared"))
+    return write(program, "shared", b"mine").leave_open()
 
 
-def _interfering(team: Team) -> Program:
-    return write(Program(), f"{team.home()}/shared")
+def _open_one(team: Team) -> Program:
+    return _long_transaction(_shared(team))
+
+
+def _commit_it(team: Team) -> Program:
+    """Ends the transaction that is open, and makes the next one."""
+    program = try_(Program(), wire.TRANSACTION_END, b"T\0", flags=BARRIER | IN_TX)
+    return _long_transaction(program)
+
+
+def _interfere(team: Team) -> Program:
+    """Eight other values, written while the transaction is open."""
+    program = Program()
+    for i in range(WRITES):
+        write(program, f"{team.home()}/shared", b"%d" % i)
+    return program
 
 
 def _own_conflict(stage: Stage, team: Team) -> Iterator[int]:
@@ -55,15 +72,14 @@ def _own_conflict(stage: Stage, team: Team) -> Iterator[int]:
     for i in range(NODES // 2):
         guest.request(wire.WRITE, text(f"l/{i:04d}"))
     yield 0
-    while True:
+    for kind in itertools.cycle((wire.WRITE, wire.RM)):
         tx_id = number(guest.request(wire.TRANSACTION_START, b"\0").payload)
         for _ in range(READS):
             guest.request(wire.DIRECTORY, text("l"), tx_id=tx_id)
-        guest.request(wire.WRITE, text("l/inside"), tx_id=tx_id)
-        guest.request(wire.RM, text("l/0000"))
-        guest.request(wire.WRITE, text("l/0000"))
+        guest.request(wire.WRITE, text("inside"), tx_id=tx_id)
+        guest.request(kind, text("l/outside"))
         guest.request(wire.TRANSACTION_END, b"T\0", tx_id=tx_id)
-        yield READS + 5
+        yield READS + 4
 
 
 def number(payload: bytes) -> int:
@@ -94,7 +110,7 @@ def _lists(team: Team) -> Program:
     """Nodes whose permissions do not fit into a reply."""
     own, program = f"n{team.domids[0]}", Program()
     for i in range(4):
-        entries = permissions(own, [2] * 1000)
+        entries = permissions(own, [-1] * 1000)
         try_(write(program, f"p{i}"), wire.SET_PERMS, text(f"p{i}") + entries)
     return program
 
@@ -158,7 +174,7 @@ ATTACKS = (
         "replay-and-blame",
         f"{PAIRS} deep WRITEs and RMs in a transaction, and an accomplice that makes it conflict",
         "A commit that repeats the transaction, or asks who is to blame, costs all of it again.",
-        (Role(_replayed, _shared, window=16), Role(_interfering, window=4)),
+        (Role(_commit_it, _open_one), Role(_interfere, _interfere)),
         most=50,
     ),
     Attack(

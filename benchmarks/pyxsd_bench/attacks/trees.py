@@ -124,7 +124,7 @@ def _long_lists(team: Team) -> Program:
     own = f"n{team.domids[0]}"
     program = Program()
     for i in range(8):
-        try_(write(program, f"p{i}"), wire.SET_PERMS, text(f"p{i}") + permissions(own, [2] * LONG))
+        try_(write(program, f"p{i}"), wire.SET_PERMS, text(f"p{i}") + permissions(own, [-1] * LONG))
     return program
 
 
@@ -156,25 +156,25 @@ ATTACKS = (
         "deep-write",
         f"WRITE {NODES} levels deep, and RM",
         "Missing parents are created on the way: one request of 2 KB makes 900 nodes.",
-        (Role(_deep_write, window=2),),
+        (Role(_deep_write),),
     ),
     Attack(
         "deep-mkdir",
         f"MKDIR {NODES} levels deep, and RM",
         "The same by MKDIR.",
-        (Role(_deep_mkdir, window=2),),
+        (Role(_deep_mkdir),),
     ),
     Attack(
         "deep-transaction",
         "WRITE and RM of deep paths in transactions",
         "The tree of a transaction is another one, and its commit merges or repeats all of it.",
-        (Role(_deep_transaction, window=8),),
+        (Role(_deep_transaction),),
     ),
     Attack(
         "deep-missing",
         "READ, DIRECTORY and GET_PERMS of a deep path that does not exist",
         "Permissions are looked up at the nearest parent that exists: a walk for each component.",
-        (Role(_deep_reads, window=3),),
+        (Role(_deep_reads),),
     ),
     Attack(
         "colliding-domids",
@@ -186,8 +186,8 @@ ATTACKS = (
     Attack(
         "long-lists",
         f"GET_PERMS of lists with {LONG} entries",
-        "A request of 20 bytes with a reply of 4 KB, or one that is formatted and thrown away.",
-        (Role(_get_lists, _long_lists, window=8),),
+        "A request of 20 bytes whose reply of 21 KB is formatted, and does not fit.",
+        (Role(_get_lists, _long_lists),),
     ),
     Attack(
         "set-perms-storm",
@@ -199,25 +199,25 @@ ATTACKS = (
         "wide-listing",
         f"DIRECTORY of {CHILDREN} children",
         "A request of 20 bytes that lists a whole directory.",
-        (Role(_listing, _children, window=16),),
+        (Role(_listing, _children),),
     ),
     Attack(
         "wide-churn",
         f"One child comes and goes among {CHILDREN}",
         "A directory that is copied for each change costs its width.",
-        (Role(_churn, _children, window=16),),
+        (Role(_churn, _children),),
     ),
     Attack(
         "wide-rm",
         "RM of a tree, again and again",
         "Removing costs the size of the tree, building it a request for each node.",
-        (Role(_wide_rm, window=16),),
+        (Role(_wide_rm),),
     ),
     Attack(
         "directory-part",
         "DIRECTORY_PART with a change between the parts",
         "A listing that is kept for the next part is made anew after each change.",
-        (Role(_parts, _children, window=4),),
+        (Role(_parts, _children),),
     ),
     Attack(
         "directory-part-sockets",

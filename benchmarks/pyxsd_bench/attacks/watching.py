@@ -32,7 +32,7 @@ TOKEN = "t" * 1000
 
 def _owned(team: Team) -> Program:
     program = write(Program(), "x")
-    entries = permissions(f"n{team.domids[0]}", [2] * REFUSED)
+    entries = permissions(f"n{team.domids[0]}", [-1] * REFUSED)
     return try_(program, wire.SET_PERMS, text("x") + entries)
 
 
@@ -179,7 +179,7 @@ ATTACKS = (
         "refused-watchers",
         "A node with a long permission list, and watchers that may not see it",
         "Each change asks for 100 watches whether they may see the node, and says no 100 times.",
-        (Role(_write_x, _owned, window=16), Role(None, _watch_owned)),
+        (Role(_write_x, _owned), Role(None, _watch_owned)),
     ),
     Attack(
         "deep-watches",
@@ -198,7 +198,7 @@ ATTACKS = (
         "root-rights",
         "WRITE and SET_PERMS of a node with deep watches below",
         "A change of rights at the root concerns no watch below it, if the daemon knows that.",
-        (Role(_root_rights, _deep_watches, window=4),),
+        (Role(_root_rights, _deep_watches),),
         most=100,
     ),
     Attack(
@@ -211,13 +211,13 @@ ATTACKS = (
         "watches-of-everything",
         f"{WATCHES} watches on /, and writes",
         "Each change anywhere, by anybody, asks whether the guest may see it, 100 times.",
-        (Role(_own_events, _everything, window=16),),
+        (Role(_own_events, _everything),),
     ),
     Attack(
         "events-wait",
         "A watcher that never reads, and a neighbour that makes events for it",
         "Events of 3 KB wait for each of 100 watches; beyond the limit the cause of them waits.",
-        (Role(_write_long, _long_node, window=16), Role(None, _long_watches, deaf=True)),
+        (Role(_write_long, _long_node), Role(None, _long_watches, deaf=True)),
     ),
     Attack(
         "own-events-wait",
@@ -237,19 +237,19 @@ ATTACKS = (
         "events-too-long",
         "Events that do not fit into a packet",
         "They are dropped with a warning; a guest that can make warnings can fill logs.",
-        (Role(_write_too_long, _too_long, window=8),),
+        (Role(_write_too_long, _too_long),),
     ),
     Attack(
         "watch-unwatch",
         "WATCH and UNWATCH of deep paths",
         "Each comes and goes with the 1,000 components of its path.",
-        (Role(_on_and_off, window=8),),
+        (Role(_on_and_off),),
     ),
     Attack(
         "reset-watches",
         "Watches, and RESET_WATCHES",
         "One request of 17 bytes that takes down many watches.",
-        (Role(_reset, window=8),),
+        (Role(_reset),),
     ),
     Attack(
         "special-watches",
