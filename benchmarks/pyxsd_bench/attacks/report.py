@@ -11,16 +11,16 @@ MB = 1e6
 HEAD = (
     "attack", "attacking", "daemon", "dom0 before", "dom0 during", "dom0 after",
     "guest before", "guest during", "guest after", "worst ms", "floor",
-    "memory before", "most", "after", "CPU µs/request", "requests/s", "answers",
+    "memory before", "most", "after", "per attacker", "CPU µs/request", "requests/s", "answers",
 )  # fmt: skip
 EXPLAINED = (
     "Latencies are p99 in ms of a READ, one at a time, by a socket of dom0 and by another guest: "
     "before, during and after the attack. `worst` is the longest READ from the set-up to the time "
     "when the attackers' domains are dead and cleared up. `floor` is the same probe's p99 during "
     "the attack against a server that only echoes on the generator's CPU: what the measuring "
-    "itself adds; it is not subtracted. Memory is resident MB: before the attack, the most, and "
-    "after the attackers' end. CPU is the daemon's per request of the attackers, without what the "
-    "probes' READs cost."
+    "itself adds; it is not subtracted. Memory is resident MB: before the attack, the most, after "
+    "the attackers' end, and the most less what was before for each attacker. CPU is the daemon's "
+    "per request of the attackers, without what the probes' READs cost."
 )
 
 
@@ -48,6 +48,13 @@ class Row(NamedTuple):
         ]
         return _ms(max(found))
 
+    def memory_each(self) -> str:
+        """What the daemon needs more at most, in MB for each attacking guest."""
+        about = self.measures["attackers"]
+        if "rss" not in about:
+            return "–"
+        return _mb((about["rss"] - about["rss_before"]) / max(about["attackers"], 1))
+
     def cells(self) -> list[str]:
         about = self.measures["attackers"]
         guests, doing = about.get("guests", self.size), about.get("attackers", 0)
@@ -59,6 +66,7 @@ class Row(NamedTuple):
             self.worst(),
             self.latency("floor", "during"),
             *(_mb(about.get(name)) for name in ("rss_before", "rss", "rss_after")),
+            self.memory_each(),
             _short(about.get("cpu_us")),
             f"{about.get('rate', 0.0):,.0f}",
             about.get("failures") or "yes",

@@ -28,7 +28,7 @@ from .model import (
 if TYPE_CHECKING:
     from .stage import Stage
 
-PAIRS = 500  # WRITE and RM: the quota of requests in a transaction is 1024
+PAIRS = 100  # WRITE and RM in a transaction; more of them take some daemons minutes
 READS = 900
 WRITES = 8
 
@@ -164,6 +164,10 @@ def _reading(team: Team) -> Program:
     return try_(Program(), wire.READ, text(team.home()))
 
 
+def _writing(team: Team) -> Program:
+    return write(Program(), "v", b"w" * VALUE)
+
+
 def _counter(team: Team) -> Program:
     program = try_(Program().start(), wire.READ, text(f"{team.home()}/shared"))
     return end(write(program, f"{team.home()}/shared"))
@@ -206,9 +210,9 @@ ATTACKS = (
     ),
     Attack(
         "pinned-reads",
-        f"{TRANSACTIONS} open transactions with {READS} READs of {VALUE} bytes each",
-        "The same with READ.",
-        (Role(_reading, _pinned_reads),),
+        f"{TRANSACTIONS} open transactions with {READS} READs of {VALUE} bytes, and writes beside",
+        "The same with READ; and whoever writes may be asked what he does to all of them.",
+        (Role(_writing, _pinned_reads),),
         most=100,
     ),
     Attack(

@@ -96,6 +96,10 @@ def _churn(team: Team) -> Program:
     return rm(write(Program(), "w/new"), "w/new")
 
 
+def _listed_churn(team: Team) -> Program:
+    return try_(_churn(team), wire.DIRECTORY, text("w"))
+
+
 def _wide_rm(team: Team) -> Program:
     program = Program()
     for i in range(CHILDREN // 10):
@@ -206,6 +210,12 @@ ATTACKS = (
         f"One child comes and goes among {CHILDREN}",
         "A directory that is copied for each change costs its width.",
         (Role(_churn, _children),),
+    ),
+    Attack(
+        "wide-listing-churn",
+        f"DIRECTORY of {CHILDREN} children after each change",
+        "A listing that is kept for the next one is of no use if a child comes between.",
+        (Role(_listed_churn, _children),),
     ),
     Attack(
         "wide-rm",

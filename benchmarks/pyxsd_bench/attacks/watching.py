@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .. import wire
 from ..program import Program
+from .blind import Blind
 from .model import (
     PATH,
     WATCHES,
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 REFUSED = 1000  # entries of the list that the watcher is not in
 TOKEN = "t" * 1000
+CHANGED = 800  # nodes that are written in turn
+TURN = 64  # bytes that a slow reader takes in one step
+QUEUED = 1500  # writes whose events wait before the reader begins
 
 
 def _owned(team: Team) -> Program:
@@ -88,58 +92,79 @@ def _everything(team: Team) -> Program:
     return program
 
 
-def _long_path() -> str:
-    return "e/" + "/".join("p" * 200 for _ in range(9))
+def _long_path(number: int) -> str:
+    return "e/" + "/".join("p" * 200 for _ in range(9)) + f"/{number}"
+
+
+def _readable(team: Team, path: str) -> Program:
+    """A node that the second guest may read; what is made below it, too."""
+    owner, watcher = team.domids
+    entries = text(path, f"n{owner}", f"r{watcher}")
+    return try_(write(Program(), path), wire.SET_PERMS, entries)
 
 
 def _long_node(team: Team) -> Program:
-    owner, watcher = team.domids
-    program = write(Program(), _long_path())
-    return try_(program, wire.SET_PERMS, text(_long_path(), f"n{owner}", f"r{watcher}"))
+    return _readable(team, "e")
 
 
 def _long_watches(team: Team) -> Program:
     program = Program()
     for i in range(WATCHES):
-        watch(program, f"{team.home()}/{_long_path()}", f"{TOKEN}{i}")
+        watch(program, f"{team.home()}/e", f"{TOKEN}{i}")
     return program
 
 
 def _write_long(team: Team) -> Program:
-    return write(Program(), _long_path())
+    """Each at another path, so that no two events are alike."""
+    program = Program()
+    for i in range(CHANGED):
+        write(program, _long_path(i))
+    return program
 
 
 def _own_events(team: Team) -> Program:
-    return write(Program(), "x")
+    program = Program()
+    for i in range(CHANGED):
+        write(program, f"x/{i}")
+    return program
 
 
 def _one_byte(stage: Stage, team: Team) -> Iterator[int]:
     """The watcher takes its events a byte at a time, while the writer makes more of them."""
     writer, watcher = (stage.guest(domid) for domid in team.domids)
-    path = f"{team.home()}/x"
     writer.request(wire.WRITE, text("x") + b"v")
     writer.request(wire.SET_PERMS, text("x", f"n{team.domids[0]}", f"r{team.domids[1]}"))
     for i in range(WATCHES):
-        watcher.request(wire.WATCH, text(path, f"{i}"))
-    packet = wire.packet(wire.WRITE, 1, text("x") + b"v")
+        watcher.request(wire.WATCH, text(f"{team.home()}/x", f"{i}"))
+    packets = [wire.packet(wire.WRITE, 1, text(f"x/{i}") + b"v") for i in range(CHANGED)]
+    writing = Blind(writer, packets)
+    patience = 0
+    while writing.sent < QUEUED and patience < 50:
+        # The writer has to wait as soon as too many events of its wait.
+        patience = 0 if writing.push() else patience + 1
+        writer.host.wait(0.0 if not patience else 0.001)
     yield 0
     while True:
-        if not writer.read() or writer.get("req_prod") == writer.get("req_cons"):
-            writer.write(packet)
-            writer.kick()
-        watcher.read(1)
-        watcher.kick()
-        yield 1
+        for _ in range(TURN):
+            watcher.read(1)
+            watcher.kick()
+        writing.push()
+        yield TURN
 
 
-def _too_long(team: Team) -> Program:
-    """The event would hold this token and a path: more than a packet can."""
-    return watch(Program(), "y", "t" * (wire.PAYLOAD_MAX - 10))
-
-
-def _write_too_long(team: Team) -> Program:
+def _events_too_long(stage: Stage, team: Team) -> Iterator[int]:
+    """Blind: there are daemons that send such an event, and the rest of it is no packet."""
+    guest = stage.guest(team.domids[0])
+    # The event would hold this token and a path: more than a packet can.
+    guest.request(wire.WATCH, text("y", "t" * (wire.PAYLOAD_MAX - 10)))
     path = "y/" + "/".join("p" * 200 for _ in range(9))
-    return rm(write(Program(), path), "y")
+    writing = Blind(
+        guest,
+        [wire.packet(wire.WRITE, 1, text(path) + b"v"), wire.packet(wire.RM, 1, text("y"))],
+    )
+    yield 0
+    while True:
+        yield writing.push()
 
 
 def _on_and_off(team: Team) -> Program:
@@ -211,7 +236,7 @@ ATTACKS = (
         "watches-of-everything",
         f"{WATCHES} watches on /, and writes",
         "Each change anywhere, by anybody, asks whether the guest may see it, 100 times.",
-        (Role(_own_events, _everything),),
+        (Role(_write_x, _everything),),
     ),
     Attack(
         "events-wait",
@@ -237,7 +262,7 @@ ATTACKS = (
         "events-too-long",
         "Events that do not fit into a packet",
         "They are dropped with a warning; a guest that can make warnings can fill logs.",
-        (Role(_write_too_long, _too_long),),
+        act=_events_too_long,
     ),
     Attack(
         "watch-unwatch",
