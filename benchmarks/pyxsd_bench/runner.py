@@ -76,7 +76,7 @@ class Runner:
 
     def _repeat(self, scenario: Scenario) -> int:
         """How many samples each point of the scenario gets."""
-        return 1 if scenario.once else int(self.options.repeat)
+        return 1 if scenario.attack else int(self.options.repeat)
 
     def _names(self, scenario: Scenario) -> list[str]:
         own = scenario.needs == "standin"
@@ -134,6 +134,7 @@ class Runner:
             "axis": scenario.axis,
             "unit": scenario.unit,
             "main": scenario.main,
+            "attack": scenario.attack,
         }
         with contextlib.ExitStack() as stack:
             targets: dict[str, Target] = {}
@@ -207,7 +208,7 @@ class Runner:
                     targets.pop(name)
                 self.progress.advance()
         self.progress.advance(self._repeat(scenario) * (len(self._names(scenario)) - len(ready)))
-        if self.can_count and not scenario.once:
+        if self.can_count and not scenario.attack:
             for name in ready:
                 worth = name in targets and (scenario.name, name) not in self.slow
                 if worth and not self._sample(scenario, size, targets[name], -1):
@@ -301,7 +302,7 @@ def choose(only: list[str]) -> list[Scenario]:
     """The scenarios whose name contains one of `only`; ValueError where a word fits none."""
     if not only:
         return list(scenarios.ALL)
-    everything = (*scenarios.ALL, *scenarios.NAMED)
+    everything = (*scenarios.ALL, *scenarios.ATTACKS)
     for word in only:
         if not any(word in s.name for s in everything):
             names = ", ".join(s.name for s in scenarios.ALL)

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyxsd_bench import cli, daemons, results, runner, scenarios, standin, wire
+from pyxsd_bench import cli, daemons, results, runner, standin, wire
 from pyxsd_bench.attacks import bout, report
 from pyxsd_bench.attacks.model import Attack, Build, Role, Team
 from pyxsd_bench.attacks.stage import Stage
 from pyxsd_bench.attacks.table import ALL, by_name
 from pyxsd_bench.load import Load
 from pyxsd_bench.program import ANY, EITHER, Program
+from pyxsd_bench.summary import Summary
 from pyxsd_bench.target import Target, start
 
 from .conftest import Server, missing, ok
@@ -176,7 +177,6 @@ def test_a_daemon_that_dies_or_hangs(
     with monkeypatch.context() as patch:
         patch.setattr(bout.Bout, "_phase", harmed)
         patch.setattr(bout, "HUNG_S", 0.2)
-        patch.setattr(bout, "ANSWER_S", 2.0)
         found = bout.bout(daemon, by_name("flood-read"), 1, 1, SECONDS)
     assert said in found["attackers"]["failures"]
     assert found["dom0 before"]["count"] > 0
@@ -252,15 +252,25 @@ def test_one_sample_each(tmp_path: Path) -> None:
     assert cli.main(["run", "pyxsd", "--only", "attacks-kicks", *options]) == 0
     result = results.load(str(out))
     assert [s["round"] for s in result["samples"] if s["measure"] == "attackers"] == [0]
-    (row,) = report.rows(result)
-    cells = dict(zip(report.HEAD, row.cells()))
+    table = report.table(Summary([("x", result)]))
+    (cells,) = (dict(zip(table.head, row)) for row in table.rows)
     assert cells["attack"] == "kicks"
     assert cells["attacking"] == "1 of 1"
     assert cells["answers"] == "yes"
     assert float(cells["memory before"]) > 1
-    text = report.markdown(result)
-    assert text[-2].startswith("| kicks | 1 of 1 | pyxsd |")
-    assert scenarios.NAMED
+    page, document = tmp_path / "page.html", tmp_path / "document.md"
+    shown = ["--html", str(page), "--markdown", str(document)]
+    assert cli.main(["report", str(out), *shown]) == 0
+    assert "\n| kicks | 1 of 1 | pyxsd |" in document.read_text()
+    assert "<td>kicks</td><td>1 of 1</td><td>pyxsd</td>" in page.read_text()
+    # In the table of attacks, and nowhere else.
+    assert document.read_text().count("kicks") == 1
+
+
+def _summary(samples: list[dict[str, Any]]) -> Summary:
+    about = {"title": "t", "why": "w", "attack": True}
+    result = {"daemons": {"d": {}}, "scenarios": {"attacks-x": about}, "missing": []}
+    return Summary([("x", {**result, "samples": samples})])
 
 
 def _sample(measure: str, **figures: Any) -> dict[str, Any]:
@@ -276,18 +286,21 @@ def test_few_reads_have_no_quantile(count: int, shown: str) -> None:
     """With three READs in a second the longest one says more than their p99."""
     samples = [
         _sample("dom0 during", count=count, p99_us=2500.0, max_us=40000.0),
-        _sample("attackers", attackers=1, guests=1, failures="d died", requests=1, rate=1.0),
+        _sample(
+            "attackers", attackers=1, guests=1, failures="d died", requests=0, rate=0.0, cpu_us=0.0
+        ),
     ]
-    (row,) = report.rows({"samples": samples})
-    cells = dict(zip(report.HEAD, row.cells()))
+    table = report.table(_summary(samples))
+    (cells,) = (dict(zip(table.head, row)) for row in table.rows)
     assert cells["dom0 during"] == shown
     assert cells["guest during"] == "–"
     assert cells["worst ms"] == "40.0"
     assert cells["answers"] == "d died"
+    assert cells["CPU µs/request"] == "–"
 
 
 def test_nothing_to_show() -> None:
-    assert report.markdown({"samples": []}) == []
+    assert report.table(_summary([])).rows == []
 
 
 def test_a_session_has_its_nice_value_back() -> None:

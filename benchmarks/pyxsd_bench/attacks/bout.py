@@ -137,6 +137,8 @@ class Bout:
                 self._carry_out(seconds, stack)
             except (DaemonFailed, OSError) as error:
                 self.failures.append(str(error))
+                if proc.alive(self.target.pid):
+                    self.about["rss"] = peak(self.target.pid)
             if not proc.alive(self.target.pid):
                 self.failures.insert(0, self.target.fate())
         self.about["failures"] = "; ".join(self.failures)
@@ -218,15 +220,16 @@ class Bout:
     def _phase(self, phase: str, seconds: float, wait: bool = False) -> float:
         """Lets it last `seconds` from now, and takes the victims' figures.
 
-        `wait`: a READ that is unanswered then gets HUNG_S more.  In the phase before: the daemon's
-        CPU for one READ in microseconds; in the others how many READs there were.
+        `wait`: a READ that is unanswered then gets HUNG_S more.  DaemonFailed where that is not
+        enough.  In the phase before: the daemon's CPU for one READ in microseconds; in the others
+        how many READs there were.
         """
         served = {"dom0": self.target.pid, "guest": self.target.pid, "floor": self.echo}
         cpu = {pid: proc.cpu(pid).total_ns for pid in served.values()}
         begin = time.monotonic()
         time.sleep(seconds)
         spent = {pid: (proc.cpu(pid).total_ns - ns) / 1e3 for pid, ns in cpu.items()}
-        took, count = time.monotonic() - begin, 0
+        took, count, silent = time.monotonic() - begin, 0, []
         for name, victim in self.victims.items():
             figures = victim.ask("phase")
             figures["units"] = figures["count"]
@@ -236,12 +239,13 @@ class Bout:
             if wait and figures["waiting_us"] > 1e5:
                 self._wait_for(victim, figures)
             if figures["waiting_us"] > HUNG_S * 1e6:
-                waited = figures["waiting_us"] / 1e6
-                self.failures.append(f"{name} had no answer for {waited:.0f} s")
+                silent.append(f"{name} had no answer for {figures['waiting_us'] / 1e6:.0f} s")
             # A READ that nobody answered yet took at least as long as it has been waiting.
             figures["max_us"] = max(figures.get("max_us", 0.0), figures["waiting_us"])
             self.figures[f"{name} {phase}"] = figures
             count += figures["count"] if name != "floor" else 0
+        if silent:
+            raise DaemonFailed("; ".join(silent))
         if phase == "before":
             return spent[self.target.pid] / max(count, 1)
         return float(count)

@@ -18,6 +18,8 @@ from ..program import BARRIER, EITHER, Program
 if TYPE_CHECKING:
     from .stage import Stage
 
+PREFIX = "attacks-"  # of the scenarios that are attacks
+
 # What a guest may have under the default quotas of the three daemons, with a little room left.
 NODES = 900
 WATCHES = 100

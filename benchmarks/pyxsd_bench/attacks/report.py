@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..results import Result
+from ..summary import Summary
+from ..tables import NONE, Table
+from .model import PREFIX
 
 MB = 1e6
 HEAD = (
@@ -37,7 +39,7 @@ class Row(NamedTuple):
         found = self.measures.get(f"{victim} {phase}", {})
         if found.get("count", 0) >= 100:
             return _ms(found["p99_us"])
-        return f"≥ {_ms(found['max_us'])}" if found.get("max_us") else "–"
+        return f"≥ {_ms(found['max_us'])}" if found.get("max_us") else NONE
 
     def worst(self) -> str:
         phases = ("set-up", "during", "after", "end")
@@ -52,7 +54,7 @@ class Row(NamedTuple):
         """What the daemon needs more at most, in MB for each attacking guest."""
         about = self.measures["attackers"]
         if "rss" not in about:
-            return "–"
+            return NONE
         return _mb((about["rss"] - about["rss_before"]) / max(about["attackers"], 1))
 
     def cells(self) -> list[str]:
@@ -67,8 +69,8 @@ class Row(NamedTuple):
             self.latency("floor", "during"),
             *(_mb(about.get(name)) for name in ("rss_before", "rss", "rss_after")),
             self.memory_each(),
-            _short(about.get("cpu_us")),
-            f"{about.get('rate', 0.0):,.0f}",
+            _short(about["cpu_us"]) if about["requests"] else NONE,
+            f"{about['rate']:,.0f}",
             about.get("failures") or "yes",
         ]
 
@@ -78,30 +80,24 @@ def _ms(us: float) -> str:
 
 
 def _mb(size: float | None) -> str:
-    return "–" if size is None else f"{size / MB:.1f}"
+    return NONE if size is None else f"{size / MB:.1f}"
 
 
-def _short(value: float | None) -> str:
-    if value is None:
-        return "–"
+def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2g}" if value < 10 else f"{value:.1f}"
 
 
-def rows(result: Result) -> list[Row]:
-    """The bouts of a result file, in the order in which they were carried out."""
+def rows(summary: Summary) -> list[Row]:
+    """The bouts of all result files, in the order in which they were carried out."""
     found: dict[tuple[str, int, str], dict[str, dict[str, Any]]] = {}
-    for one in result["samples"]:
-        if one["scenario"].startswith("attacks-"):
-            key = (one["scenario"][len("attacks-") :], one["size"], one["daemon"])
-            found.setdefault(key, {})[one["measure"]] = one
+    for (scenario, measure, size), cells in summary.cells.items():
+        if scenario.startswith(PREFIX):
+            for daemon, cell in cells.items():
+                key = (scenario[len(PREFIX) :], size, daemon)
+                found.setdefault(key, {})[measure] = cell.samples[0]
     return [Row(*key, measures) for key, measures in found.items() if "attackers" in measures]
 
 
-def markdown(result: Result) -> list[str]:
-    """A heading, the explanation and the table, as lines; nothing where nobody attacked."""
-    bouts = rows(result)
-    if not bouts:
-        return []
-    lines = ["## Attacks", "", EXPLAINED, "", "| " + " | ".join(HEAD) + " |"]
-    lines.append("|---|--:|---" + "|--:" * (len(HEAD) - 4) + "|---|")
-    return lines + ["| " + " | ".join(row.cells()) + " |" for row in bouts] + [""]
+def table(summary: Summary) -> Table:
+    """One row for each attack, number of guests and daemon; no rows where nobody attacked."""
+    return Table(list(HEAD), [row.cells() for row in rows(summary)])

@@ -28,6 +28,6 @@ ALL: tuple[Scenario, ...] = (
 )
 
 # Not part of a run of everything: only where `--only` names them.
-NAMED: tuple[Scenario, ...] = attacks.SCENARIOS
+ATTACKS: tuple[Scenario, ...] = attacks.SCENARIOS
 
-__all__ = ["ALL", "NAMED", "Context", "Scenario"]
+__all__ = ["ALL", "ATTACKS", "Context", "Scenario"]

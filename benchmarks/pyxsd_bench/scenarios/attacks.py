@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import Callable
 
 from ..attacks.bout import bout
-from ..attacks.model import Attack
+from ..attacks.model import PREFIX, Attack
 from ..attacks.table import ALL
 from ..measure import Sample
 from ..target import Target
 from .base import Context, Scenario
 
-PREFIX = "attacks-"
 MANY = 1000
 
 
@@ -37,7 +36,7 @@ SCENARIOS = tuple(
         sizes=(1, MANY),
         main="p99_us",
         needs="standin",
-        once=True,
+        attack=True,
     )
     for attack in ALL
 )

@@ -34,8 +34,8 @@ class Scenario(NamedTuple):
     `run` gives one sample for each measure.  `main` is the figure that the summary shows:
     cpu_us, p50_us, rate, ... .  `floor`: an echo server can take part.  `needs`: "standin" where
     domains must be created.  `fds` and `memory`: descriptors of this process and bytes of the
-    daemon for each one of size.  `once`: one sample, whatever `--repeat` says, and no count of
-    system calls.
+    daemon for each one of size.  `attack`: it is run where it is named, once, and is reported in
+    the table of attacks.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Scenario(NamedTuple):
     needs: str = ""
     fds: float = 0.0
     memory: int = 0
-    once: bool = False
+    attack: bool = False
 
 
 def endless(
