@@ -21,6 +21,7 @@ from pyxsd_bench.attacks.model import Attack, Build, Role, Team
 from pyxsd_bench.attacks.stage import Stage
 from pyxsd_bench.attacks.table import ALL, by_name
 from pyxsd_bench.load import Load
+from pyxsd_bench.proc import resident
 from pyxsd_bench.program import ANY, EITHER, Program
 from pyxsd_bench.summary import Summary
 from pyxsd_bench.target import Target, start
@@ -114,7 +115,7 @@ def test_set_up_is_accepted(
         return found
 
     monkeypatch.setattr(stage, "guest", watched)
-    assert stage.set_up(60.0) == 1
+    assert stage.set_up(lambda: False) == 1
     assert not refused
     stage.leave()
     stage.load.close()
@@ -151,6 +152,27 @@ def test_several_teams_among_more_guests(daemon: Target) -> None:
     found = bout.bout(daemon, by_name("refused-watchers"), 3, 20, SECONDS)
     assert found["attackers"]["failures"] == ""
     assert (found["attackers"]["attackers"], found["attackers"]["guests"]) == (6, 20)
+
+
+def test_a_machine_that_holds_no_more_teams(
+    daemon: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first team attacks anyway; nobody else is set up in a daemon of that size."""
+    carry_out = bout.Bout.carry_out
+
+    def small(self: bout.Bout, seconds: float) -> dict[str, Any]:
+        self.memory = 4 * resident(self.target.pid) - 4
+        return carry_out(self, seconds)
+
+    monkeypatch.setattr(bout.Bout, "carry_out", small)
+    found = bout.bout(daemon, by_name("flood-read"), 5, 5, SECONDS)
+    assert (found["attackers"]["attackers"], found["attackers"]["guests"]) == (1, 5)
+
+
+def test_a_daemon_that_takes_too_much(daemon: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bout.proc, "available_memory", lambda: 3)
+    found = bout.bout(daemon, by_name("flood-read"), 1, 1, SECONDS)
+    assert found["attackers"]["failures"].startswith("took more than")
 
 
 Phase = Callable[[bout.Bout, str, float, bool], float]

@@ -3,7 +3,8 @@
 
 The argument: {"attack": name, "socket": path, "host": directory, "library": path, "guests": how
 many domains are introduced, "teams": how many teams shall attack, "set_up_s": how long their set-up
-may take, "pin": CPU or -1}.  Lines of standard input say what comes next; each is answered with one
+may take, "pid": the daemon's process, "memory": the bytes after which no further team is set up,
+"pin": CPU or -1}.  Lines of standard input say what comes next; each is answered with one
 line of JSON, {"error": text} where something failed:
 
     (start)   {"guests": n}       the domains are introduced
@@ -23,6 +24,7 @@ import time
 from typing import Any, Callable
 
 from ..load import LoadError
+from ..proc import resident
 from .stage import Stage
 from .table import by_name
 
@@ -41,6 +43,8 @@ class Attackers:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.set_up_s = float(options["set_up_s"])
+        self.pid = int(options["pid"])
+        self.memory = int(options["memory"])
         self.stage = Stage(
             by_name(options["attack"]),
             options["socket"],
@@ -51,7 +55,12 @@ class Attackers:
         )
 
     def set_up(self) -> dict[str, Any]:
-        return {"teams": self.stage.set_up(self.set_up_s)}
+        end = time.monotonic() + self.set_up_s
+
+        def enough() -> bool:
+            return time.monotonic() > end or resident(self.pid) > self.memory
+
+        return {"teams": self.stage.set_up(enough)}
 
     def run(self) -> dict[str, Any]:
         self.stage.start()

@@ -38,6 +38,7 @@ DURING, AROUND = 5.0, 1.0  # so many times the seconds of a sample
 HUNG_S = 10.0  # a READ that takes longer is a daemon that hangs
 SET_UP_S = 30.0
 ANSWER_S = 60.0
+SLICE_S = 0.05
 # What else runs on this machine must not be taken for the daemon, or keep the attackers quiet.
 DAEMON_NICE, ATTACKERS_NICE = -19, -10
 PHASES = ("before", "set-up", "during", "after", "end")
@@ -128,6 +129,7 @@ class Bout:
         # Until the attackers did something: no request was counted, and none cost anything.
         self.about: dict[str, Any] = {"requests": 0, "rate": 0.0, "cpu_us": 0.0}
         self.echo = 0  # the process of the echo server
+        self.memory = proc.available_memory() // 3  # bytes that the daemon may take
         self.failures: list[str] = []
 
     def carry_out(self, seconds: float) -> dict[str, Sample]:
@@ -186,6 +188,8 @@ class Bout:
             "guests": self.guests,
             "teams": self.teams,
             "set_up_s": SET_UP_S,
+            "pid": self.target.pid,
+            "memory": self.memory // 4,
             "pin": cpu,
         }
         attackers = Helper("attacker", attacking)
@@ -227,7 +231,7 @@ class Bout:
         served = {"dom0": self.target.pid, "guest": self.target.pid, "floor": self.echo}
         cpu = {pid: proc.cpu(pid).total_ns for pid in served.values()}
         begin = time.monotonic()
-        time.sleep(seconds)
+        self._sleep(seconds)
         spent = {pid: (proc.cpu(pid).total_ns - ns) / 1e3 for pid, ns in cpu.items()}
         took, count, silent = time.monotonic() - begin, 0, []
         for name, victim in self.victims.items():
@@ -250,11 +254,19 @@ class Bout:
             return spent[self.target.pid] / max(count, 1)
         return float(count)
 
+    def _sleep(self, seconds: float) -> None:
+        """DaemonFailed where the daemon takes so much memory that the machine is in danger."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, SLICE_S))
+            if proc.alive(self.target.pid) and proc.resident(self.target.pid) > self.memory:
+                raise DaemonFailed(f"took more than {self.memory // 10**6:,} MB")
+
     def _wait_for(self, victim: Helper, figures: Sample) -> None:
         """Adds the READ that is unanswered to a phase's figures: it gets HUNG_S more."""
         end = time.monotonic() + HUNG_S
         while time.monotonic() < end and proc.alive(self.target.pid):
-            time.sleep(0.05)
+            self._sleep(SLICE_S)
             more = victim.ask("phase")
             figures["waiting_us"] = more["waiting_us"]
             if more["count"]:

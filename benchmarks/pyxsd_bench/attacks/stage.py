@@ -117,11 +117,11 @@ class Stage:
         self.load.set_domain(domid, GONE)
         self.dom0.request(wire.RELEASE, b"%d\0" % domid)
 
-    def set_up(self, seconds: float) -> int:
-        """Sets up team after team while there is time; how many will attack."""
-        end, ready = time.monotonic() + seconds, 0
+    def set_up(self, enough: Callable[[], bool]) -> int:
+        """Sets up team after team until that is `enough`; how many will attack."""
+        ready = 0
         for team in self.teams:
-            if ready and time.monotonic() > end:
+            if ready and enough():
                 break
             if self.attack.act:
                 self._acts.append(self.attack.act(self, team))

@@ -26,7 +26,7 @@ def _run(attack: Attack) -> Callable[[Target, int, Context], dict[str, Sample]]:
     return run
 
 
-SCENARIOS = tuple(
+SCENARIOS: tuple[Scenario, ...] = tuple(
     Scenario(
         PREFIX + attack.name,
         attack.title,
