@@ -25,7 +25,7 @@ GATE = 32767  # a gate that nobody opens
 GONE, DYING = 0, 3
 SLICE_S = 0.02
 WINDOW = 8  # requests in flight while setting up
-SETTLE_S = 30.0
+SETTLE_S = 15.0
 
 
 class Score(NamedTuple):

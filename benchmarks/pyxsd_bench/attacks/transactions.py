@@ -28,7 +28,7 @@ from .model import (
 if TYPE_CHECKING:
     from .stage import Stage
 
-PAIRS = 100  # WRITE and RM in a transaction; more of them take some daemons minutes
+PAIRS = 50  # WRITE and RM in a transaction; more of them take some daemons minutes
 READS = 900
 WRITES = 8
 
