@@ -9,7 +9,7 @@ generator function in Python, for what no well-formed program does, such as half
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from .. import wire
@@ -24,6 +24,7 @@ PREFIX = "attacks-"  # of the scenarios that are attacks
 NODES = 900
 WATCHES = 100
 TRANSACTIONS = 10
+LENGTHS = (4, 60, 1000)  # entries of a permission list: some daemons have quotas of their own
 VALUE = 2000
 PATH = 2000
 WINDOW = 16  # requests in flight: as many small ones as the ring of 1 KB takes
@@ -95,7 +96,16 @@ def deep(name: str, components: int = NODES) -> str:
     return name + "/a" * (components - 1)
 
 
-def permissions(first: str, domids: range | list[int]) -> bytes:
+def longest_list(program: Program, path: str, owner: int, domids: Sequence[int]) -> Program:
+    """Gives a new node the longest list that the daemon accepts: of four domids, of 60, of all."""
+    write(program, path)
+    for length in LENGTHS:
+        entries = permissions(f"n{owner}", domids[:length])
+        try_(program, wire.SET_PERMS, text(path) + entries)
+    return program
+
+
+def permissions(first: str, domids: Sequence[int]) -> bytes:
     """The entries of a permission list as a payload: `first`, then readers."""
     return text(first, *(f"r{domid}" for domid in domids))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import wire
 from ..program import Program
-from .model import NODES, VALUE, Attack, Role, Team, end, permissions, text, try_, write
+from .model import LENGTHS, NODES, VALUE, Attack, Role, Team, end, permissions, text, try_, write
 
 if TYPE_CHECKING:
     from .stage import Stage
@@ -204,11 +204,12 @@ def _never_read(team: Team) -> Program:
 def _deaths(stage: Stage, team: Team) -> Iterator[int]:
     """Domains die that stand in the permission lists of all the guest's nodes."""
     guest = stage.guest(team.domids[0])
-    own = f"n{team.domids[0]}"
-    entries = permissions(own, range(20000, 20000 + LISTED))
+    dying = range(20000, 20000 + LISTED)
     for i in range(NODES):
         guest.request(wire.WRITE, text(f"d{i}"))
-        guest.request(wire.SET_PERMS, text(f"d{i}") + entries)
+        for length in LENGTHS:
+            entries = permissions(f"n{team.domids[0]}", dying[:length])
+            guest.request(wire.SET_PERMS, text(f"d{i}") + entries)
     yield 0
     number = 0
     while True:

@@ -13,6 +13,7 @@ from .model import (
     Team,
     deep,
     end,
+    longest_list,
     mkdir,
     permissions,
     rm,
@@ -24,7 +25,7 @@ from .model import (
 
 CHILDREN = 780  # their names just fit into one reply of 4096 bytes
 LONG = 1000  # entries of a permission list that just fits into one request
-LISTED = 195
+LISTED = 60
 SLOTS = 1 << 14  # of the table that COLLIDING is made for
 
 
@@ -67,9 +68,7 @@ def _deep_reads(team: Team) -> Program:
 def _collide_set_up(team: Team) -> Program:
     program, domids = write(Program(), "small"), _colliding()
     for i in range(0, len(domids), LISTED):
-        name = f"c{i}"
-        entries = permissions(f"n{team.domids[0]}", domids[i : i + LISTED])
-        try_(write(program, name), wire.SET_PERMS, text(name) + entries)
+        longest_list(program, f"c{i}", team.domids[0], domids[i : i + LISTED])
     return program
 
 
@@ -125,10 +124,9 @@ def _parts_socket(team: Team) -> Program:
 
 
 def _long_lists(team: Team) -> Program:
-    own = f"n{team.domids[0]}"
     program = Program()
     for i in range(8):
-        try_(write(program, f"p{i}"), wire.SET_PERMS, text(f"p{i}") + permissions(own, [-1] * LONG))
+        longest_list(program, f"p{i}", team.domids[0], [-1] * LONG)
     return program
 
 
@@ -150,7 +148,7 @@ def _storm(team: Team) -> Program:
     """The list forbids and allows the watcher in turn."""
     owner, watcher = team.domids
     program = Program()
-    for entries in ([2] * LONG, [2] * (LONG - 1) + [watcher]):
+    for entries in ([2] * LISTED, [2] * (LISTED - 1) + [watcher]):
         try_(program, wire.SET_PERMS, text("s") + permissions(f"n{owner}", entries))
     return program
 
@@ -189,8 +187,8 @@ ATTACKS = (
     ),
     Attack(
         "long-lists",
-        f"GET_PERMS of lists with {LONG} entries",
-        "A request of 20 bytes whose reply of 21 KB is formatted, and does not fit.",
+        f"GET_PERMS of the longest lists that are accepted, up to {LONG} entries",
+        "A request of 20 bytes with a reply that is formatted for it, and may not fit.",
         (Role(_get_lists, _long_lists),),
     ),
     Attack(

@@ -15,7 +15,7 @@ from .model import (
     Attack,
     Role,
     Team,
-    permissions,
+    longest_list,
     rm,
     text,
     try_,
@@ -35,9 +35,7 @@ QUEUED = 1500  # writes whose events wait before the reader begins
 
 
 def _owned(team: Team) -> Program:
-    program = write(Program(), "x")
-    entries = permissions(f"n{team.domids[0]}", [-1] * REFUSED)
-    return try_(program, wire.SET_PERMS, text("x") + entries)
+    return longest_list(Program(), "x", team.domids[0], [-1] * REFUSED)
 
 
 def _watch_owned(team: Team) -> Program:
