@@ -330,6 +330,16 @@ def test_few_reads_have_no_quantile(count: int, shown: str) -> None:
     assert cells["CPU µs/request"] == "–"
 
 
+def test_a_set_up_that_failed() -> None:
+    """Nobody attacked, so nothing can be said of each attacker."""
+    about = {"failures": "late", "requests": 0, "rate": 0.0, "cpu_us": 0.0, "attackers": 0}
+    table = report.table(_summary([_sample("attackers", **about, rss=2e6, rss_before=1e6)]))
+    (cells,) = (dict(zip(table.head, row)) for row in table.rows)
+    assert cells["attacking"] == "0 of 1"
+    assert cells["most"] == "2.0"
+    assert cells["per attacker"] == "–"
+
+
 def test_nothing_to_show() -> None:
     assert report.table(_summary([])).rows == []
 

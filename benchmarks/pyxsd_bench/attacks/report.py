@@ -53,13 +53,13 @@ class Row(NamedTuple):
     def memory_each(self) -> str:
         """What the daemon needs more at most, in MB for each attacking guest."""
         about = self.measures["attackers"]
-        if "rss" not in about:
+        if "rss" not in about or not about["attackers"]:
             return NONE
-        return _mb((about["rss"] - about["rss_before"]) / max(about["attackers"], 1))
+        return _mb((about["rss"] - about["rss_before"]) / about["attackers"])
 
     def cells(self) -> list[str]:
         about = self.measures["attackers"]
-        guests, doing = about.get("guests", self.size), about.get("attackers", 0)
+        guests, doing = about.get("guests", self.size), about["attackers"]
         return [
             self.scenario,
             f"{doing:,} of {guests:,}",
