@@ -299,15 +299,22 @@ def sizes(scenario: Scenario, scale: float) -> list[int]:
 
 
 def choose(only: list[str]) -> list[Scenario]:
-    """The scenarios whose name contains one of `only`; ValueError where a word fits none."""
+    """The scenarios whose name contains one of `only`; ValueError where a word fits none.
+
+    Attacks are chosen by words that begin with "attacks" alone.
+    """
     if not only:
         return list(scenarios.ALL)
+
+    def fits(word: str, scenario: Scenario) -> bool:
+        return word in scenario.name and scenario.attack == word.startswith("attacks")
+
     everything = (*scenarios.ALL, *scenarios.ATTACKS)
     for word in only:
-        if not any(word in s.name for s in everything):
+        if not any(fits(word, s) for s in everything):
             names = ", ".join(s.name for s in scenarios.ALL)
             raise ValueError(f"no scenario is named {word}: there are {names}, and attacks")
-    return [s for s in everything if any(word in s.name for word in only)]
+    return [s for s in everything if any(fits(word, s) for word in only)]
 
 
 def _starter(description: daemons.Description) -> Start:

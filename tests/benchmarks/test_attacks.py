@@ -271,6 +271,7 @@ def test_they_run_where_they_are_named() -> None:
     names = {f"attacks-{attack.name}" for attack in ALL}
     assert {s.name for s in runner.choose(["attacks"])} == names
     assert not names & {s.name for s in runner.choose([])}
+    assert not names & {s.name for s in runner.choose(["churn", "watches"])}
     assert [s.name for s in runner.choose(["attacks-kicks"])] == ["attacks-kicks"]
 
 
