@@ -110,7 +110,9 @@ def test_set_up_is_accepted(
 
         def checked(kind: int, payload: bytes, **options: Any) -> Any:
             reply = request(kind, payload, **options)
-            refused.append(kind) if reply.type == wire.ERROR else None
+            # A daemon may have enough of open transactions.
+            if reply.type == wire.ERROR and kind != wire.TRANSACTION_START:
+                refused.append(kind)
             return reply
 
         found.request = checked
