@@ -14,7 +14,7 @@ DESCRIPTION = "Measures any xenstored: the same scenarios for each daemon, side 
 def _list(options: argparse.Namespace) -> int:
     show.table(
         ["scenario", "what", "sizes", "why"],
-        [[s.name, s.title, _sizes(s), s.why] for s in scenarios.ALL],
+        [[s.name, s.title, _sizes(s), s.why] for s in (*scenarios.ALL, *scenarios.ATTACKS)],
         left=4,
     )
     return 0

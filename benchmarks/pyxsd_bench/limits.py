@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import resource
 
+from .proc import available_memory
 from .scenarios import Scenario
 
 RESERVE = 64  # descriptors for everything else
@@ -16,15 +17,6 @@ def raise_descriptors() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
-
-
-def available_memory() -> int:
-    """Bytes that can be used without swapping."""
-    with open("/proc/meminfo", encoding="ascii") as info:
-        for line in info:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def objection(scenario: Scenario, size: int, daemons: int, has_standin: bool) -> str:

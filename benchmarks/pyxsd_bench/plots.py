@@ -92,7 +92,7 @@ def latency_plot(summary: Summary, name: str, measure: str) -> Plot | None:
 def write(summary: Summary, folder: str) -> None:
     """One SVG file for each plot, named after scenario and measure."""
     os.makedirs(folder, exist_ok=True)
-    for name in summary.scenarios:
+    for name, _ in summary.measured():
         for plot in of(summary, name):
             stem = re.sub("[^a-z0-9]+", "-", f"{name}-{plot.measure}".lower()).strip("-")
             path = os.path.join(folder, f"{stem}-{plot.kind}.svg")

@@ -12,6 +12,7 @@ import sys
 import jinja2
 
 from . import plots, results, svg, tables
+from .attacks import report as attacks
 from .summary import Summary
 
 OK, BAD_INPUT = 0, 2
@@ -29,7 +30,7 @@ def render(summary: Summary, template: str) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template(template).render(
-        summary=summary, tables=tables, plots=plots, plot_style=svg.STYLE
+        summary=summary, tables=tables, attacks=attacks, plots=plots, plot_style=svg.STYLE
     )
 
 

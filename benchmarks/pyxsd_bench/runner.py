@@ -71,8 +71,12 @@ class Runner:
         return sizes(scenario, scale)
 
     def _steps(self, scenario: Scenario) -> int:
-        repeat: int = self.options.repeat
+        repeat = self._repeat(scenario)
         return len(self._sizes(scenario)) * len(self._names(scenario)) * repeat
+
+    def _repeat(self, scenario: Scenario) -> int:
+        """How many samples each point of the scenario gets."""
+        return 1 if scenario.attack else int(self.options.repeat)
 
     def _names(self, scenario: Scenario) -> list[str]:
         own = scenario.needs == "standin"
@@ -130,6 +134,7 @@ class Runner:
             "axis": scenario.axis,
             "unit": scenario.unit,
             "main": scenario.main,
+            "attack": scenario.attack,
         }
         with contextlib.ExitStack() as stack:
             targets: dict[str, Target] = {}
@@ -196,14 +201,14 @@ class Runner:
                 ready.append(name)
             if name not in ready:
                 targets.pop(name)
-        for turn in range(self.options.repeat):
+        for turn in range(self._repeat(scenario)):
             for name in ready[turn % max(len(ready), 1) :] + ready[: turn % max(len(ready), 1)]:
                 worth = name in targets and (turn == 0 or (scenario.name, name) not in self.slow)
                 if worth and not self._sample(scenario, size, targets[name], turn):
                     targets.pop(name)
                 self.progress.advance()
-        self.progress.advance(self.options.repeat * (len(self._names(scenario)) - len(ready)))
-        if self.can_count:
+        self.progress.advance(self._repeat(scenario) * (len(self._names(scenario)) - len(ready)))
+        if self.can_count and not scenario.attack:
             for name in ready:
                 worth = name in targets and (scenario.name, name) not in self.slow
                 if worth and not self._sample(scenario, size, targets[name], -1):
@@ -294,14 +299,22 @@ def sizes(scenario: Scenario, scale: float) -> list[int]:
 
 
 def choose(only: list[str]) -> list[Scenario]:
-    """The scenarios whose name contains one of `only`; ValueError where a word fits none."""
+    """The scenarios whose name contains one of `only`; ValueError where a word fits none.
+
+    Attacks are chosen by words that begin with "attacks" alone.
+    """
     if not only:
         return list(scenarios.ALL)
+
+    def fits(word: str, scenario: Scenario) -> bool:
+        return word in scenario.name and scenario.attack == word.startswith("attacks")
+
+    everything = (*scenarios.ALL, *scenarios.ATTACKS)
     for word in only:
-        if not any(word in s.name for s in scenarios.ALL):
+        if not any(fits(word, s) for s in everything):
             names = ", ".join(s.name for s in scenarios.ALL)
-            raise ValueError(f"no scenario is named {word}: there are {names}")
-    return [s for s in scenarios.ALL if any(word in s.name for word in only)]
+            raise ValueError(f"no scenario is named {word}: there are {names}, and attacks")
+    return [s for s in everything if any(fits(word, s) for word in only)]
 
 
 def _starter(description: daemons.Description) -> Start:

@@ -105,8 +105,12 @@ class Summary:
         return [name for name in self.daemons if _kind(name) not in FLOORS]
 
     def measured(self) -> list[tuple[str, dict[str, Any]]]:
-        """Name and description of each scenario that has a figure."""
-        return [(name, about) for name, about in self.scenarios.items() if self.measures(name)]
+        """Name and description of each scenario that has a figure; attacks have their own table."""
+        return [
+            (name, about)
+            for name, about in self.scenarios.items()
+            if self.measures(name) and not about.get("attack")
+        ]
 
     def measures(self, scenario: str) -> list[str]:
         """In the order in which they were first seen."""

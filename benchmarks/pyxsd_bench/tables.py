@@ -104,7 +104,7 @@ def overview(summary: Summary) -> Table:
     who = subject(summary)
     floors = [name for name in FLOORS if name in summary.daemons]
     rows = []
-    for name, about in summary.scenarios.items():
+    for name, about in summary.measured():
         figure = summary.main(name)
         for measure in summary.measures(name):
             sizes = summary.sizes(name, measure)

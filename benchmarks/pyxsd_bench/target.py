@@ -46,10 +46,14 @@ class Target:
         self.keep = ExitStack()
         self.state: dict[str, Any] = {}
         self.owned = False
+        self.again: Callable[[], Target] = self._never_again
         self.deadline = 0.0  # a preparation must be over by then; 0: no limit
         self._stop: Callable[[], None] = lambda: None
         self._process: subprocess.Popen[bytes] | None = None
         self._output = ""
+
+    def _never_again(self) -> Target:
+        raise NotStarted(f"{self.name} runs already and cannot be started again")
 
     def load(self, stall_s: float = 10.0, spin_us: float = 0.0) -> Load:
         """A load generator for this daemon; spin_us: it polls for so long before it sleeps."""
@@ -121,6 +125,7 @@ def start(description: daemons.Description) -> Target:
     command = [daemons.fill(word, places) for word in description.command]
     target = _spawn(description, command, environment, str(root), places)
     target.host = "" if description.echo else host
+    target.again = lambda: start(description)
     return target
 
 

@@ -3,7 +3,17 @@
 
 from __future__ import annotations
 
-from . import directories, placements, requests, rings, scale, stories, transactions, watches
+from . import (
+    attacks,
+    directories,
+    placements,
+    requests,
+    rings,
+    scale,
+    stories,
+    transactions,
+    watches,
+)
 from .base import Context, Scenario
 
 ALL: tuple[Scenario, ...] = (
@@ -17,4 +27,7 @@ ALL: tuple[Scenario, ...] = (
     *stories.SCENARIOS,
 )
 
-__all__ = ["ALL", "Context", "Scenario"]
+# Not part of a run of everything: only where `--only` names them.
+ATTACKS: tuple[Scenario, ...] = attacks.SCENARIOS
+
+__all__ = ["ALL", "ATTACKS", "Context", "Scenario"]

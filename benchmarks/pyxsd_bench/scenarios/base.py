@@ -34,7 +34,8 @@ class Scenario(NamedTuple):
     `run` gives one sample for each measure.  `main` is the figure that the summary shows:
     cpu_us, p50_us, rate, ... .  `floor`: an echo server can take part.  `needs`: "standin" where
     domains must be created.  `fds` and `memory`: descriptors of this process and bytes of the
-    daemon for each one of size.
+    daemon for each one of size.  `attack`: it is run where it is named, once, and is reported in
+    the table of attacks.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Scenario(NamedTuple):
     needs: str = ""
     fds: float = 0.0
     memory: int = 0
+    attack: bool = False
 
 
 def endless(
