@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Tries mutants in the copy: by the server process (server.py), or in a pytest of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from tests.mutation import processes
+from tests.mutation.modules import TESTS, deselected
+from tests.mutation.results import HUNG, NOTICED, SURVIVED
+from tests.mutation.schema import Mutant
+from tests.mutation.tree import TREE, WORK
+
+SIZE = 1 << 16  # bytes of the file that mutant.h describes
+EXAMPLES = "60"  # of the property tests
+ALONE = 20.0  # seconds of tests that a mutant gets that needs an interpreter of its own
+
+
+class Runner:
+    """The server process, and what is known of the tests.
+
+    numbers: the mutants that are compiled in.  reach: test -> (seconds, mutants reached).
+    """
+
+    def __init__(self, numbers: dict[int, Mutant]) -> None:
+        self.numbers = numbers
+        self.reach: dict[str, tuple[float, list[int]]] = {}
+        self.file = WORK / "mutants.bin"
+        self.file.write_bytes(bytes(SIZE))
+        self.env = {"PYXSD_MUTANTS": str(self.file), "PYTHONPATH": str(TREE),
+                    "PYXSD_HYPOTHESIS_EXAMPLES": EXAMPLES}
+        ours, theirs = socket.socketpair()
+        with theirs, open(WORK / "server.txt", "wb") as log:
+            self.process = subprocess.Popen(
+                self.command("-p", "tests.mutation.server", *TESTS, *deselected()), cwd=TREE,
+                env={**os.environ, **self.env, "PYXSD_MUTATION_SOCKET": str(theirs.fileno())},
+                pass_fds=[theirs.fileno()], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self.stream = ours.makefile("rw")
+        first = self.answer()
+        self.tests: list[str] = first["tests"]
+        self.imported = frozenset(first["imported"])
+
+    def command(self, *arguments: str) -> list[str]:
+        """A pytest with these arguments."""
+        return [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
+                "-p", "no:benchmark", "--time-limit=60", "--hypothesis-seed=0", *arguments]
+
+    def answer(self, **order: Any) -> Any:
+        """What the server answers to an order; without one, the line it begins with."""
+        if order:
+            self.stream.write(json.dumps(order) + "\n")
+            self.stream.flush()
+        text = self.stream.readline()
+        if not text:
+            raise SystemExit("pytest ended:\n" + (WORK / "server.txt").read_text()[-4000:])
+        return json.loads(text)
+
+    def record(self) -> None:
+        """Finds out what each test reaches, file by file; what is known already is kept."""
+        path = WORK / "reach.json"
+        build = hashlib.sha256(repr([m.key for m in self.numbers.values()]).encode())
+        for source in sorted({mutant.path for mutant in self.numbers.values()}):
+            build.update((TREE / source).read_bytes())
+        known = json.loads(path.read_text()) if path.exists() else {}
+        if known.get("build") != build.hexdigest():
+            known = {"build": build.hexdigest()}
+        by_file: dict[str, list[str]] = {}
+        for test in self.tests:
+            by_file.setdefault(test.partition("::")[0], []).append(test)
+        for name, tests in by_file.items():
+            content = hashlib.sha256((TREE / name).read_bytes()).hexdigest()
+            if known.get(name, [""])[0] != content:
+                found = self.answer(record=tests) or []
+                left = len(tests) - len(found)
+                print(f"{name}: {len(found)} tests" + (f", {left} FAIL" if left else ""),
+                      flush=True)
+                known[name] = [content, found]
+                path.write_text(json.dumps(known))
+            for test, seconds, reached in known[name][1]:
+                self.reach[test] = (seconds, reached)
+
+    def tests_for(self, number: int) -> list[tuple[str, float]]:
+        """(test, seconds) of those that reach a mutant; quick ones first, files together."""
+        def place(test: str) -> tuple[int, str, float]:
+            seconds = self.reach[test][0]
+            return round(math.log10(seconds + 1e-3)), test.partition("::")[0], seconds
+        found = [test for test, (_, reached) in self.reach.items() if number in reached]
+        return [(test, self.reach[test][0]) for test in sorted(found, key=place)]
+
+    def attempt(self, number: int) -> tuple[str, str]:
+        """What becomes of a mutant, and the test that noticed."""
+        if number in self.imported:
+            return self.attempt_alone(number)
+        tests = self.tests_for(number)
+        while tests:
+            seconds = 60 + 4 * sum(seconds for _, seconds in tests)
+            failed = self.answer(number=number, tests=tests, seconds=seconds)
+            if failed == "hung":
+                return HUNG, ""
+            if failed is None:
+                return NOTICED, "the test run crashed"
+            if failed == "":
+                break
+            # A test that fails now and then says nothing: it must pass without the mutant.
+            last = [(test, seconds) for test, seconds in tests if test == failed]
+            if self.answer(number=0, tests=last, seconds=600) == "":
+                return NOTICED, failed
+            tests = [row for row in tests if row not in last]
+        return SURVIVED, ""
+
+    def files_for(self, path: str) -> list[str]:
+        """Test files for a source, those that reach most of its mutants first, ALONE seconds."""
+        same = {number for number, mutant in self.numbers.items() if mutant.path == path}
+        same = same - self.imported or same  # what any import reaches says nothing
+        seconds: dict[str, float] = {}
+        reached: dict[str, set[int]] = {}
+        for test, (took, numbers) in self.reach.items():
+            name = test.partition("::")[0]
+            seconds[name] = seconds.get(name, 0.0) + took
+            reached.setdefault(name, set()).update(same.intersection(numbers))
+        found: list[str] = []
+        for name in sorted(reached, key=lambda name: (-len(reached[name]), seconds[name])):
+            if reached[name] and (not found or sum(map(seconds.__getitem__, found)) < ALONE):
+                found.append(name)
+        return found
+
+    def attempt_alone(self, number: int) -> tuple[str, str]:
+        """The same for what runs while a module is imported: in a new interpreter."""
+        files = self.files_for(self.numbers[number].path)
+        self.file.write_bytes(number.to_bytes(4, "little") + bytes(SIZE - 4))
+        try:
+            command = self.command("-x", "-rfE", *files, *deselected())
+            done = processes.run(command, TREE, self.env, 90 + 6 * ALONE, WORK / "output.txt")
+        finally:
+            self.file.write_bytes(bytes(SIZE))
+        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.output, re.MULTILINE)
+        if done.status is None:
+            return HUNG, ""
+        return (NOTICED if done.status else SURVIVED), failed.group(1) if failed else ""
+
+    def close(self) -> None:
+        """Ends the server."""
+        self.stream.close()
+        self.process.kill()
+        self.process.wait()
+        processes.kill_children()
