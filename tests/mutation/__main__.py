@@ -16,6 +16,7 @@ import argparse
 import random
 import signal
 import sys
+import time
 
 from tests.mutation import processes
 from tests.mutation.modules import modules
@@ -72,10 +73,11 @@ def attempt(mutants: list[Mutant], results: Results, again: bool) -> None:
         runner.record()
         for number, mutant in numbers.items():
             if mutant.key in wanted:
+                begin = time.monotonic()
                 result, by = runner.attempt(number)
                 results.set(mutant, result, by)
-                print(f"{result:<9} {mutant.path}:{mutant.line}: {mutant.operator}: "
-                      f"{mutant.before} -> {mutant.after}", flush=True)
+                print(f"{time.monotonic() - begin:5.1f} s {result:<9} {mutant.path}:{mutant.line}: "
+                      f"{mutant.operator}: {mutant.before} -> {mutant.after}", flush=True)
     finally:
         runner.close()
 

@@ -46,21 +46,21 @@ def children() -> list[int]:
     return found
 
 
-def kill_children() -> int:
-    """Kills and reaps until there is no child left; how many there were."""
-    count = 0
-    while pids := children():
+def kill_children(but: int = 0) -> None:
+    """Kills and reaps until there is no child left but that process."""
+    while pids := [pid for pid in children() if pid != but]:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         for pid in pids:
             os.waitpid(pid, 0)
-        count += len(pids)
-    return count
 
 
 def run(command: Sequence[str], cwd: Path, env: Mapping[str, str], seconds: float,
-        log: Path) -> Done:
-    """Runs a command for so long at most; its output goes through the file `log`."""
+        log: Path, but: int = 0) -> Done:
+    """Runs a command for so long at most; its output goes through the file `log`.
+
+    but: the process id of a child that is not the command's and is let alone.
+    """
     with open(log, "wb") as out:
         process = subprocess.Popen(command, cwd=cwd, env={**os.environ, **env}, stdout=out,
                                    stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
@@ -72,5 +72,5 @@ def run(command: Sequence[str], cwd: Path, env: Mapping[str, str], seconds: floa
             status = None
             process.kill()
             process.wait()
-        kill_children()
+        kill_children(but)
     return Done(status, log.read_text(errors="replace"))

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import socket
 import subprocess
 import sys
+from collections import Counter
+from itertools import accumulate
 from typing import Any
 
 from tests.mutation import processes
@@ -20,19 +21,22 @@ from tests.mutation.schema import Mutant
 from tests.mutation.tree import TREE, WORK
 
 SIZE = 1 << 16  # bytes of the file that mutant.h describes
-EXAMPLES = "60"  # of the property tests
-ALONE = 20.0  # seconds of tests that a mutant gets that needs an interpreter of its own
+EXAMPLES = "40"  # of the property tests
+BUDGET = 30.0  # processor seconds of tests for a mutant
+ALONE = 10.0  # seconds of tests that a mutant gets that needs an interpreter of its own
 
 
 class Runner:
     """The server process, and what is known of the tests.
 
     numbers: the mutants that are compiled in.  reach: test -> (seconds, mutants reached).
+    Seconds of tests are processor seconds.
     """
 
     def __init__(self, numbers: dict[int, Mutant]) -> None:
         self.numbers = numbers
         self.reach: dict[str, tuple[float, list[int]]] = {}
+        self.noticed: Counter[tuple[str, str]] = Counter()  # mutants by (source, file of tests)
         self.file = WORK / "mutants.bin"
         self.file.write_bytes(bytes(SIZE))
         self.env = {"PYXSD_MUTANTS": str(self.file), "PYTHONPATH": str(TREE),
@@ -88,12 +92,24 @@ class Runner:
                 self.reach[test] = (seconds, reached)
 
     def tests_for(self, number: int) -> list[tuple[str, float]]:
-        """(test, seconds) of those that reach a mutant; quick ones first, files together."""
-        def place(test: str) -> tuple[int, str, float]:
-            seconds = self.reach[test][0]
-            return round(math.log10(seconds + 1e-3)), test.partition("::")[0], seconds
-        found = [test for test, (_, reached) in self.reach.items() if number in reached]
-        return [(test, self.reach[test][0]) for test in sorted(found, key=place)]
+        """(test, seconds) of those that reach a mutant, file by file.
+
+        Files that noticed mutants of the same source come first, then those with short tests, up
+        to BUDGET seconds.
+        """
+        path = self.numbers[number].path
+        files: dict[str, list[tuple[str, float]]] = {}
+        for test, (seconds, reached) in self.reach.items():
+            if number in reached:
+                files.setdefault(test.partition("::")[0], []).append((test, seconds))
+
+        def place(name: str) -> tuple[int, float]:
+            rows = files[name]
+            return -self.noticed[path, name], sum(seconds for _, seconds in rows) / len(rows)
+        rows = [row for name in sorted(files, key=place)
+                for row in sorted(files[name], key=lambda row: row[1])]
+        costs = list(accumulate(seconds for _, seconds in rows))
+        return [row for row, cost in zip(rows, costs) if cost <= BUDGET]
 
     def attempt(self, number: int) -> tuple[str, str]:
         """What becomes of a mutant, and the test that noticed."""
@@ -101,7 +117,7 @@ class Runner:
             return self.attempt_alone(number)
         tests = self.tests_for(number)
         while tests:
-            seconds = 60 + 4 * sum(seconds for _, seconds in tests)
+            seconds = 120 + 10 * sum(seconds for _, seconds in tests)
             failed = self.answer(number=number, tests=tests, seconds=seconds)
             if failed == "hung":
                 return HUNG, ""
@@ -112,6 +128,7 @@ class Runner:
             # A test that fails now and then says nothing: it must pass without the mutant.
             last = [(test, seconds) for test, seconds in tests if test == failed]
             if self.answer(number=0, tests=last, seconds=600) == "":
+                self.noticed[self.numbers[number].path, failed.partition("::")[0]] += 1
                 return NOTICED, failed
             tests = [row for row in tests if row not in last]
         return SURVIVED, ""
@@ -138,7 +155,8 @@ class Runner:
         self.file.write_bytes(number.to_bytes(4, "little") + bytes(SIZE - 4))
         try:
             command = self.command("-x", "-rfE", *files, *deselected())
-            done = processes.run(command, TREE, self.env, 90 + 6 * ALONE, WORK / "output.txt")
+            done = processes.run(command, TREE, self.env, 120 + 10 * ALONE, WORK / "output.txt",
+                                 but=self.process.pid)
         finally:
             self.file.write_bytes(bytes(SIZE))
         failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.output, re.MULTILINE)

@@ -46,6 +46,7 @@ CASES = [
     ("d5", "WRITE", b"name\0gu\1est\xff\n\"quote\\",
      [b'DOM5         write     name gu\\001est\\255\\n\\"quote\\\\']),
     ("d5", "WRITE", b"name\0\t\r\b\0x", [b"DOM5         write     name \\t\\r\\b x"]),
+    ("d5", "WRITE", b"name\0\x1f ~\x7f\x80", [b"DOM5         write     name \\031 ~\\127\\128"]),
     ("d5", "READ", b"/tool\0", [b"DOM5         read      /tool ",
                                 b"DOM5         error     EACCES "]),
     ("d5", "READ", b"nope\0", [b"DOM5         read      nope ",
