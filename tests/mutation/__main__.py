@@ -13,15 +13,15 @@ A run goes on where the last one ended: what was noticed is not tried again, sur
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import signal
 import sys
 import time
 
-from tests.mutation import processes
 from tests.mutation.modules import modules
 from tests.mutation.results import BROKEN, HUNG, NOTICED, Results
-from tests.mutation.runner import Runner
+from tests.mutation.runner import Known, Runner, record, share
 from tests.mutation.schema import Mutant, chosen
 from tests.mutation.tree import WORK, build, mutate
 
@@ -38,6 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", help="another choice; printed, so that it can be had again")
     parser.add_argument("--least", type=float, default=85, metavar="PERCENT")
     parser.add_argument("--again", action="store_true", help="also try what is known")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--report", action="store_true", help="only print what is known")
     return parser.parse_args()
 
@@ -58,28 +59,32 @@ def choice(options: argparse.Namespace, results: Results) -> list[Mutant]:
                                  options.seed or "")]
 
 
-def attempt(mutants: list[Mutant], results: Results, again: bool) -> None:
+def attempt(mutants: list[Mutant], results: Results, again: bool, jobs: int) -> None:
     """Tries those that are not known to be noticed or equivalent."""
     wanted = {mutant.key for mutant in mutants if mutant.key not in results.equivalent
               and (again or results.of(mutant) not in (NOTICED, HUNG, BROKEN))}
     if not wanted:
         return
-    processes.adopt_orphans()
     numbers, broken = build(mutants)
     for mutant in broken:
         results.set(mutant, BROKEN)
-    runner = Runner(numbers)
+    known = Known(numbers)
+    runners = [Runner(known, number) for number in range(jobs)]
+
+    def one(runner: Runner, number: int) -> None:
+        begin = time.monotonic()
+        result, by = runner.attempt(number)
+        mutant = numbers[number]
+        results.set(mutant, result, by)
+        print(f"{time.monotonic() - begin:5.1f} s {result:<9} {mutant.path}:{mutant.line}: "
+              f"{mutant.operator}: {mutant.before} -> {mutant.after}", flush=True)
+
     try:
-        runner.record()
-        for number, mutant in numbers.items():
-            if mutant.key in wanted:
-                begin = time.monotonic()
-                result, by = runner.attempt(number)
-                results.set(mutant, result, by)
-                print(f"{time.monotonic() - begin:5.1f} s {result:<9} {mutant.path}:{mutant.line}: "
-                      f"{mutant.operator}: {mutant.before} -> {mutant.after}", flush=True)
+        record(runners)
+        share(runners, one, [number for number, mutant in numbers.items() if mutant.key in wanted])
     finally:
-        runner.close()
+        for runner in runners:
+            runner.close()
 
 
 def main() -> int:
@@ -90,7 +95,7 @@ def main() -> int:
     results = Results(WORK / ("sample.json" if options.sample else "results.json"))
     mutants = choice(options, results)
     if not options.report:
-        attempt(mutants, results, options.again or bool(options.sample))
+        attempt(mutants, results, options.again or bool(options.sample), options.jobs)
     print(results.table(mutants))
     noticed, tried = results.counts(mutants)
     return int(bool(tried) and noticed * 100 < options.least * tried)

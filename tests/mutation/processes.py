@@ -13,11 +13,13 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 PR_SET_CHILD_SUBREAPER = 36
+EXPIRED = 124  # exit status, as of timeout(1)
 
 
 class Done(NamedTuple):
@@ -46,9 +48,9 @@ def children() -> list[int]:
     return found
 
 
-def kill_children(but: int = 0) -> None:
-    """Kills and reaps until there is no child left but that process."""
-    while pids := [pid for pid in children() if pid != but]:
+def kill_children() -> None:
+    """Kills and reaps until there is no child left."""
+    while pids := children():
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         for pid in pids:
@@ -56,21 +58,32 @@ def kill_children(but: int = 0) -> None:
 
 
 def run(command: Sequence[str], cwd: Path, env: Mapping[str, str], seconds: float,
-        log: Path, but: int = 0) -> Done:
+        log: Path) -> Done:
     """Runs a command for so long at most; its output goes through the file `log`.
 
-    but: the process id of a child that is not the command's and is let alone.
+    A process of its own stands between, to which the orphans are given: this file as a program.
     """
+    outer = [sys.executable, str(Path(__file__).resolve()), str(seconds), *command]
     with open(log, "wb") as out:
-        process = subprocess.Popen(command, cwd=cwd, env={**os.environ, **env}, stdout=out,
-                                   stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                   start_new_session=True)
-        status: int | None
-        try:
-            status = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            status = None
-            process.kill()
-            process.wait()
-        kill_children(but)
-    return Done(status, log.read_text(errors="replace"))
+        done = subprocess.run(outer, cwd=cwd, env={**os.environ, **env}, stdout=out,
+                              stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False)
+    return Done(None if done.returncode == EXPIRED else done.returncode,
+                log.read_text(errors="replace"))
+
+
+def main(seconds: str, *command: str) -> int:
+    """Runs a command for so long at most, kills what it left; its status, or EXPIRED."""
+    adopt_orphans()
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        status = process.wait(float(seconds))
+    except subprocess.TimeoutExpired:
+        status = EXPIRED
+        process.kill()
+        process.wait()
+    kill_children()
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -9,6 +9,7 @@ here, each with the reason why no test can tell them apart; they do not count.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.lock = threading.Lock()
         self.known: dict[str, list[str]] = {}
         if path.exists():
             self.known = json.loads(path.read_text(encoding="utf-8"))
@@ -34,10 +36,11 @@ class Results:
 
     def set(self, mutant: Mutant, result: str, by: str = "") -> None:
         """Notes a result, in the file as well."""
-        self.known[mutant.key] = [result, by]
-        temporary = self.path.with_suffix(".new")
-        temporary.write_text(json.dumps(self.known, indent=0, sort_keys=True), encoding="utf-8")
-        temporary.replace(self.path)
+        with self.lock:
+            self.known[mutant.key] = [result, by]
+            temporary = self.path.with_suffix(".new")
+            temporary.write_text(json.dumps(self.known, indent=0, sort_keys=True), encoding="utf-8")
+            temporary.replace(self.path)
 
     def of(self, mutant: Mutant) -> str:
         """What became of it; "" where that is not known."""

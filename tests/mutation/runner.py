@@ -10,7 +10,9 @@ import re
 import socket
 import subprocess
 import sys
-from collections import Counter
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Any
 
@@ -26,23 +28,32 @@ BUDGET = 30.0  # processor seconds of tests for a mutant
 ALONE = 10.0  # seconds of tests that a mutant gets that needs an interpreter of its own
 
 
-class Runner:
-    """The server process, and what is known of the tests.
+class Known:
+    """What all runners know.  Seconds of tests are processor seconds.
 
     numbers: the mutants that are compiled in.  reach: test -> (seconds, mutants reached).
-    Seconds of tests are processor seconds.
+    noticed: how many mutants of a source a file of tests noticed, by (source, file).
     """
 
     def __init__(self, numbers: dict[int, Mutant]) -> None:
         self.numbers = numbers
         self.reach: dict[str, tuple[float, list[int]]] = {}
-        self.noticed: Counter[tuple[str, str]] = Counter()  # mutants by (source, file of tests)
-        self.file = WORK / "mutants.bin"
+        self.noticed: Counter[tuple[str, str]] = Counter()
+
+
+class Runner:
+    """One server process with a file of its own that says which mutant runs."""
+
+    def __init__(self, known: Known, number: int) -> None:
+        self.known = known
+        self.numbers, self.reach, self.noticed = known.numbers, known.reach, known.noticed
+        self.file = WORK / f"mutants-{number}.bin"
         self.file.write_bytes(bytes(SIZE))
+        self.log = WORK / f"server-{number}.txt"
         self.env = {"PYXSD_MUTANTS": str(self.file), "PYTHONPATH": str(TREE),
                     "PYXSD_HYPOTHESIS_EXAMPLES": EXAMPLES}
         ours, theirs = socket.socketpair()
-        with theirs, open(WORK / "server.txt", "wb") as log:
+        with theirs, open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 self.command("-p", "tests.mutation.server", *TESTS, *deselected()), cwd=TREE,
                 env={**os.environ, **self.env, "PYXSD_MUTATION_SOCKET": str(theirs.fileno())},
@@ -64,32 +75,8 @@ class Runner:
             self.stream.flush()
         text = self.stream.readline()
         if not text:
-            raise SystemExit("pytest ended:\n" + (WORK / "server.txt").read_text()[-4000:])
+            raise SystemExit("pytest ended:\n" + self.log.read_text()[-4000:])
         return json.loads(text)
-
-    def record(self) -> None:
-        """Finds out what each test reaches, file by file; what is known already is kept."""
-        path = WORK / "reach.json"
-        build = hashlib.sha256(repr([m.key for m in self.numbers.values()]).encode())
-        for source in sorted({mutant.path for mutant in self.numbers.values()}):
-            build.update((TREE / source).read_bytes())
-        known = json.loads(path.read_text()) if path.exists() else {}
-        if known.get("build") != build.hexdigest():
-            known = {"build": build.hexdigest()}
-        by_file: dict[str, list[str]] = {}
-        for test in self.tests:
-            by_file.setdefault(test.partition("::")[0], []).append(test)
-        for name, tests in by_file.items():
-            content = hashlib.sha256((TREE / name).read_bytes()).hexdigest()
-            if known.get(name, [""])[0] != content:
-                found = self.answer(record=tests) or []
-                left = len(tests) - len(found)
-                print(f"{name}: {len(found)} tests" + (f", {left} FAIL" if left else ""),
-                      flush=True)
-                known[name] = [content, found]
-                path.write_text(json.dumps(known))
-            for test, seconds, reached in known[name][1]:
-                self.reach[test] = (seconds, reached)
 
     def tests_for(self, number: int) -> list[tuple[str, float]]:
         """(test, seconds) of those that reach a mutant, file by file.
@@ -155,8 +142,8 @@ class Runner:
         self.file.write_bytes(number.to_bytes(4, "little") + bytes(SIZE - 4))
         try:
             command = self.command("-x", "-rfE", *files, *deselected())
-            done = processes.run(command, TREE, self.env, 120 + 10 * ALONE, WORK / "output.txt",
-                                 but=self.process.pid)
+            done = processes.run(command, TREE, self.env, 120 + 10 * ALONE,
+                                 self.log.with_suffix(".alone"))
         finally:
             self.file.write_bytes(bytes(SIZE))
         failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.output, re.MULTILINE)
@@ -166,7 +153,59 @@ class Runner:
 
     def close(self) -> None:
         """Ends the server."""
-        self.stream.close()
         self.process.kill()
         self.process.wait()
-        processes.kill_children()
+
+
+def share(runners: list[Runner], work: Callable[[Runner, Any], None], items: Iterable[Any]) -> None:
+    """Each runner takes one item after another, until there is none; SystemExit where one fails."""
+    left = deque(items)
+    failed: list[BaseException] = []
+
+    def go(runner: Runner) -> None:
+        try:
+            while left and not failed:
+                work(runner, left.popleft())
+        except IndexError:
+            pass  # another was quicker
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=go, args=(runner,), daemon=True) for runner in runners]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise SystemExit(f"the run was given up: {failed[0]!r}")
+
+
+def record(runners: list[Runner]) -> None:
+    """Finds out what each test reaches, file by file; what is known from an earlier run is kept."""
+    known = runners[0].known
+    path = WORK / "reach.json"
+    build = hashlib.sha256(repr([m.key for m in known.numbers.values()]).encode())
+    for source in sorted({mutant.path for mutant in known.numbers.values()}):
+        build.update((TREE / source).read_bytes())
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if kept.get("build") != build.hexdigest():
+        kept = {"build": build.hexdigest()}
+    by_file: dict[str, list[str]] = {}
+    for test in runners[0].tests:
+        by_file.setdefault(test.partition("::")[0], []).append(test)
+    lock = threading.Lock()
+
+    def one(runner: Runner, name: str) -> None:
+        content = hashlib.sha256((TREE / name).read_bytes()).hexdigest()
+        if kept.get(name, [""])[0] != content:
+            tests = by_file[name]
+            found = runner.answer(record=tests) or []
+            left = len(tests) - len(found)
+            print(f"{name}: {len(found)} tests" + (f", {left} FAIL" if left else ""), flush=True)
+            with lock:
+                kept[name] = [content, found]
+                path.write_text(json.dumps(kept))
+        for test, seconds, reached in kept[name][1]:
+            known.reach[test] = (seconds, reached)
+
+    share(runners, one, by_file)

@@ -181,7 +181,6 @@ OUTER = """
 import sys
 from pathlib import Path
 from tests.mutation import processes
-processes.adopt_orphans()
 done = processes.run([sys.executable, "-c", sys.argv[1], sys.argv[2]], Path("."), {},
                      float(sys.argv[3]), Path(sys.argv[4]))
 print(done.status, done.output.split()[1])
