@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 
-from tests.mutation.modules import modules
+from tests.mutation.modules import TESTS, modules
 from tests.mutation.results import BROKEN, HUNG, NOTICED, Results
 from tests.mutation.runner import Known, Runner, record, share
 from tests.mutation.schema import Mutant, chosen
@@ -38,6 +38,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", help="another choice; printed, so that it can be had again")
     parser.add_argument("--least", type=float, default=85, metavar="PERCENT")
     parser.add_argument("--again", action="store_true", help="also try what is known")
+    parser.add_argument("--tests", nargs="+", default=TESTS, metavar="PATH",
+                        help="try only these tests")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--report", action="store_true", help="only print what is known")
     return parser.parse_args()
@@ -59,8 +61,9 @@ def choice(options: argparse.Namespace, results: Results) -> list[Mutant]:
                                  options.seed or "")]
 
 
-def attempt(mutants: list[Mutant], results: Results, again: bool, jobs: int) -> None:
+def attempt(mutants: list[Mutant], results: Results, options: argparse.Namespace) -> None:
     """Tries those that are not known to be noticed or equivalent."""
+    again = options.again or options.sample
     wanted = {mutant.key for mutant in mutants if mutant.key not in results.equivalent
               and (again or results.of(mutant) not in (NOTICED, HUNG, BROKEN))}
     if not wanted:
@@ -69,7 +72,7 @@ def attempt(mutants: list[Mutant], results: Results, again: bool, jobs: int) -> 
     for mutant in broken:
         results.set(mutant, BROKEN)
     known = Known(numbers)
-    runners = [Runner(known, number) for number in range(jobs)]
+    runners = [Runner(known, number, options.tests) for number in range(options.jobs)]
 
     def one(runner: Runner, number: int) -> None:
         begin = time.monotonic()
@@ -95,7 +98,7 @@ def main() -> int:
     results = Results(WORK / ("sample.json" if options.sample else "results.json"))
     mutants = choice(options, results)
     if not options.report:
-        attempt(mutants, results, options.again or bool(options.sample), options.jobs)
+        attempt(mutants, results, options)
     print(results.table(mutants))
     noticed, tried = results.counts(mutants)
     return int(bool(tried) and noticed * 100 < options.least * tried)

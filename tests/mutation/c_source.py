@@ -25,7 +25,7 @@ TOKEN = re.compile(
     r"|->|\+\+|--|<<=|>>=|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^]=|.",
     re.DOTALL | re.MULTILINE)
 TYPES = frozenset("const struct static int unsigned long char void size_t ssize_t uint8_t uint16_t "
-                  "uint32_t uint64_t uintptr_t xsd_glue xen_handle enum".split())
+                  "uint32_t uint64_t uintptr_t xsd_glue xen_handle enum union FILE".split())
 HEAD = '#include "mutant.h"\n'
 CHOICE = "pyxsd_is"
 

@@ -6,6 +6,9 @@
  */
 #ifndef PYXSD_MUTANT_H
 #define PYXSD_MUTANT_H
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>

@@ -12,12 +12,12 @@ import subprocess
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
 from tests.mutation import processes
-from tests.mutation.modules import TESTS, deselected
+from tests.mutation.modules import deselected
 from tests.mutation.results import HUNG, NOTICED, SURVIVED
 from tests.mutation.schema import Mutant
 from tests.mutation.tree import TREE, WORK
@@ -44,7 +44,7 @@ class Known:
 class Runner:
     """One server process with a file of its own that says which mutant runs."""
 
-    def __init__(self, known: Known, number: int) -> None:
+    def __init__(self, known: Known, number: int, tests: Sequence[str]) -> None:
         self.known = known
         self.numbers, self.reach, self.noticed = known.numbers, known.reach, known.noticed
         self.file = WORK / f"mutants-{number}.bin"
@@ -55,7 +55,7 @@ class Runner:
         ours, theirs = socket.socketpair()
         with theirs, open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                self.command("-p", "tests.mutation.server", *TESTS, *deselected()), cwd=TREE,
+                self.command("-p", "tests.mutation.server", *tests, *deselected()), cwd=TREE,
                 env={**os.environ, **self.env, "PYXSD_MUTATION_SOCKET": str(theirs.fileno())},
                 pass_fds=[theirs.fileno()], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         self.stream = ours.makefile("rw")

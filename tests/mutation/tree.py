@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.mutation import c_source, python_source
+from tests.mutation.modules import modules
 from tests.mutation.schema import Mutant, Mutated
 from tests.sanitize import copies
 
@@ -18,6 +19,8 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 WORK = PROJECT / "build" / "mutation"
 TREE = WORK / "tree"
+#: Numbers of mutants for each module: another choice in one does not change the others' text.
+BLOCK = 1000
 #: What Cython and gcc say of a line that does not compile.
 COMPLAINT = re.compile(r"^((?:pyxsd|glue)/[\w/]+\.(?:pyx|c)):(\d+):\d+: (?!note)", re.MULTILINE)
 
@@ -46,10 +49,9 @@ def build(mutants: Iterable[Mutant]) -> tuple[dict[int, Mutant], list[Mutant]]:
     broken: list[Mutant] = []
     while True:
         mutated: dict[str, Mutated] = {}
-        first = 1
-        for path in sorted({mutant.path for mutant in wanted.values()}):
-            mutated[path] = mutate(path, first, wanted)
-            first += len(mutated[path].mutants)
+        for i, path in enumerate(modules()):
+            if any(mutant.path == path for mutant in wanted.values()):
+                mutated[path] = mutate(path, i * BLOCK + 1, wanted)
         TREE.mkdir(parents=True, exist_ok=True)
         texts = {path: result.text for path, result in mutated.items()}
         # To optimise many mutants takes longer than the tests lose without it.
@@ -66,8 +68,9 @@ def build(mutants: Iterable[Mutant]) -> tuple[dict[int, Mutant], list[Mutant]]:
             cwd=TREE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
             env={**os.environ, "PYXSD_BUILD": "release"})
         if done.returncode == 0:
-            every = [mutant for path in sorted(mutated) for mutant in mutated[path].mutants]
-            return dict(enumerate(every, 1)), broken
+            numbers = {i * BLOCK + 1 + k: mutant for i, path in enumerate(modules())
+                       if path in mutated for k, mutant in enumerate(mutated[path].mutants)}
+            return numbers, broken
         lines = complaints(done.stdout, mutated)
         bad = [mutant for mutant in wanted.values() if (mutant.path, mutant.line) in lines]
         if not bad:

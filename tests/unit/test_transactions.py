@@ -196,6 +196,11 @@ def test_ids_count_up_and_skip_those_in_use(make_world: Make) -> None:
     assert begin(world, "d1") == 1
     assert end(world, "s0", 2) == "OK"
     assert begin(world, "s0") == 4
+    # As where the ids have begun anew and reach those that are still open.
+    transactions = world.connection("s0")[0].transactions
+    transactions[5] = transactions[6] = transactions[1]
+    assert begin(world, "s0") == 7
+    del transactions[5], transactions[6]
 
 
 def test_a_replay_takes_an_id(make_world: Make) -> None:
