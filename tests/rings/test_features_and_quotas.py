@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pyxsd import extension
+from pyxsd import features
 from tests.fakexen import FEATURES, RingHost
 from tests.rings.kit import ALL_FEATURES, Rings
 from tests.unit.kit import begin, error, ok
@@ -21,7 +21,7 @@ class NewerHost(RingHost):
     """A host that knows the four requests."""
 
     def extension(self, connection: Any, type_: int, payload: bytes) -> bytes:
-        return extension.run(self.server, type_, payload)
+        return features.run(self.server, connection, type_, payload)
 
 
 class NewerRings(Rings):

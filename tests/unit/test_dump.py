@@ -181,9 +181,9 @@ class WithDescriptor:
 @pytest.mark.parametrize("sockets", [False, True])
 def test_sockets(sockets: bool) -> None:
     """Only where their descriptors are inherited; their watches have the descriptor as owner."""
-    client = SimpleNamespace(socket=True, transport=WithDescriptor(),
+    client = SimpleNamespace(is_socket=True, transport=WithDescriptor(),
                              watch_list=lambda: [(b"/a", b"t", None)])
-    guest = SimpleNamespace(socket=False)
+    guest = SimpleNamespace(is_socket=False)
     server = SimpleNamespace(connections={1: client, 2: guest}, tree=Tree())
     rows = list(dump.lines(server, [], -1, None, sockets))
     want = [b"socket,33", b"watch,-33,2f61,74"] if sockets else []
