@@ -179,6 +179,19 @@ def test_long_lines_are_cut(make_world: Make, nb_chars: int) -> None:
     assert (len(whole) == nb_chars - 1) == (len(whole) + 1 >= nb_chars)
 
 
+@pytest.mark.parametrize(("nb_chars", "cut"), [(4, 4), (3, 3), (2, None), (0, None), (-1, None)])
+def test_the_shortest_length_of_lines(make_world: Make, nb_chars: int, cut: int | None) -> None:
+    """A length in which not even the two dots and the newline fit cuts nothing."""
+    world: World = make_world(log=AccessLog(True, nb_chars))
+    world.server.log.take()
+    world.ask("s0", "MKDIR", b"/a\0")
+    data, _ = world.server.log.take()
+    if cut is None:
+        assert data.endswith(ONE + b" mkdir     /a \n")
+    else:
+        assert len(data) == cut and data.endswith(b"..\n")
+
+
 def test_time(make_world: Make) -> None:
     world = logged(make_world)
     world.server.begin(1795348854.8709, 5.0)
