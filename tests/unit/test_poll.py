@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import select
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -133,3 +135,27 @@ def test_an_epoll_descriptor_that_is_none(waiting: Make) -> None:
     one.epoll.close()
     with pytest.raises(OSError, match="epoll_wait: "):
         one.loop.run(0.0, True)
+    assert one.poller.count == 0
+
+
+def test_it_polls_for_as_long_as_said(waiting: Make) -> None:
+    one = waiting(20_000)
+    while one.poller.score == 0:
+        one.ready()
+    before = time.monotonic()
+    one.idle()
+    assert one.poller.now - before >= 0.02
+
+
+def test_a_signal_ends_a_sleep_and_is_no_event(waiting: Make) -> None:
+    one = waiting()
+    came = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: came.append(number))
+    try:
+        with subprocess.Popen(["sh", "-c", f"while kill -USR1 {os.getpid()}; do :; done"]) as child:
+            while not came:
+                one.loop.run(time.monotonic() + 60, True)
+                assert (one.poller.count, one.poller.score) == (0, 0)
+            child.kill()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
