@@ -9,11 +9,11 @@ BIN := $(VENV)/bin
 SOURCES := $(wildcard pyxsd/*.pyx pyxsd/*.pxd pyxsd/*/*.pyx pyxsd/*/*.pxd glue/*.c glue/*.h glue/*.py)
 BENCH_SOURCES := $(wildcard benchmarks/*.py benchmarks/load/* glue/standin/xsd_guest.h)
 
-.PHONY: help build run test lint bench core-bench system-test system-test-quick dist deb wheels package-test clean
+.PHONY: help build run test lint mutation bench core-bench system-test system-test-quick dist deb wheels package-test clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
-	@echo "make lint, make bench, make system-test, make dist, make deb, make clean"
+	@echo "make lint, make mutation, make bench, make system-test, make dist, make deb, make clean"
 
 # What building and running need stands in the two pyproject.toml files only.
 REQUIREMENTS = $(BIN)/python packaging/requirements.py
@@ -58,6 +58,10 @@ test: build $(VENV)/.tests
 
 lint: build $(VENV)/.tests
 	$(BIN)/python -m pytest tests/lint
+
+# Small changes of the sources that a test should notice, see tests/mutation/README.md.
+mutation: build $(VENV)/.tests
+	$(BIN)/python -m tests.mutation $(ARGS)
 
 bench: build
 	$(BIN)/pyxsd-bench run

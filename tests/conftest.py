@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.leaks import no_leaks
+from tests.timelimit import pytest_addoption, pytest_configure
 
-__all__ = ["no_leaks"]
+__all__ = ["no_leaks", "pytest_addoption", "pytest_configure"]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -184,7 +184,9 @@ def test_run_stops_in_time_and_drains(serve: Serve) -> None:
     Program(),
 ])
 def test_programs_without_requests_end(serve: Serve, program: Program) -> None:
-    run(serve().path, program).close()
+    with run(serve().path, program, loops=3) as load:
+        counts = load.counts()
+    assert (counts.requests, counts.loops) == (0, 3)
 
 
 @pytest.mark.parametrize("step", [

@@ -48,14 +48,18 @@ def _files(top: Path) -> Iterator[Path]:
                 yield path
 
 
-def _update(copy: Path) -> None:
-    """Brings the copy's sources up to date; only what differs gets a new time."""
+def update(copy: Path, changed: Mapping[str, str] | None = None) -> None:
+    """Brings the copy's sources up to date; only what differs gets a new time.
+
+    changed: texts that take the place of sources, by their paths from the top of the project.
+    """
+    texts = {PROJECT / path: text.encode() for path, text in (changed or {}).items()}
     wanted = set()
     for part in PARTS:
         for source in _files(PROJECT / part):
             target = copy / source.relative_to(PROJECT)
             wanted.add(target)
-            content = source.read_bytes()
+            content = texts.get(source) or source.read_bytes()
             if target.is_file() and target.read_bytes() == content:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +84,7 @@ def build(name: str, mode: str, env: Mapping[str, str]) -> Path:
             shutil.rmtree(old, ignore_errors=True)
     with open(copy / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _update(copy)
+        update(copy)
         command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace",
                    f"-j{os.cpu_count() or 1}"]
         done = subprocess.run(command, cwd=copy, env={**os.environ, **env, "PYXSD_BUILD": mode},

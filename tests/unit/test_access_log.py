@@ -46,6 +46,7 @@ CASES = [
     ("d5", "WRITE", b"name\0gu\1est\xff\n\"quote\\",
      [b'DOM5         write     name gu\\001est\\255\\n\\"quote\\\\']),
     ("d5", "WRITE", b"name\0\t\r\b\0x", [b"DOM5         write     name \\t\\r\\b x"]),
+    ("d5", "WRITE", b"name\0\x1f ~\x7f\x80", [b"DOM5         write     name \\031 ~\\127\\128"]),
     ("d5", "READ", b"/tool\0", [b"DOM5         read      /tool ",
                                 b"DOM5         error     EACCES "]),
     ("d5", "READ", b"nope\0", [b"DOM5         read      nope ",
@@ -176,6 +177,19 @@ def test_long_lines_are_cut(make_world: Make, nb_chars: int) -> None:
     cut, whole = world.server.log.take()[0].splitlines()
     assert len(cut) == nb_chars - 1
     assert (len(whole) == nb_chars - 1) == (len(whole) + 1 >= nb_chars)
+
+
+@pytest.mark.parametrize(("nb_chars", "cut"), [(4, 4), (3, 3), (2, None), (0, None), (-1, None)])
+def test_the_shortest_length_of_lines(make_world: Make, nb_chars: int, cut: int | None) -> None:
+    """A length in which not even the two dots and the newline fit cuts nothing."""
+    world: World = make_world(log=AccessLog(True, nb_chars))
+    world.server.log.take()
+    world.ask("s0", "MKDIR", b"/a\0")
+    data, _ = world.server.log.take()
+    if cut is None:
+        assert data.endswith(ONE + b" mkdir     /a \n")
+    else:
+        assert len(data) == cut and data.endswith(b"..\n")
 
 
 def test_time(make_world: Make) -> None:

@@ -290,5 +290,17 @@ def test_a_victim_goes_through_once_the_culprit_is_out_of_credit(shared: World) 
     assert answers == ["EAGAIN"] * int(BURST) + ["OK", "OK"]
 
 
+def test_a_second_punishment_waits_as_long_as_the_first(shared: World) -> None:
+    """When all credit has come back, the time until the next point begins anew."""
+    for _ in range(2):
+        exhaust(shared, "d1")
+        before = credit(shared, 1)
+        shared.server.tick(shared.now)
+        assert credit(shared, 1) == before
+        pass_time(shared, int(BURST))
+        assert credit(shared, 1) == BURST
+        assert shared.server.tick(shared.now) is None
+
+
 def test_nothing_is_due_where_nothing_happened(shared: World) -> None:
     assert shared.server.tick(shared.now) is None

@@ -131,6 +131,12 @@ def test_quota_shows_and_sets(world: World) -> None:
     assert control(world, b"quota", b"max") == b"nodes             : 2\nwatches           : 0\n\0"
 
 
+def test_quota_max_without_domains(make_world: Make) -> None:
+    """Domain 0's own nodes do not count."""
+    world: World = make_world(domids=())
+    assert control(world, b"quota", b"max") == b"nodes             : 0\nwatches           : 0\n\0"
+
+
 def test_quota_set_counts_at_once(world: World) -> None:
     """For the connections that are there too."""
     control(world, b"quota", b"set", b"watches", b"1")

@@ -132,3 +132,28 @@ def test_a_stream_is_that_of_a_plain_list(seed: int) -> None:
             out += piece
             sent += len(piece)
     assert texts(out + queue.take(1 << 20)) == want
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 15, 16, 17, 40])
+def test_packets_are_counted_until_they_are_sent_whole(make_world: Make, size: int) -> None:
+    """A reply of 20 bytes, an event of 21 and a reply of 20, taken in pieces of `size` bytes."""
+    world: World = make_world(domids=(1,))
+    watch(world, "d1", b"/a")
+    connection, transport = world.connection("d1")
+    transport.room = 0
+    world.feed("d1", packet("READ", b"/x\0"))
+    world.ask("s0", "WRITE", b"/a\0")
+    world.ask("s0", "SET_PERMS", b"/a\0r0\0")
+    world.feed("d1", packet("GET_DOMAIN_PATH", b"1\0"))
+    ends, at = [], 0
+    for type_, _, _, body in packets(connection.pending_output)[0]:
+        at += 16 + len(body)
+        ends.append((at, type_ == EVENT))
+    assert len(ends) >= 3 and any(event for _, event in ends)
+    sent = 0
+    while sent < at:
+        transport.room = size
+        world.turn("d1")
+        sent = min(sent + size, at)
+        left = [event for end, event in ends if end > sent]
+        assert connection.queued == (left.count(False), left.count(True))

@@ -31,7 +31,8 @@ class Case(NamedTuple):
     without_merge: str = ""      # with merge-activate = false; "" as `how`
 
 
-STORE = [b"/a\0a", b"/a/b\0b", b"/a/b/c\0c", b"/a/d\0d", b"/e\0e", b"/e/f\0f"]
+STORE = [b"/a\0a", b"/a/b\0b", b"/a/b/c\0c", b"/a/d\0d", b"/e\0e", b"/e/f\0f",
+         b"/ab\0A", b"/ab/c\0C"]
 W, R, D, G, M, RM, SP = "WRITE", "READ", "DIRECTORY", "GET_PERMS", "MKDIR", "RM", "SET_PERMS"
 
 CASES = [
@@ -81,6 +82,16 @@ CASES = [
          [("s1", W, b"/a\0y")], REPLAYED),
     Case("common ancestor is the root", [(W, b"/a/b\0x"), (W, b"/e/f\0x")],
          [("s1", W, b"/tool\0y")], REPLAYED),
+    Case("names that begin alike", [(W, b"/a/b\0x"), (W, b"/ab/c\0x")],
+         [("s1", W, b"/e\0y")], REPLAYED),
+    Case("names that begin alike, the longer first", [(W, b"/ab/c\0x"), (W, b"/a/b\0x")],
+         [("s1", W, b"/e\0y")], REPLAYED),
+    Case("a node and one whose name goes on", [(W, b"/a\0x"), (W, b"/ab\0x")],
+         [("s1", W, b"/e\0y")], REPLAYED),
+    Case("a node whose name goes on and the shorter", [(W, b"/ab\0x"), (W, b"/a\0x")],
+         [("s1", W, b"/e\0y")], REPLAYED),
+    Case("a name that goes on was read", [(R, b"/ab/c\0"), (R, b"/a\0"), (W, b"/e/f\0x")],
+         [("s1", W, b"/ab/c\0y")], FAILED),
     Case("release touches all", [(W, b"/a/b\0x")], [("s1", "RELEASE", b"2\0")], REPLAYED),
     Case("a failing release too", [(W, b"/a/b\0x")], [("s1", "RELEASE", b"9\0")], REPLAYED),
     Case("control cannot be replayed", [("CONTROL", b"x\0"), (W, b"/a/b\0x")],
@@ -185,6 +196,11 @@ def test_ids_count_up_and_skip_those_in_use(make_world: Make) -> None:
     assert begin(world, "d1") == 1
     assert end(world, "s0", 2) == "OK"
     assert begin(world, "s0") == 4
+    # As where the ids have begun anew and reach those that are still open.
+    transactions = world.connection("s0")[0].transactions
+    transactions[5] = transactions[6] = transactions[1]
+    assert begin(world, "s0") == 7
+    del transactions[5], transactions[6]
 
 
 def test_a_replay_takes_an_id(make_world: Make) -> None:

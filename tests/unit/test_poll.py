@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Waiting: when the loop polls instead of sleeping, and when it stops doing so."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pyxsd._loop import Loop
+
+SCORE_MAX = 16
+SECOND = 1_000_000  # microseconds
+SHORT = 1_000
+
+
+class Waiting:
+    """A loop with one descriptor, the reading end of a pipe, which nobody empties."""
+
+    def __init__(self, server: Any, poll_time_us: int) -> None:
+        self.epoll = select.epoll()
+        self.reading, self.writing = os.pipe()
+        self.loop = Loop(server, self.epoll.fileno(), poll_time_us, lambda: None,
+                         lambda fd, error: pytest.fail(repr(error)))
+        self.loop.add_handler(self.reading, lambda: None)
+        self.poller = self.loop.poller
+
+    def ready(self, times: int = 1) -> None:
+        """Turns in which the pipe can be read."""
+        os.write(self.writing, b"x")
+        for _ in range(times):
+            self.loop.run(time.monotonic() + 60, True)
+            assert self.poller.count == 1
+        os.read(self.reading, 1)
+
+    def idle(self) -> None:
+        """A turn in which nothing is ready, and for which there is no time to wait."""
+        self.loop.run(0.0, True)
+        assert self.poller.count == 0
+
+    def close(self) -> None:
+        os.close(self.reading)
+        os.close(self.writing)
+        self.epoll.close()
+        del self.loop, self.poller
+
+
+@pytest.fixture
+def waiting(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Waiting]]:
+    """waiting(poll_time_us, processors)."""
+    made = []
+
+    def make(poll_time_us: int = SECOND, processors: int = 2) -> Waiting:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
+        made.append(Waiting(world.server, poll_time_us))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+Make = Callable[..., Waiting]
+
+
+def test_a_short_sleep_makes_the_loop_poll(waiting: Make) -> None:
+    """The first turn sleeps; those behind it find what is ready without."""
+    one = waiting()
+    assert (one.poller.score, one.poller.spun) == (0, 0)
+    one.ready()
+    assert (one.poller.score, one.poller.spun) == (2, 0)
+    one.ready()
+    assert (one.poller.score, one.poller.spun) == (3, 1)
+    one.ready(30)
+    assert (one.poller.score, one.poller.spun) == (SCORE_MAX, 31)
+
+
+def test_an_idle_loop_stops_polling(waiting: Make) -> None:
+    """Each turn that polled for nothing takes one from the score; at 0 it sleeps at once."""
+    one = waiting(SHORT)
+    # A machine that is busy may take longer than the polling time now and then.
+    while one.poller.score < 3:
+        one.ready()
+    left, spun = one.poller.score, one.poller.spun
+    for score in range(left - 1, -1, -1):
+        one.idle()
+        assert one.poller.score == score
+    for _ in range(3):
+        one.idle()
+        assert one.poller.score == 0
+    assert one.poller.spun == spun
+
+
+@pytest.mark.parametrize(("poll_time_us", "processors"), [(0, 2), (-1, 2), (SECOND, 1)])
+def test_without_polling(waiting: Make, poll_time_us: int, processors: int) -> None:
+    """Where it is switched off, or where nobody else could work meanwhile."""
+    one = waiting(poll_time_us, processors)
+    one.ready(5)
+    assert (one.poller.score, one.poller.spun) == (0, 0)
+
+
+def test_a_sleep_without_an_event_is_no_reason_to_poll(waiting: Make) -> None:
+    one = waiting()
+    one.loop.run(one.poller.now + 0.002, True)
+    one.idle()
+    assert one.poller.score == 0
+
+
+def test_it_sleeps_until_something_is_due(waiting: Make) -> None:
+    one = waiting(0)
+    due = time.monotonic() + 0.02
+    one.loop.run(due, False)
+    assert one.poller.now >= due
+
+
+def test_clocks(waiting: Make) -> None:
+    """now is monotonic, wall counts from 1970; both are read when the wait ends."""
+    one = waiting(0)
+    one.ready()
+    before = time.monotonic(), time.time()
+    one.ready()
+    after = time.monotonic(), time.time()
+    assert before[0] <= one.poller.now <= after[0]
+    assert before[1] - 0.001 <= one.poller.wall <= after[1] + 0.001
+
+
+def test_an_epoll_descriptor_that_is_none(waiting: Make) -> None:
+    one = waiting(0)
+    one.epoll.close()
+    with pytest.raises(OSError, match="epoll_wait: "):
+        one.loop.run(0.0, True)
+    assert one.poller.count == 0
+
+
+def test_it_polls_for_as_long_as_said(waiting: Make) -> None:
+    one = waiting(20_000)
+    while one.poller.score == 0:
+        one.ready()
+    before = time.monotonic()
+    one.idle()
+    assert one.poller.now - before >= 0.02
+
+
+def test_a_signal_ends_a_sleep_and_is_no_event(waiting: Make) -> None:
+    one = waiting()
+    came = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: came.append(number))
+    try:
+        with subprocess.Popen(["sh", "-c", f"while kill -USR1 {os.getpid()}; do :; done"]) as child:
+            while not came:
+                one.loop.run(time.monotonic() + 60, True)
+                assert (one.poller.count, one.poller.score) == (0, 0)
+            child.kill()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
