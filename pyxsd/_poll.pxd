@@ -17,7 +17,12 @@ cdef enum:
 cdef class Poller:
     cdef int epfd            # borrowed
     cdef uint64_t budget     # longest time without sleep, ns; 0: always sleep
-    cdef readonly int score  # how well polling paid off lately
+    cdef readonly int score  # how well polling paid off lately; 0: it is not tried
+    cdef bint missed         # the last spin found nothing
+    cdef uint32_t resting    # short sleeps before polling is tried again
+    cdef uint32_t rest       # so many the next time that polling was in the way
+    cdef uint32_t hits       # spins in a row that found something
+    cdef readonly uint64_t gave_way  # times that polling was in the client's way, since the start
     cdef readonly int count  # descriptors that are ready
     cdef epoll_event ready[EVENTS_MAX]
     cdef readonly double now     # monotonic seconds, when the last wait ended
@@ -25,6 +30,8 @@ cdef class Poller:
     cdef readonly uint64_t spun  # waits that polling ended, since the start
 
     cdef uint64_t _read_clocks(self) noexcept
+    # Polling took the CPU that the client needed: ends it for a while.
+    cdef void _give_way(self) noexcept
     # Polls for as long as that is worth it; how many are ready.
     cdef int spin(self) noexcept
     # Waits at most so many seconds; how many are ready.  A signal ends it.

@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Waiting (floor 1).
+"""Waiting.
 
-Sleeping and waking is most of what one request at a time costs.  So after a
-wait that was short the loop asks again for a while before it sleeps: spin().
-Whether that pays off is kept as a score: it grows where polling found
-something, or where sleep was so short that polling would have, and shrinks
-where polling was for nothing; at 0 the loop sleeps at once.
+Sleeping and waking is most of what one request at a time costs.  So after a wait that was short
+the loop asks again for a while before it sleeps: spin().  That pays off only while the client has
+a CPU of its own.  Where both share one, the client cannot send its next request before the daemon
+sleeps, and each spin is time taken from it.
+
+Whether polling pays off is kept as a score.  It grows where a spin found something, and where a
+sleep was so short that a spin would have; it shrinks where a spin was for nothing; at 0 the loop
+sleeps at once.  Two things show that the client needed this CPU, and end polling at once: a spin
+that found nothing followed by a short sleep, and a spin that was interrupted (between two looks
+lay more time than a look takes) just before it found something.  After that polling rests for a
+number of short sleeps that doubles each time, from REST_MIN to REST_MAX, so that trying again costs
+next to nothing where it never pays off.  HITS spins in a row that found something make the rest
+short again, for clients that the scheduler moved away.
 """
 
 cimport cython
@@ -27,6 +35,10 @@ cdef extern from "time.h" nogil:
 
 cdef enum:
     SCORE_MAX = 16
+    REST_MIN = 64            # short sleeps
+    REST_MAX = 8192
+    HITS = 32
+    INTERRUPTED_NS = 12000   # between two looks: something else ran on this CPU
 
 
 @cython.final
@@ -39,7 +51,16 @@ cdef class Poller:
         self.epfd = epfd
         if poll_time_us > 0 and len(os.sched_getaffinity(0)) > 1:
             self.budget = <uint64_t>min(poll_time_us, 1000000) * 1000
+        self.rest = REST_MIN
         self._read_clocks()
+
+    cdef void _give_way(self) noexcept:
+        self.gave_way += 1
+        self.score = 0
+        self.hits = 0
+        self.resting = self.rest
+        if self.rest < REST_MAX:
+            self.rest *= 2
 
     cdef uint64_t _read_clocks(self) noexcept:
         """Sets now and wall; monotonic nanoseconds."""
@@ -51,24 +72,33 @@ cdef class Poller:
         return <uint64_t>at.tv_sec * 1000000000 + at.tv_nsec
 
     cdef int spin(self) noexcept:
-        cdef timespec at
-        cdef uint64_t begin, since
+        cdef uint64_t begin, last, now
         self.count = 0
+        self.missed = False
         if self.score == 0 or self.budget == 0:
             return 0
-        clock_gettime(CLOCK_MONOTONIC, &at)
-        begin = <uint64_t>at.tv_sec * 1000000000 + at.tv_nsec
+        begin = last = self._read_clocks()
         while True:
             self.count = epoll_wait(self.epfd, self.ready, EVENTS_MAX, 0)
-            since = self._read_clocks()
+            now = self._read_clocks()
             if self.count > 0:
                 self.spun += 1
+                if now - last > INTERRUPTED_NS:
+                    self._give_way()
+                    return self.count
+                self.hits += 1
+                if self.hits == HITS:
+                    self.hits = 0
+                    self.rest = REST_MIN
                 if self.score < SCORE_MAX:
                     self.score += 1
                 return self.count
-            if self.count < 0 or since - begin >= self.budget:
+            if self.count < 0 or now - begin >= self.budget:
                 break
+            last = now
         self.count = 0
+        self.missed = True
+        self.hits = 0
         self.score -= 1
         return 0
 
@@ -88,7 +118,14 @@ cdef class Poller:
                 raise OSError(errno, "epoll_wait: " + os.strerror(errno))
             self.count = 0
         end = self._read_clocks()
-        # A sleep this short would have been spared by polling.
-        if self.count and ms and end - begin < self.budget and self.score < SCORE_MAX:
-            self.score += 2
+        if self.count and ms and end - begin < self.budget:
+            if self.missed:
+                # It came as soon as this CPU was free.
+                self._give_way()
+            elif self.resting:
+                self.resting -= 1
+            elif self.score < SCORE_MAX:
+                # A spin would have spared this sleep.
+                self.score += 2
+        self.missed = False
         return self.count
