@@ -24,7 +24,7 @@ cdef int64_t UNLIMITED
 cdef enum:
     OUTPUT_BYTES = 262144    # replies that wait; one more request is served only below it
     EVENT_BYTES = 524288     # events that wait in the output
-    WAITING_BYTES = 1048576  # events that wait behind watches
+    WAITING_BYTES = 3145728  # events that wait behind watches
     RECORDED_BYTES = 1048576  # requests of open transactions
     PINNED_BYTES = 2097152   # what guests wrote since the start of open transactions
 

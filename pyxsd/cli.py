@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
 
 from pyxsd._accesslog import AccessLog
 from pyxsd._core import Server
@@ -134,7 +135,7 @@ def _build(config: Config, parsed: Options, listener: int,
 
     def rotated() -> None:
         if daemon is not None:
-            daemon.save()
+            daemon.saver.start()
 
     if parsed.access_log:
         access = open_access_log(config, daemon_log.complain, rotated)
@@ -144,6 +145,7 @@ def _build(config: Config, parsed: Options, listener: int,
                           config.access_log_read_ops, config.access_log_transactions_ops,
                           config.access_log_special_ops)
     server = Server(config, host, formatter, os.fsencode(_executable()))
+    server.begin(time.time(), time.monotonic())
     xen = _open_xen(daemon_log)
     domains = Domains(server, xen, daemon_log.log)
     host.attach(server, domains)

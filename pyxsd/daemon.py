@@ -19,6 +19,7 @@ from sortedcontainers import SortedKeyList
 from pyxsd._loop import Loop
 from pyxsd.host import resident_bytes
 from pyxsd.state import dump
+from pyxsd.state.saver import Saver
 from pyxsd.system import tracebacks
 from pyxsd.system.descriptors import Reserve
 
@@ -66,6 +67,9 @@ class Daemon:
         self.last_statistics = time.monotonic()
         self.counted: dict[str, int] = {}
         self.saved = 0
+        self.saver = Saver(
+            os.path.join(run_directory, "db"), self._database, self.after,
+            lambda text: server.host.complain("database", text))
         self.reserve = Reserve()
         tracebacks.load()
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -204,10 +208,13 @@ class Daemon:
             return False
         return True
 
-    def save(self, listener: int = -1) -> bool:
+    def save(self) -> bool:
         """Writes the database: the store, the domains and their watches."""
-        return self._write("db", dump.lines(
-            self.server, self.domains.table.values(), listener, None, sockets=False))
+        self.saver.stop()
+        return self._write("db", self._database())
+
+    def _database(self) -> Any:
+        return dump.lines(self.server, list(self.domains.table.values()), -1, None, sockets=False)
 
     def _save_readable(self) -> None:
         self.saved = self.server.transactions_done
@@ -254,6 +261,7 @@ class Daemon:
     def close(self) -> None:
         """Sends what can be sent, and lets go of everything."""
         self.server.flush()
+        self.saver.stop()
         signal.set_wakeup_fd(-1)
         for connection in self.loop.connections.values():
             connection.transport.close()

@@ -47,7 +47,7 @@ from pyxsd.store.transaction cimport path_keep, path_restore
 
 cdef enum:
     BATCH = 128              # events delivered between two looks at the clock
-    EVENT_COST = 200         # bytes that a waiting event takes beside its path
+    EVENT_COST = 160         # bytes that a waiting event takes beside its path
 
 
 cdef int _collect(Node *root, const Path *path, Perms **found, int count) noexcept:

@@ -40,11 +40,13 @@ def test_what_comes_behind_a_full_ring_needs_no_kick(rings: Rings) -> None:
     request = packet("GET_DOMAIN_PATH", b"1\0")
     connection = rings.server.domains[1]
     guest.feed(request * 57)                # two bytes more than the ring holds
-    assert one_turn(rings, "d1"), "the ring was full, so there may be more"
+    rings.server.begin(rings.now, rings.now)
+    rings.server.service(connection)
+    assert rings.server.agenda.count == 1, "the ring was full, so there may be more"
     assert connection.ops == 56
-    guest.put(RSP_CONS, guest.get(RSP_PROD))
     guest.push()
-    assert not one_turn(rings)              # nobody is served for a kick
+    rings.server.flush()                    # nobody is served for a kick
+    guest.put(RSP_CONS, guest.get(RSP_PROD))
     assert connection.ops == 57
     assert not one_turn(rings)
 
@@ -94,9 +96,9 @@ def test_two_who_unblock_each_other_do_not_hold_the_loop(make_rings: Make) -> No
 
 
 def test_a_guest_that_never_reads_what_a_toolstack_writes(rings: Rings) -> None:
-    """With the limits as they are by default a backend writes thousands of
-    nodes; what is kept for the guest is bounded, and the toolstack is held up
-    no longer than until the guest dies."""
+    """With the limits as they are by default, and a hundred watches on its home, a backend
+    writes some hundred nodes; what is kept for the guest is bounded, and the toolstack is held
+    up no longer than until the guest dies."""
     for n in range(100):
         watch(rings, "d1", b"/local/domain/1", b"%d" % n)
     sent = 0
@@ -107,9 +109,9 @@ def test_a_guest_that_never_reads_what_a_toolstack_writes(rings: Rings) -> None:
         if rings.connection("s0")[0].blocked:
             break
     connection = rings.server.domains[1]
-    assert sent > 1000
+    assert sent > 150
     assert connection.queued[1] <= 1024
-    assert connection.waiting_events <= 100 * 1024
+    assert connection.waiting_events <= 3 * 1024 * 1024 // 160
     assert rings.connection("s0")[0].overflowing <= 100
     assert ok(rings, "s1", "READ", b"/local/domain/1/a/0\0") == b"v"
     rings.xen.set_state(1, "gone")
