@@ -39,7 +39,8 @@ PACKAGES = {
     "wheel": ("build-essential", "python3-dev", "python3-pip", "python3-venv"),
     # Builds RPMs.
     "rpm": ("build-essential", "cython3", "python3-cffi", "python3-dev", "python3-pip",
-            "python3-setuptools", "python3-sortedcontainers", "python3-wheel", "rpm", "rpmlint"),
+            "procps", "python3-setuptools", "python3-sortedcontainers", "python3-wheel", "rpm",
+            "rpmlint", "xenstore-utils"),
 }
 
 #: Where a suite's Xen tools have another version in their names.

@@ -39,6 +39,7 @@ def from_file(path: str, server: Any, domains: Any, config: Config, log: DaemonL
         log.error("xenstored", f"{text}; starting with an empty store")
         return
     server.set_tree(loaded.tree)
+    dead = []
     for domid, mfn, remote_port, _ in loaded.domains:
         ring = loaded.rings.get(domid)
         if domid == 0:
@@ -47,7 +48,8 @@ def from_file(path: str, server: Any, domains: Any, config: Config, log: DaemonL
         elif not domains.restore(domid, mfn, remote_port, ring):
             # It died meanwhile; the store must not speak of it any more.
             log.warn("xenstored", f"domain {domid} is gone")
-            server.forget_domain(domid)
+            dead.append(domid)
+    server.forget_domains(dead)
     for owner, watched, token, depth in loaded.watches:
         connection = server.domains.get(owner) if owner >= 0 else None
         if connection is not None:

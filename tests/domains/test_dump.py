@@ -174,6 +174,6 @@ def test_what_is_written_is_read(rings: Rings, tmp_path: Path) -> None:
     assert ring.unique_id == domain.unique_id != 0
     assert (ring.req_cons, ring.rsp_prod) == domain.transport.indices
     assert ring.input == request[:17]
-    assert ring.rest == 16 + 1800 - 1024
-    assert ring.output == b"v" * ring.rest + packet("READ", b"v" * 1800)
+    assert ring.torn == 16 + 1800 - 1024
+    assert ring.output == b"v" * ring.torn + packet("READ", b"v" * 1800)
     assert loaded.rings[2][3:] == (0, b"", b"")
