@@ -78,8 +78,11 @@ class Saver:
         if self._file is not None:
             return
         try:
+            # Never into what is there already: it may be readable by others, or a link.
+            if os.path.lexists(self._temporary):
+                os.unlink(self._temporary)
             fd = os.open(self._temporary,
-                         os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                         os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             self._failed(error)
             return

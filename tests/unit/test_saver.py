@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The database is written in slices: whole or not at all, and not too often."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pyxsd.state.saver import LEAST_SECONDS, PAUSE_SECONDS, SLICE_SECONDS, Saver
+
+
+class Clockwork:
+    """A clock that each look moves on, and what is to be called later."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.complaints: list[str] = []
+
+    def clock(self) -> float:
+        self.now += SLICE_SECONDS / 2
+        return self.now
+
+    def after(self, seconds: float, what: Callable[[], None]) -> None:
+        self.later.append((seconds, what))
+
+    def run(self) -> int:
+        """Calls what waits until nothing does; how many calls."""
+        calls = 0
+        while self.later:
+            seconds, what = self.later.pop(0)
+            self.now += seconds
+            what()
+            calls += 1
+        return calls
+
+
+def rows(count: int) -> Callable[[], list[bytes]]:
+    return lambda: [b"row %d" % n for n in range(count)]
+
+
+def test_slices(tmp_path: Path) -> None:
+    work = Clockwork()
+    path = tmp_path / "db"
+    path.write_bytes(b"old\n")
+    one = Saver(str(path), rows(1000), work.after, work.complaints.append, work.clock)
+    one.start()
+    one.start()
+    assert len(work.later) == 1 and path.read_bytes() == b"old\n"
+    work.later.pop()[1]()
+    assert one.under_way and work.later[0][0] == PAUSE_SECONDS
+    assert path.read_bytes() == b"old\n"
+    assert work.run() > 10
+    assert path.read_bytes() == b"".join(b"row %d\n" % n for n in range(1000))
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    assert not one.under_way and os.listdir(tmp_path) == ["db"]
+    one.start()
+    assert work.later[0][0] > LEAST_SECONDS - 1
+    assert work.complaints == []
+
+
+def test_stopped(tmp_path: Path) -> None:
+    work = Clockwork()
+    one = Saver(str(tmp_path / "db"), rows(1000), work.after, work.complaints.append, work.clock)
+    one.start()
+    work.later.pop()[1]()
+    one.stop()
+    assert os.listdir(tmp_path) == []
+    work.run()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("where", ["missing", "in the way"])
+def test_failures(tmp_path: Path, where: str) -> None:
+    """Told once each; the next try comes later; the old file stays."""
+    work = Clockwork()
+    path = tmp_path / "no" / "db"
+    if where == "in the way":
+        path = tmp_path / "db"
+        path.mkdir()
+    one = Saver(str(path), rows(1000), work.after, work.complaints.append, work.clock)
+    one.start()
+    work.run()
+    assert len(work.complaints) == 1 and str(path) in work.complaints[0]
+    assert not one.under_way
+    one.start()
+    assert work.later[0][0] > LEAST_SECONDS - 1
