@@ -118,3 +118,16 @@ def test_every_source_names_its_licence() -> None:
             and "SPDX-License-Identifier" not in path.read_text(encoding="utf-8",
                                                                 errors="replace")[:300]]
     assert not bare
+
+
+def test_the_architecture_names_every_module() -> None:
+    """In its table, and only modules that there are."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text[text.index("| module |"):text.index("## One request")]
+    named = {name for row in table.splitlines() if row.startswith("|")
+             for name in re.findall(r"`([\w.]+(?:\.\*)?)`", row.split("|")[1])}
+    folders = {name[:-1] for name in named if name.endswith(".*")}
+    there = {module for module in MODULES
+             if not module.endswith("__init__") and module not in ("__main__", "_glue")
+             and not any(module.startswith(folder) for folder in folders)}
+    assert named - {folder + "*" for folder in folders} == there

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the tests of the packages share: which of them run, throwaway systems, built packages.
 
-$PACKAGE_SIZE is quick (default: one Debian suite) or full (`make package-test`: all suites, the
-second build for comparison, RPMs, wheels; about half an hour).  $PACKAGE_FOLDER names a folder in
+What needs throwaway systems takes minutes and runs where $PACKAGE_SIZE is set: quick (one Debian
+suite) or full (`make package-test`: all suites, the second build for comparison, RPMs, wheels;
+about half an hour).  $PACKAGE_FOLDER names a folder in
 which `make deb` left packages that are to be tried instead of new ones.
 """
 
@@ -27,7 +28,8 @@ sys.path.insert(0, str(TOP / "packaging"))
 chroot: Any = importlib.import_module("chroot")
 deb: Any = importlib.import_module("deb")
 
-FULL = os.environ.get("PACKAGE_SIZE", "quick") == "full"
+SIZE = os.environ.get("PACKAGE_SIZE", "")
+FULL = SIZE == "full"
 SUITES = ("bookworm", "trixie", "sid") if FULL else ("bookworm",)
 
 
@@ -53,6 +55,8 @@ def require(reason: str) -> None:
 @pytest.fixture(scope="session")
 def chroots() -> None:
     """Skips where no throwaway systems can be made."""
+    if not SIZE:
+        pytest.skip("runs in `make package-test` (minutes)")
     missing = chroot.missing()
     if missing:
         require(f"packages are tried in throwaway systems: {missing}")
