@@ -4,6 +4,7 @@ from pyxsd._wire import Transport
 FEATURE_RECONNECTION: int
 FEATURE_ERROR: int
 FEATURE_WATCH_DEPTH: int
+FEATURE_DOMID_ANY: int
 FEATURES: int
 
 class EventChannels:

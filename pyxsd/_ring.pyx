@@ -47,11 +47,14 @@ cdef extern from *:
     void ring_store_release(uint32_t *at, uint32_t value) noexcept nogil
     void ring_barrier() noexcept nogil
 
-#: Bits of server_features: reconnection, the error field, WATCH with depth.
+#: Bits of server_features: reconnection, the error field, WATCH with depth, permission entries
+#: of DOMID_ANY.
 FEATURE_RECONNECTION = 1
 FEATURE_ERROR = 2
 FEATURE_WATCH_DEPTH = 4
-FEATURES = FEATURE_RECONNECTION | FEATURE_ERROR | FEATURE_WATCH_DEPTH
+FEATURE_DOMID_ANY = 8
+FEATURES = (FEATURE_RECONNECTION | FEATURE_ERROR | FEATURE_WATCH_DEPTH
+            | FEATURE_DOMID_ANY)
 
 
 @cython.final

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def run(server: Any, connection: Any, type_: int, payload: bytes) -> bytes:
     """The answer to one of the four, asked by a connection; RequestError."""
     fields = payload.split(b"\0")
-    if fields[-1] == b"":
+    while fields and fields[-1] == b"":
         fields.pop()
     try:
         return HANDLERS[type_](server, connection, fields)

@@ -97,7 +97,10 @@ class Watcher:
     def end(self) -> None:
         """Ends the second process."""
         os.close(self.writing)
-        os.waitpid(self.pid, 0)
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass  # it was ended already, by a run that ends all of its children
 
 
 class TimeLimit:

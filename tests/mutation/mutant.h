@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { PYXSD_MUTANTS_SIZE = 1 << 16 };
+enum { PYXSD_MUTANTS_SIZE = 1 << 17 };
 
 static struct {
     int chosen;

@@ -6,7 +6,7 @@ from __future__ import annotations
 import mmap
 import os
 
-SIZE = 1 << 16
+SIZE = 1 << 17  # as in mutant.h
 HEAD = 4  # bytes of the chosen mutant's number
 
 _path = os.environ.get("PYXSD_MUTANTS")
@@ -30,6 +30,10 @@ def choose(number: int) -> None:
 
 def take_reached() -> list[int]:
     """The mutants that were reached since the last call."""
-    found = [number for number, byte in enumerate(page[HEAD:]) if byte]
+    found = []
+    at = page.find(b"\1", HEAD)
+    while at >= 0:
+        found.append(at - HEAD)
+        at = page.find(b"\1", at + 1)
     page[HEAD:] = bytes(SIZE - HEAD)
     return found

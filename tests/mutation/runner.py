@@ -18,11 +18,11 @@ from typing import Any
 
 from tests.mutation import processes
 from tests.mutation.modules import deselected
+from tests.mutation.pyxsd_mutant import SIZE
 from tests.mutation.results import HUNG, NOTICED, SURVIVED
 from tests.mutation.schema import Mutant
 from tests.mutation.tree import TREE, WORK
 
-SIZE = 1 << 16  # bytes of the file that mutant.h describes
 EXAMPLES = "40"  # of the property tests
 BUDGET = 30.0  # processor seconds of tests for a mutant
 ALONE = 10.0  # seconds of tests that a mutant gets that needs an interpreter of its own

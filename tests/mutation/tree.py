@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from tests.mutation import c_source, python_source
 from tests.mutation.modules import modules
+from tests.mutation.pyxsd_mutant import HEAD, SIZE
 from tests.mutation.schema import Mutant, Mutated
 from tests.sanitize import copies
 
@@ -47,6 +49,11 @@ def build(mutants: Iterable[Mutant]) -> tuple[dict[int, Mutant], list[Mutant]]:
     """Compiles a copy with these mutants: their numbers, and those that do not compile."""
     wanted = {mutant.key: mutant for mutant in mutants}
     broken: list[Mutant] = []
+    if len(modules()) * BLOCK > SIZE - HEAD:
+        raise ValueError("there are more modules than blocks of numbers: see mutant.h")
+    if (TREE / "glue" / "mutant.h").exists() and \
+            (TREE / "glue" / "mutant.h").read_bytes() != (HERE / "mutant.h").read_bytes():
+        shutil.rmtree(TREE)  # no build notices that it is included
     while True:
         mutated: dict[str, Mutated] = {}
         for i, path in enumerate(modules()):

@@ -15,7 +15,7 @@ import pytest
 from pyxsd.state import dump
 from pyxsd.store.tree import Tree
 from tests.unit.kit import ok, watch
-from tests.world import World
+from tests.world import World, packet
 
 FIRST = "$xenstored-dump-format"
 
@@ -60,7 +60,8 @@ RECORDS = [
     ("watch,-12," + ",".join(hexed(b"@x", b"t")), {"watches": [(-12, b"@x", b"t", None)]}),
     ("watch,5," + ",".join(hexed(b"/a", b"t")) + ",0", {"watches": [(5, b"/a", b"t", b"0")]}),
     ("watch,5," + ",".join(hexed(b"/a", b"t")) + ",2", {"watches": [(5, b"/a", b"t", b"2")]}),
-    ("global,9999999999999999999", {"listener": 9999999999999999999}),
+    ("global,2147483647", {"listener": 2**31 - 1}),
+    ("dom,32751,-1,4294967295,4294967295", {"domains": [(0x7FEF, -1, 2**32 - 1, 2**32 - 1)]}),
 ]
 
 
@@ -74,7 +75,9 @@ def test_records(tmp_path: Path, record: str, want: dict[str, Any]) -> None:
 
 BROKEN = [
     "nonsense,1", "", "global", "global,x", "global,", "global,--1", "global,1x", "global, 1",
-    "global,99999999999999999999", "evtchn-dev,3", "dom,5,4660", "dom,5,x,1", "dom,5,4660,1,x",
+    "global,99999999999999999999", "global,2147483648", "global,-2", "dom,32752,1,1", "dom,-1,1,1",
+    "dom,1,1,4294967296", "dom,1,1,-1", "dom,1,1,1,4294967296",
+    "evtchn-dev,3", "dom,5,4660", "dom,5,x,1", "dom,5,4660,1,x",
     "socket,", "watch,5,2f61", "watch,x,2f61,74", "watch,5,2f6,74", "watch,5,2f61,7g",
     "watch,5,2f61,74,x", "store,2f61,6e30", "store,2f61,6e30,7,", "store,61,6e30,",
     "store,,6e30,", "store,2f2f61,6e30,", "store,2f612f,6e30,", "store,2f61,7130,",
@@ -134,10 +137,10 @@ def test_a_dump_without_records_or_last_newline(tmp_path: Path) -> None:
 # -- writing ------------------------------------------------------------------
 
 
-def domain(world: World, domid: int) -> Any:
+def domain(world: World, domid: int, indices: tuple[int, int] | None = None) -> Any:
     """A domain as the dump wants it."""
-    return SimpleNamespace(domid=domid, mfn=4660, remote_port=7, port=20 + domid,
-                           connection=world.server.domains[domid])
+    return SimpleNamespace(domid=domid, mfn=4660, remote_port=7, port=20 + domid, unique_id=9,
+                           indices=indices, connection=world.server.domains[domid])
 
 
 def test_all_records_are_read_back(world: World, tmp_path: Path) -> None:
@@ -168,6 +171,19 @@ def test_order_of_records(world: World) -> None:
     assert kinds[:4] == [FIRST.encode(), b"global", b"dom", b"watch"]
     assert set(kinds[4:]) == {b"store"}
     assert rows[1:3] == [b"global,-1", b"dom,1,4660,7,21"]
+
+
+def test_what_is_under_way_on_a_ring(world: World, tmp_path: Path) -> None:
+    """Half a request and a reply that has not gone yet come back byte for byte."""
+    request = packet("READ", b"/local/domain/1\0", req_id=5)
+    world.connection("d1")[1].room = 0
+    world.feed("d1", request + request[:7])
+    path = tmp_path / "db"
+    dump.write_file(str(path), dump.lines(
+        world.server, [domain(world, 1, (5, 6)), domain(world, 2)], -1, None, False))
+    rings = dump.read_file(str(path), 2048, pytest.fail).rings
+    reply = packet("READ", b"", req_id=5)
+    assert rings == {1: dump.Ring(9, 5, 6, 0, request[:7], reply)}
 
 
 class WithDescriptor:
