@@ -25,7 +25,7 @@ FIELDS = {**INDICES, "server_features": FEATURES, "connection": CONNECTION, "err
 RING = 1024
 PAGE_END = 2080  # nothing of the interface lies behind it
 BAD_INDICES, BAD_LENGTH = 2, 3
-ALL_FEATURES = 7  # reconnection, error indicator, WATCH depth
+ALL_FEATURES = 15  # reconnection, error indicator, WATCH depth, permissions for everybody
 MASK = 0xFFFFFFFF
 GUARD = b"\xa5"
 
