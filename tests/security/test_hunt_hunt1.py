@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What guests and local users can make the daemon do, keep or forget by odd use of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.unit.kit import begin, end, ok, watch, write
+from tests.world import HEADER, World, packet
+
+Make = Callable[..., Any]
+
+
+# -- running a transaction's requests again costs no more than one request may ----
+
+def test_a_replay_does_not_list_a_large_directory_again_and_again(world: World) -> None:
+    """Each DIRECTORY_PART of a guest looks at all names, also where its answer is empty."""
+    name = b"n" * 900
+    for n in range(500):
+        ok(world, "d1", "WRITE", b"d/%03d" % n + name + b"\0")
+    tx_id = begin(world, "d1")
+    for _ in range(200):
+        ok(world, "d1", "DIRECTORY_PART", b"d\x00999999999\0", tx_id)
+    ok(world, "d1", "WRITE", b"x\0v", tx_id)
+    ok(world, "d1", "WRITE", b"d/000" + name + b"\0new")
+    # 200 listings of 450 kB are 90 MB.
+    assert end(world, "d1", tx_id) == "EAGAIN"
+
+
+def _failing(world: World, *requests: tuple[str, bytes]) -> int:
+    """A transaction of d1 with these requests whose replay fails, and not by others' doing."""
+    ok(world, "d1", "WRITE", b"x\0before")
+    tx_id = begin(world, "d1")
+    for type_, payload in requests:
+        ok(world, "d1", type_, payload, tx_id)
+    ok(world, "d1", "READ", b"x\0", tx_id)
+    return tx_id
+
+
+def _blame_gets_as_far(world: World, tx_id: int, changes: int) -> bool:
+    """Is the last one of so many changes looked at, the one that made the transaction fail?"""
+    connection = world.connection("d2")[0]
+    world.feed("d1", b"".join(write(b"y/%d" % n) for n in range(3)))
+    world.feed("d2", b"".join(write(b"k", b"%d" % n) for n in range(changes)))
+    before = connection.credit
+    ok(world, "s0", "SET_PERMS", b"/local/domain/1/x\0n1\0b2\0")
+    ok(world, "d2", "WRITE", b"/local/domain/1/x\0after")
+    world.drain("d1")
+    assert end(world, "d1", tx_id) == "EAGAIN"
+    return bool(connection.credit < before)
+
+
+@pytest.mark.parametrize(("kind", "changes"), [
+    ("nothing", 200), ("removes 900 nodes", 200), ("copies 1 MB of values", 10)])
+def test_the_search_for_the_guilty_stops_where_it_costs_much(world: World, kind: str,
+                                                             changes: int) -> None:
+    requests = [("WRITE", b"z\0v")]
+    if kind == "removes 900 nodes":
+        for n in range(900):
+            ok(world, "d1", "WRITE", b"d/%d\0" % n)
+        requests = [("RM", b"d\0")]
+    if kind == "copies 1 MB of values":
+        for depth in range(1, 512):
+            ok(world, "d1", "WRITE", b"/".join([b"a"] * depth) + b"\0" + b"v" * 2048)
+        requests = [("WRITE", b"/".join([b"a"] * 511) + b"\0w")]
+    tx_id = _failing(world, *requests)
+    assert _blame_gets_as_far(world, tx_id, changes) == (kind == "nothing")
