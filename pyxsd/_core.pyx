@@ -503,6 +503,7 @@ cdef class Server:
         """Tells watchers of b"@introduceDomain" or b"@releaseDomain" of some domains."""
         if cause is None:
             cause = self.s.domains.get(0)
+        self.s.events.begin()
         self.s.events.fire_special(name, domids, cause, self.s.tree.root)
 
     def forget_domain(self, int64_t domid):
