@@ -92,8 +92,9 @@ cdef class Events:
     cdef int remove_watch(self, Connection c, Watch *watch) except -1
     # Ends all watches of a connection, with what waits behind them.
     cdef int drop_watches(self, Connection c) except -1
-    # Forgets the events that a connection caused and that found no room, or were not yet
-    # delivered.
+    # Forgets the changes of a connection whose events are not delivered yet.
+    cdef int drop_jobs(self, Connection c) except -1
+    # Forgets the events that a connection caused and that found no room.
     cdef int drop_debts(self, Connection c) except -1
 
     cdef int _fire_name(self, bytes watched, bytes event, bint deep, Connection cause,

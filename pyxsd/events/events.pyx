@@ -569,17 +569,20 @@ cdef class Events:
             self._repay(cause, pending, n)
         return 0
 
-    cdef int drop_debts(self, Connection c) except -1:
-        cdef Pending pending
+    cdef int drop_jobs(self, Connection c) except -1:
         cdef Job job
         cdef size_t i
-        cdef dict debts = c.debts
         if c.jobs is not None:
             for job in c.jobs:
                 if job.held:
                     for i in range(job.next, job.count):
                         self.trie.let_go(job.match[i].watch)
             c.jobs = None
+        return 0
+
+    cdef int drop_debts(self, Connection c) except -1:
+        cdef Pending pending
+        cdef dict debts = c.debts
         if not debts:
             return 0
         c.debts = {}

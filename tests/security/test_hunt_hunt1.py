@@ -68,3 +68,61 @@ def test_the_search_for_the_guilty_stops_where_it_costs_much(world: World, kind:
         requests = [("WRITE", b"/".join([b"a"] * 511) + b"\0w")]
     tx_id = _failing(world, *requests)
     assert _blame_gets_as_far(world, tx_id, changes) == (kind == "nothing")
+
+
+# -- events of one request are delivered in slices of time -----------------------
+
+def test_a_commit_of_many_changes_is_delivered_in_slices(world: World) -> None:
+    """No event is lost or out of order, and the request itself delivers only a few."""
+    for n in range(20):
+        watch(world, "d1", b"/local/domain/1", b"%d" % n)
+    tx_id = begin(world, "d1")
+    for n in range(100):
+        ok(world, "d1", "WRITE", b"k%d\0v" % n, tx_id)
+    connection, transport = world.connection("d1")
+    transport.feed(packet("TRANSACTION_END", b"T\0", tx_id))
+    before = world.server.events + connection.waiting_events
+    world.server.begin(world.now, world.now)
+    world.server.service(connection)
+    assert world.server.events + connection.waiting_events - before < 300
+    world.turn()
+    got = [body.split(b"\0")[:2] for type_, _, _, body in world.drain("d1") if type_ == 15]
+    for n in range(20):
+        assert [path for path, token in got if token == b"%d" % n] == \
+            [b"/local/domain/1/k%d" % k for k in range(100)]
+
+
+# -- every watcher is told of a change -------------------------------------------
+
+def _watchers(world: World, path: bytes, count: int) -> None:
+    """s1 watches a path, and after it s0 does, so often."""
+    watch(world, "s1", path, b"first")
+    for n in range(count):
+        ok(world, "s0", "WATCH", path + b"\0%d\0" % n)
+    world.drain("s0")
+
+
+def test_all_are_told_of_a_domain_that_releases_itself() -> None:
+    """A guest that acts for domain 0 may."""
+    from pyxsd.system.configuration import Config
+    from tests.fakexen import RingWorld
+
+    world = RingWorld(Config())
+    world.guest(5)
+    world.introduce(5)
+    _watchers(world, b"@releaseDomain", 200)
+    ok(world, "s0", "SET_TARGET", b"5\x000\0")
+    world.feed("d5", packet("RELEASE", b"5\0"))
+    world.turn()
+    told = [body for _, _, _, body in world.drain("s1")]
+    world.close()
+    assert told == [b"@releaseDomain\0first\0"]
+
+
+def test_all_are_told_of_the_last_change_of_a_broken_ring(world: World) -> None:
+    """A guest must not be able to change a node behind the back of those who watch it."""
+    _watchers(world, b"/local/domain/1/state", 200)
+    world.feed("d1", packet("WRITE", b"state\0closed") + HEADER.pack(11, 1, 0, 5000))
+    assert world.connection("d1")[0].bad
+    assert [body for _, _, _, body in world.drain("s1")] == [b"/local/domain/1/state\0first\0"]
+    assert len(world.drain("s0")) == 200
