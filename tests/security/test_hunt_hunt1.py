@@ -126,3 +126,18 @@ def test_all_are_told_of_the_last_change_of_a_broken_ring(world: World) -> None:
     assert world.connection("d1")[0].bad
     assert [body for _, _, _, body in world.drain("s1")] == [b"/local/domain/1/state\0first\0"]
     assert len(world.drain("s0")) == 200
+
+
+# -- what one request makes the daemon keep --------------------------------------
+
+def test_one_commit_leaves_few_events_without_room(world: World) -> None:
+    """Of a watcher that never reads: its own share is 1 MiB, and this comes on top of it."""
+    ok(world, "d1", "SET_PERMS", b"/local/domain/1\0n1\0r2\0")
+    for n in range(100):
+        watch(world, "d2", b"/local/domain/1", b"%d" % n)
+    world.connection("d2")[1].room = 0
+    tx_id = begin(world, "d1")
+    for n in range(990):
+        ok(world, "d1", "WRITE", b"k%d\0v" % n, tx_id)
+    world.feed("d1", packet("TRANSACTION_END", b"T\0", tx_id))
+    assert world.connection("d1")[0].overflowing <= 4096
