@@ -23,9 +23,10 @@ for each watch.  Each step moves as many events as there is new room and looks a
 One change can match very many watches: a thousand guests may have set a hundred each on one
 path.  And one request can make very many changes, the commit of a transaction.  The first BATCH
 events or so of a request are delivered at once.  The rest becomes jobs of the connection that
-made the changes, one for each change, which are done in slices of time like any serving, and until
-they are done that connection is not served.  So the order of the events of one cause is kept.  A job holds
-the watches that it found and the roots of the trees that permissions are looked up in.
+made the changes, one for each change, which are done in slices of time like any serving, and
+until they are done that connection is not served.  So the order of the events of one cause is
+kept.  A job holds the watches that it found and the roots of the trees that permissions are
+looked up in.
 
 An event that is identical to one which is still there is dropped, but for "@" paths, whose
 events tell of different domains.
