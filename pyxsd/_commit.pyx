@@ -43,7 +43,13 @@ cdef enum:
 
 cdef inline int64_t _cost(const Request *r) noexcept:
     """The work of a request that was run, in units of about 0.1 microseconds."""
-    return 4 + r.path.parts // 2 + r.payload.n // 64 + r.answer.tail // 64
+    return 4 + r.path.parts // 2 + r.payload.n // 64 + (r.answer.tail + r.listed) // 64
+
+
+cdef inline int64_t _tree_work(Tree tree) noexcept:
+    """A number whose growth is the work, in the same units, that a request has made of the
+    nodes that it removed and the values that it copied."""
+    return tree.copied // 1024 - tree.nodes // 8
 
 
 cdef inline uint64_t _digest(const Request *r, int status) noexcept:
@@ -230,6 +236,7 @@ cdef class Transactions:
         cdef bytes payload
         cdef int status, now
         cdef uint64_t digest
+        cdef int64_t before
         cdef int same = RERUN_SAME
         r.connection = <void *>c
         r.tree = <void *>tree
@@ -251,8 +258,9 @@ cdef class Transactions:
             r.path.parts = 0
             if label is not None:
                 log_request(s, &r, label)
+            before = _tree_work(tree)
             now = run(s, &r)
-            self.work -= _cost(&r)
+            self.work -= _cost(&r) + max(_tree_work(tree) - before, 0)
             if into is not None:
                 note_effect(into, &r, now)
             if now != status or digest != _digest(&r, now):

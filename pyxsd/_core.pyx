@@ -95,6 +95,7 @@ cdef class Server:
         cdef Connection c
         for c in list(self.s.connections.values()):
             self._close(c)
+        self.s.events.drop_jobs(self.kernel)
         self._reset(self.kernel)
         self.agenda.clear()
         self.s.history.clear()
@@ -132,7 +133,8 @@ cdef class Server:
         self._close(c)
 
     cdef int _reset(self, Connection c) except -1:
-        """Drops all that the client ever asked for; its rights stay."""
+        """Drops all that the client ever asked for; its rights stay.  The events of the changes
+        that it made are still delivered."""
         self.s.events.drop_watches(c)
         self.s.events.drop_debts(c)
         (<Transactions>self.s.transactions).drop(c)
@@ -148,6 +150,7 @@ cdef class Server:
             return 0
         c.closed = True
         self.log.line(c.label, 0, b"endconn", NULL, 0)
+        self.s.events.drop_jobs(c)
         self._reset(c)
         self.s.set_target(c, -1)
         self.s.connections.pop(c.id, None)
@@ -183,6 +186,7 @@ cdef class Server:
         self.host.complain("failure", f"{c.label.decode()}: given up:\n{traceback.format_exc()}")
         self.serving = None
         if not c.closed:
+            self.s.events.drop_jobs(c)
             self._break(c)
         return 0
 
@@ -503,6 +507,7 @@ cdef class Server:
         """Tells watchers of b"@introduceDomain" or b"@releaseDomain" of some domains."""
         if cause is None:
             cause = self.s.domains.get(0)
+        self.s.events.begin()
         self.s.events.fire_special(name, domids, cause, self.s.tree.root)
 
     def forget_domain(self, int64_t domid):

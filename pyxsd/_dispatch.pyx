@@ -41,6 +41,7 @@ cdef int dispatch(State s, Connection c, const Header *head, const char *payload
     r.effect.fires = r.effect.wrote = False
     r.before = NULL
     r.new_watch = NULL
+    s.events.begin()
     if r.tx_id and not r.row.flags & ROW_NO_TRANSACTION:
         txn = c.transactions.get(r.tx_id)
         if txn is None:

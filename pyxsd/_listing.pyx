@@ -101,6 +101,7 @@ cdef int directory_part(State s, Request *r) except -1:
         listing = _listing_of(s, r, c, node)
         names = listing.names
         generation = listing.generation
+    r.listed = PyBytes_GET_SIZE(names)
     return _piece(r.answer, names, generation, offset)
 
 

@@ -82,6 +82,7 @@ cdef int run(State s, Request *r) except -1:
     cdef int status
     r.answer.head = r.answer.tail = 0
     r.effect.fires = r.effect.wrote = False
+    r.listed = 0
     if r.row.handler == NULL:
         return ST_ENOSYS
     if r.row.flags & ROW_PRIVILEGED and not client(r).who.privileged:

@@ -64,6 +64,7 @@ cdef class Events:
     cdef Path *look_at       # scratch: where the permissions of a "@" path are
     cdef bytes kept          # the text of the path being fired, once somebody keeps it
     cdef Job spare           # for the next change
+    cdef int64_t at_once     # matches that the request at hand may still deliver at once
     # Permissions of the path being fired: those of its parent and of itself
     cdef Perms *perms[4]
     cdef int perms_count
@@ -72,6 +73,8 @@ cdef class Events:
     cdef readonly uint64_t merged
     cdef readonly uint64_t refused
 
+    # A request begins, or something else that may change much.
+    cdef void begin(self) noexcept
     # Tells of a change of `path`.  before and after are the roots to look permissions up
     # in, either may be NULL.  below: watches below the path are told too, each with its
     # own path.
@@ -89,8 +92,9 @@ cdef class Events:
     cdef int remove_watch(self, Connection c, Watch *watch) except -1
     # Ends all watches of a connection, with what waits behind them.
     cdef int drop_watches(self, Connection c) except -1
-    # Forgets the events that a connection caused and that found no room, or were not yet
-    # delivered.
+    # Forgets the changes of a connection whose events are not delivered yet.
+    cdef int drop_jobs(self, Connection c) except -1
+    # Forgets the events that a connection caused and that found no room.
     cdef int drop_debts(self, Connection c) except -1
 
     cdef int _fire_name(self, bytes watched, bytes event, bint deep, Connection cause,
@@ -101,6 +105,7 @@ cdef class Events:
     cdef int _prepare(self, Job job, const Path *path, Node *before, Node *after) except -1
     cdef int _some(self, Connection cause, Job job, const Path *path, size_t most) except -1
     cdef int _park(self, Connection cause, Job job) except -1
+    cdef int _queue(self, Connection cause, Job job) except -1
     cdef int _offer(self, Connection cause, const Match *match, const Path *path,
                     uint64_t hash) except -1
     cdef int _refuse(self, Connection to, const Path *path, Perms **perms, int count) except -1

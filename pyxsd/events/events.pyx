@@ -21,11 +21,12 @@ and the place that becomes free behind the watch is taken from its overflow.  Th
 for each watch.  Each step moves as many events as there is new room and looks at no others.
 
 One change can match very many watches: a thousand guests may have set a hundred each on one
-path.  The first BATCH events are delivered at once.  The rest becomes a job of the connection that
-made the change, which is done in slices of time like any serving, and until it is done that
-connection is not served.  Further changes of the same connection (of one transaction, or several
-domains' deaths) are jobs behind it, so the order of the events of one cause is kept.  A job holds
-the watches that it found and the roots of the trees that permissions are looked up in.
+path.  And one request can make very many changes, the commit of a transaction.  The first BATCH
+events or so of a request are delivered at once.  The rest becomes jobs of the connection that
+made the changes, one for each change, which are done in slices of time like any serving, and
+until they are done that connection is not served.  So the order of the events of one cause is
+kept.  A job holds the watches that it found and the roots of the trees that permissions are
+looked up in.
 
 An event that is identical to one which is still there is dropped, but for "@" paths, whose
 events tell of different domains.
@@ -159,18 +160,20 @@ cdef class Events:
 
     # -- who is told ----------------------------------------------------------
 
+    cdef void begin(self) noexcept:
+        self.at_once = BATCH
+
     cdef int fire(self, Connection cause, const Path *path, Node *before, Node *after,
                   bint below) except -1:
         cdef Job job
         if self.trie.count == 0:
             return 0
-        if cause.jobs is not None:
+        if cause.jobs is not None or self.at_once <= 0:
             job = Job.__new__(Job)
             job.text = path_keep(path)
             job.below = below
             job.keep(before, after)
-            cause.jobs.append(job)
-            return 0
+            return self._queue(cause, job)
         job = self.spare
         job.below = below
         job.name = None
@@ -183,7 +186,8 @@ cdef class Events:
         cdef bytes each
         if self.trie.count == 0:
             return 0
-        if cause is None:
+        if cause is None or cause.closed:
+            # A domain may have released itself.
             cause = self.kernel
         self._fire_name(name, name, False, cause, root)
         for domid in domids:
@@ -196,15 +200,15 @@ cdef class Events:
     cdef int _fire_name(self, bytes watched, bytes event, bint deep, Connection cause,
                         Node *root) except -1:
         """Watches on `watched`, of depth 1 or without a depth, get `event`."""
-        cdef Job job = self.spare if cause.jobs is None else Job.__new__(Job)
+        cdef bint later = cause.jobs is not None or self.at_once <= 0
+        cdef Job job = Job.__new__(Job) if later else self.spare
         job.name = watched
         job.text = event
         job.deep = deep
         job.below = False
-        if cause.jobs is not None:
+        if later:
             job.keep(NULL, root)
-            cause.jobs.append(job)
-            return 0
+            return self._queue(cause, job)
         path_restore(self.path, event)
         return self._start(cause, job, self.path, NULL, root)
 
@@ -256,6 +260,7 @@ cdef class Events:
         cdef uint64_t hash = 0
         cdef size_t end = min(job.count, job.next + most)
         cdef Watch *watch
+        self.at_once -= end - job.next
         if job.name is None:
             hash = path_hash(path.text, path.len)
         try:
@@ -276,7 +281,13 @@ cdef class Events:
         for i in range(job.next, job.count):
             self.trie.hold(job.match[i].watch)
         job.held = True
-        cause.jobs = deque([job])
+        return self._queue(cause, job)
+
+    cdef int _queue(self, Connection cause, Job job) except -1:
+        """Puts a job behind those that its cause has."""
+        if cause.jobs is None:
+            cause.jobs = deque()
+        cause.jobs.append(job)
         return self.agenda.ready(cause)
 
     cdef int resume(self, Connection cause, uint64_t until) except -1:
@@ -559,17 +570,20 @@ cdef class Events:
             self._repay(cause, pending, n)
         return 0
 
-    cdef int drop_debts(self, Connection c) except -1:
-        cdef Pending pending
+    cdef int drop_jobs(self, Connection c) except -1:
         cdef Job job
         cdef size_t i
-        cdef dict debts = c.debts
         if c.jobs is not None:
             for job in c.jobs:
                 if job.held:
                     for i in range(job.next, job.count):
                         self.trie.let_go(job.match[i].watch)
             c.jobs = None
+        return 0
+
+    cdef int drop_debts(self, Connection c) except -1:
+        cdef Pending pending
+        cdef dict debts = c.debts
         if not debts:
             return 0
         c.debts = {}

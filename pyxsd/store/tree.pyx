@@ -160,6 +160,7 @@ cdef class Tree:
         cdef Node *node = node_exclusive(&self.root)
         for i in range(parts):
             node = node_exclusive_child(node, path.text + path.start[i], path.size[i])
+            self.copied += node.value_len
         self.steps += parts
         return node
 

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What guests and local users can make the daemon do, keep or forget by odd use of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.unit.kit import begin, end, ok, watch, write
+from tests.world import HEADER, World, packet
+
+Make = Callable[..., Any]
+
+
+# -- running a transaction's requests again costs no more than one request may ----
+
+def test_a_replay_does_not_list_a_large_directory_again_and_again(world: World) -> None:
+    """Each DIRECTORY_PART of a guest looks at all names, also where its answer is empty."""
+    name = b"n" * 900
+    for n in range(500):
+        ok(world, "d1", "WRITE", b"d/%03d" % n + name + b"\0")
+    tx_id = begin(world, "d1")
+    for _ in range(200):
+        ok(world, "d1", "DIRECTORY_PART", b"d\x00999999999\0", tx_id)
+    ok(world, "d1", "WRITE", b"x\0v", tx_id)
+    ok(world, "d1", "WRITE", b"d/000" + name + b"\0new")
+    # 200 listings of 450 kB are 90 MB.
+    assert end(world, "d1", tx_id) == "EAGAIN"
+
+
+def _failing(world: World, *requests: tuple[str, bytes]) -> int:
+    """A transaction of d1 with these requests whose replay fails, and not by others' doing."""
+    ok(world, "d1", "WRITE", b"x\0before")
+    tx_id = begin(world, "d1")
+    for type_, payload in requests:
+        ok(world, "d1", type_, payload, tx_id)
+    ok(world, "d1", "READ", b"x\0", tx_id)
+    return tx_id
+
+
+def _blame_gets_as_far(world: World, tx_id: int, changes: int) -> bool:
+    """Is the last one of so many changes looked at, the one that made the transaction fail?"""
+    connection = world.connection("d2")[0]
+    world.feed("d1", b"".join(write(b"y/%d" % n) for n in range(3)))
+    world.feed("d2", b"".join(write(b"k", b"%d" % n) for n in range(changes)))
+    before = connection.credit
+    ok(world, "s0", "SET_PERMS", b"/local/domain/1/x\0n1\0b2\0")
+    ok(world, "d2", "WRITE", b"/local/domain/1/x\0after")
+    world.drain("d1")
+    assert end(world, "d1", tx_id) == "EAGAIN"
+    return bool(connection.credit < before)
+
+
+@pytest.mark.parametrize(("kind", "changes"), [
+    ("nothing", 200), ("removes 900 nodes", 200), ("copies 1 MB of values", 10)])
+def test_the_search_for_the_guilty_stops_where_it_costs_much(world: World, kind: str,
+                                                             changes: int) -> None:
+    requests = [("WRITE", b"z\0v")]
+    if kind == "removes 900 nodes":
+        for n in range(900):
+            ok(world, "d1", "WRITE", b"d/%d\0" % n)
+        requests = [("RM", b"d\0")]
+    if kind == "copies 1 MB of values":
+        for depth in range(1, 512):
+            ok(world, "d1", "WRITE", b"/".join([b"a"] * depth) + b"\0" + b"v" * 2048)
+        requests = [("WRITE", b"/".join([b"a"] * 511) + b"\0w")]
+    tx_id = _failing(world, *requests)
+    assert _blame_gets_as_far(world, tx_id, changes) == (kind == "nothing")
+
+
+# -- events of one request are delivered in slices of time -----------------------
+
+def test_a_commit_of_many_changes_is_delivered_in_slices(world: World) -> None:
+    """No event is lost or out of order, and the request itself delivers only a few."""
+    for n in range(20):
+        watch(world, "d1", b"/local/domain/1", b"%d" % n)
+    tx_id = begin(world, "d1")
+    for n in range(100):
+        ok(world, "d1", "WRITE", b"k%d\0v" % n, tx_id)
+    connection, transport = world.connection("d1")
+    transport.feed(packet("TRANSACTION_END", b"T\0", tx_id))
+    before = world.server.events + connection.waiting_events
+    world.server.begin(world.now, world.now)
+    world.server.service(connection)
+    assert world.server.events + connection.waiting_events - before < 300
+    world.turn()
+    got = [body.split(b"\0")[:2] for type_, _, _, body in world.drain("d1") if type_ == 15]
+    for n in range(20):
+        assert [path for path, token in got if token == b"%d" % n] == \
+            [b"/local/domain/1/k%d" % k for k in range(100)]
+
+
+# -- every watcher is told of a change -------------------------------------------
+
+def _watchers(world: World, path: bytes, count: int) -> None:
+    """s1 watches a path, and after it s0 does, so often."""
+    watch(world, "s1", path, b"first")
+    for n in range(count):
+        ok(world, "s0", "WATCH", path + b"\0%d\0" % n)
+    world.drain("s0")
+
+
+def test_all_are_told_of_a_domain_that_releases_itself() -> None:
+    """A guest that acts for domain 0 may."""
+    from pyxsd.system.configuration import Config
+    from tests.fakexen import RingWorld
+
+    world = RingWorld(Config())
+    world.guest(5)
+    world.introduce(5)
+    _watchers(world, b"@releaseDomain", 200)
+    ok(world, "s0", "SET_TARGET", b"5\x000\0")
+    world.feed("d5", packet("RELEASE", b"5\0"))
+    world.turn()
+    told = [body for _, _, _, body in world.drain("s1")]
+    world.close()
+    assert told == [b"@releaseDomain\0first\0"]
+
+
+def test_all_are_told_of_the_last_change_of_a_broken_ring(world: World) -> None:
+    """A guest must not be able to change a node behind the back of those who watch it."""
+    _watchers(world, b"/local/domain/1/state", 200)
+    world.feed("d1", packet("WRITE", b"state\0closed") + HEADER.pack(11, 1, 0, 5000))
+    assert world.connection("d1")[0].bad
+    assert [body for _, _, _, body in world.drain("s1")] == [b"/local/domain/1/state\0first\0"]
+    assert len(world.drain("s0")) == 200
+
+
+# -- what one request makes the daemon keep --------------------------------------
+
+def test_one_commit_leaves_few_events_without_room(world: World) -> None:
+    """Of a watcher that never reads: its own share is 1 MiB, and this comes on top of it."""
+    ok(world, "d1", "SET_PERMS", b"/local/domain/1\0n1\0r2\0")
+    for n in range(100):
+        watch(world, "d2", b"/local/domain/1", b"%d" % n)
+    world.connection("d2")[1].room = 0
+    tx_id = begin(world, "d1")
+    for n in range(990):
+        ok(world, "d1", "WRITE", b"k%d\0v" % n, tx_id)
+    world.feed("d1", packet("TRANSACTION_END", b"T\0", tx_id))
+    assert world.connection("d1")[0].overflowing <= 4096
