@@ -44,6 +44,7 @@ cdef class Server:
     cdef int _flush_all(self) except -1
     cdef int _flush(self, Connection c) except -1
     cdef int _nobody_reads(self, Connection c) except -1
+    cdef bint _is_hopeless(self, Connection c) noexcept
     cdef int _end_if_done(self, Connection c) except -1
     cdef int _reset(self, Connection c) except -1
     cdef int _restart(self, Connection c) except -1

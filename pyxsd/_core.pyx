@@ -206,6 +206,8 @@ cdef class Server:
         if hung_up:
             c.hung_up = True
             self._nobody_reads(c)
+            if self._is_hopeless(c):
+                return self._close(c)
         if buffer_len(&c.out.buf):
             self.agenda.touch(c)
         if c.ended:
@@ -262,7 +264,7 @@ cdef class Server:
         if c.jobs is not None:
             self.s.events.resume(c, until)
             if c.jobs is not None:
-                return AGAIN
+                return DONE if self.s.events.must_wait(c) else AGAIN
             if c is self.kernel:
                 return 0
         if not c.is_socket and c.transport.asks_restart():
@@ -289,6 +291,8 @@ cdef class Server:
             return self._break(c)
         elif status == ANEW:
             return self._restart(c)
+        if self._is_hopeless(c):
+            return self._close(c)
         if c.ended:
             self._end_if_done(c)
         # Where something goes out, flushing will know better what to wait for.
@@ -378,6 +382,10 @@ cdef class Server:
             c.out.clear()
             self.agenda.unblock(c)
         return 0
+
+    cdef bint _is_hopeless(self, Connection c) noexcept:
+        """Has the client gone while others must read before it can be served?"""
+        return c.hung_up and c.stalled and (c.overflowing != 0 or c.credit <= 0.0)
 
     cdef int _end_if_done(self, Connection c) except -1:
         """A client that will send nothing more, and has got all that it is owed, goes."""

@@ -25,6 +25,7 @@ cdef enum:
     OUTPUT_BYTES = 262144    # replies that wait; one more request is served only below it
     EVENT_BYTES = 524288     # events that wait in the output
     WAITING_BYTES = 3145728  # events that wait behind watches
+    OVERFLOW_EVENTS = 2048   # events of one guest's changes that found no room anywhere
     RECORDED_BYTES = 1048576  # requests of open transactions
     PINNED_BYTES = 2097152   # what guests wrote since the start of open transactions
 

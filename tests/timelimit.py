@@ -31,7 +31,12 @@ LIMITS = {
     "benchmarks": 600.0,
     "differential": 1800.0,
     "fuzz": 1800.0,
+    "documents": 900.0,
+    "mutation": 900.0,
+    "packages": 3600.0,
     "packaging": 1800.0,
+    "pythons": 1200.0,
+    "setup": 600.0,
     "sanitize": 3600.0,
     "system": 3600.0,
 }

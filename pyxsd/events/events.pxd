@@ -85,6 +85,8 @@ cdef class Events:
     # Goes on with the events that a connection still has to cause, until that time
     # (monotonic nanoseconds).
     cdef int resume(self, Connection cause, uint64_t until) except -1
+    # Must these wait until events that it caused have found room?
+    cdef bint must_wait(self, Connection cause) noexcept
     # A new watch gets one event at once.
     cdef int first_event(self, Connection c, Watch *watch) except -1
     # The output has got room: moves events there that wait.

@@ -13,8 +13,9 @@ event is in one of three places:
 
 A connection with events on its account in somebody's overflow is not served.  So one that
 never reads holds up those who cause events for it, but only them, and what it makes the
-daemon remember is bounded: by its own quota for the first two places, by one request of each
-causing connection for the third.  (With _conn the answer to XSA-325, 326 and 416.)
+daemon remember is bounded: by its own quota for the first two places, by about OVERFLOW_EVENTS for
+each guest that causes events for the third; the rest of such a guest's events are not made before
+those have found room.  (With _conn the answer to XSA-325, 326 and 416.)
 
 When the client reads, the output takes from the waiting events, one of each watch in turn,
 and the place that becomes free behind the watch is taken from its overflow.  The order is kept
@@ -37,7 +38,7 @@ from collections import deque
 
 from libc.stdlib cimport free, malloc, realloc
 from pyxsd._agenda cimport pyxsd_clock
-from pyxsd._limits cimport EVENT_BYTES, Q_EVENTS, WAITING_BYTES
+from pyxsd._limits cimport EVENT_BYTES, OVERFLOW_EVENTS, Q_EVENTS, WAITING_BYTES
 from pyxsd._outq cimport path_hash
 from pyxsd._wire cimport PAYLOAD_MAX, Buffer, buffer_free, buffer_len, buffer_put
 from pyxsd.events.trie cimport watch_path
@@ -290,10 +291,13 @@ cdef class Events:
         cause.jobs.append(job)
         return self.agenda.ready(cause)
 
+    cdef bint must_wait(self, Connection cause) noexcept:
+        return cause.is_guest and cause.overflowing >= OVERFLOW_EVENTS
+
     cdef int resume(self, Connection cause, uint64_t until) except -1:
         cdef Job job
         cdef size_t i
-        while cause.jobs is not None:
+        while cause.jobs is not None and not self.must_wait(cause):
             job = cause.jobs[0]
             path_restore(self.path, job.text)
             if not job.matched:
@@ -529,7 +533,10 @@ cdef class Events:
         else:
             del cause.debts[pending]
         cause.overflowing -= n
-        if cause.overflowing == 0:
+        if cause.jobs is not None:
+            if not self.must_wait(cause):
+                self.agenda.ready(cause)
+        elif cause.overflowing == 0:
             self.agenda.unblock(cause)
         return 0
 
