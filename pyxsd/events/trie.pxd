@@ -54,7 +54,7 @@ cdef class WatchTrie:
                     const char *token, size_t token_len,
                     uint32_t depth, size_t base_len) except? NULL
     cdef Watch *find(self, const void *owner, const Path *path,
-                     const char *token, size_t n) noexcept nogil
+                     const char *token, size_t n) noexcept
     # list: the owner's; NULL where that does not matter any more.
     cdef void remove(self, Watch **list, Watch *watch) noexcept
     # A held watch stays in memory until it is let go, though it may be removed meanwhile
@@ -62,7 +62,7 @@ cdef class WatchTrie:
     cdef void hold(self, Watch *watch) noexcept
     cdef void let_go(self, Watch *watch) noexcept
     # Does anybody watch this path or something above or below it?
-    cdef bint touched(self, const Path *path) noexcept nogil
+    cdef bint touched(self, const Path *path) noexcept
     # Calls fire() for the watches on the path and above it, from "/" down, and then, if
     # `below`, for those below it in the order of match_below().
     cdef int match(self, const Path *path, bint below, fire_fn fire, void *context) except -1

@@ -107,7 +107,7 @@ cdef class WatchTrie:
         return NULL
 
     cdef Watch *find(self, const void *owner, const Path *path,
-                     const char *token, size_t n) noexcept nogil:
+                     const char *token, size_t n) noexcept:
         cdef RadixNode *node = radix_find(&self.paths, path)
         if node == NULL or node.content == NULL:
             return NULL
@@ -207,7 +207,7 @@ cdef class WatchTrie:
 
     # -- matching -------------------------------------------------------------
 
-    cdef bint touched(self, const Path *path) noexcept nogil:
+    cdef bint touched(self, const Path *path) noexcept:
         cdef RadixNode *node = self.paths.root
         cdef size_t parts = 0
         cdef bint inside = False

@@ -33,9 +33,9 @@ cdef class Tree:
     # Becomes what the other tree is.
     cdef int adopt(self, Tree other) except -1
 
-    cdef Node *find(self, const Path *path) noexcept nogil
+    cdef Node *find(self, const Path *path) noexcept
     # Follows a path as far as it exists.
-    cdef void look(self, const Path *path, Place *at) noexcept nogil
+    cdef void look(self, const Path *path, Place *at) noexcept
 
     # The changes below take a path and the place where look() found that it leads.
     # Their only error is MemoryError.
@@ -57,7 +57,7 @@ cdef class Tree:
     cdef int remove_child(self, Node *parent, const char *name, size_t n) except -1
 
     # How many nodes a domain owns.
-    cdef int64_t count_of(self, int64_t owner) noexcept nogil
+    cdef int64_t count_of(self, int64_t owner) noexcept
     cdef int count_add(self, int64_t owner, int64_t n) except -1
     # Adds to the counts what `now` has more than `base`: what a transaction changed.
     cdef int count_difference(self, Tree base, Tree now) except -1

@@ -122,10 +122,10 @@ cdef class Tree:
 
     # -- finding --------------------------------------------------------------
 
-    cdef Node *find(self, const Path *path) noexcept nogil:
+    cdef Node *find(self, const Path *path) noexcept:
         return node_at(self.root, path, path.parts)
 
-    cdef void look(self, const Path *path, Place *at) noexcept nogil:
+    cdef void look(self, const Path *path, Place *at) noexcept:
         cdef Node *node = self.root
         cdef const Page *page
         cdef size_t i
@@ -304,7 +304,7 @@ cdef class Tree:
 
     # -- counts ---------------------------------------------------------------
 
-    cdef int64_t count_of(self, int64_t owner) noexcept nogil:
+    cdef int64_t count_of(self, int64_t owner) noexcept:
         return counts_get(self.counts, owner)
 
     cdef int count_add(self, int64_t owner, int64_t n) except -1:
