@@ -13,7 +13,8 @@ BENCH_SOURCES := $(wildcard benchmarks/*.py benchmarks/load/* glue/standin/xsd_g
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
-	@echo "make lint, make mutation, make bench, make system-test, make dist, make deb, make clean"
+	@echo "also: build, lint, mutation, bench, core-bench, system-test, system-test-quick,"
+	@echo "      dist, deb, wheels, package-test, clean"
 
 # What building and running need stands in the two pyproject.toml files only.
 REQUIREMENTS = $(BIN)/python packaging/requirements.py

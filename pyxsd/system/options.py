@@ -54,7 +54,7 @@ TABLE: tuple[tuple[str, str, Optional[bool], str], ...] = (
     ("--pid-file", "pid_file", None, "write the process id there as well"),
     ("-T", "trace_file", None, "accepted, without effect"),
     ("--restart", "restart", True, "read the database at the start"),
-    ("--live", "live", True, "with --restart: receive a live update"),
+    ("--live", "live", True, "accepted; live update is not there yet"),
     ("--config-test", "config_test", True, "check the configuration file and end"),
     ("--disable-socket", "disable_socket", True, "serve no socket"),
 )
