@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Whose turn it is: who used least time comes first, and nobody gets more than a slice."""
+
+from __future__ import annotations
+
+from tests.world import World, packet
+
+ASK = packet("GET_DOMAIN_PATH", b"1\0")
+
+
+def queue(world: World, name: str, data: bytes) -> None:
+    """Bytes from a client, which will be served in its turn."""
+    connection, transport = world.connection(name)
+    transport.feed(data)
+    world.server.serve_later(connection)
+
+
+def test_who_used_least_comes_first(world: World) -> None:
+    """However early the others came."""
+    agenda = world.server.agenda
+    queue(world, "d1", b"".join(packet("WRITE", b"k%d\0" % n + b"v" * 500) for n in range(900)))
+    while world.server.flush():
+        pass
+    world.drain("d1")
+    agenda.turn_ns = 0  # a turn ends behind the first one that it serves
+    for _ in range(3):
+        queue(world, "d1", ASK)
+        queue(world, "d2", ASK)
+        assert agenda.count == 2
+        assert world.server.flush()
+        assert len(world.drain("d2")) == 1 and not world.drain("d1")
+        assert not world.server.flush()
+        assert len(world.drain("d1")) == 1
+
+
+def test_who_comes_back_has_saved_up_nothing(world: World) -> None:
+    """One that was idle for long goes before those who wait, and once it has used the little that
+    it may have more than they, it waits."""
+    agenda = world.server.agenda
+    writes = b"".join(packet("WRITE", b"k%d\0" % n + b"v" * 1000) for n in range(200))
+    agenda.turn_ns = 0
+    for _ in range(30):
+        queue(world, "d1", writes)
+        while world.server.flush():
+            pass
+        world.drain("d1")
+    served = {"d1": 0, "d2": 0}
+    queue(world, "d1", writes)
+    queue(world, "d2", writes)
+    while world.server.flush() and min(served.values()) < 200:
+        for name in served:
+            served[name] += len(world.drain(name))
+    for name in served:
+        served[name] += len(world.drain(name))
+    assert served["d1"] > 0 and served["d2"] > 0
+
+
+def test_a_slice_ends(world: World) -> None:
+    """A client that sends without end is put off as soon as its slice is over."""
+    agenda = world.server.agenda
+    agenda.slice_ns = agenda.turn_ns = 0
+    queue(world, "d1", ASK * 200)
+    assert world.server.flush()
+    first = len(world.drain("d1"))
+    assert 0 < first < 200
+    while world.server.flush():
+        pass
+    assert len(world.drain("d1")) == 200 - first
