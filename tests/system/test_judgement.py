@@ -50,11 +50,10 @@ def test_failures_are_told(daemon: str) -> None:
         (log_of(planned - {"g1.network"}, known), "1 missing: g1.network"),
         (log_of(planned | {"g9.new"}, known), "g9.new: nobody expected this check"),
         (log_of(planned, known, "SYSTEM END 1"), "dom0 did not come to its end"),
-        (
-            log_of(planned, known - {"g1-first.parts"}),
-            f"g1-first.parts: passed, but {daemon} is known to fail it",
-        ),
     ]
+    if known:
+        table.append((log_of(planned, known - {"g1-first.parts"}),
+                      f"g1-first.parts: passed, but {daemon} is known to fail it"))
     for log, complaint in table:
         assert checks.verdict(log, daemon, "debian", "quick") == [complaint]
 

@@ -55,10 +55,8 @@ END = ["alive", "answers", "stops"]
 
 #: What other daemons are known to do otherwise: (daemon, pattern of names) -> must fail so.
 #: Debian's oxenstored 4.17 has no DIRECTORY_PART and sends overlong replies over sockets. C
-#: xenstored counts the names of the children against the size of a guest's node. Where a daemon has
-#: DIRECTORY_PART as oxenstored has it, it is domain 0's alone.
+#: xenstored counts the names of the children against the size of a guest's node.
 KNOWN_FAILURES = {
-    "pyxsd": re.compile(r"g\d-\w+\.parts"),
     "oxenstored": re.compile(r".*\.parts|socket\.wide"),
     "cxenstored": re.compile(r"g\d-\w+\.(wide|parts)"),
 }
