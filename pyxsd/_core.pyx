@@ -348,7 +348,7 @@ cdef class Server:
                         else ANEW if got == IO_RESET else DONE)
             c.inp.tail += got
             # A ring that was not seen empty brings no further kick.
-            more = not c.is_socket and got == RING_BYTES
+            more = got == (SOCKET_BYTES if c.is_socket else RING_BYTES)
             self.agenda.touch(c)
 
     cdef int _input_is_served(self, Connection c) except -1:
