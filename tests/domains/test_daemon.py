@@ -29,7 +29,7 @@ from tests.domains.standin import (
 from tests.world import HEADER, packet
 
 READ, WATCH, WRITE, GET_DOMAIN_PATH = 2, 4, 11, 10
-ONLY_PYXSD = 7
+ONLY_PYXSD = 15
 
 
 def test_life_of_a_domain(any_stand: Stand) -> None:
