@@ -40,7 +40,8 @@ def make_copy(folder: Path) -> Path:
 def environment(copy: Path) -> dict[str, str]:
     """As a newcomer's shell has it in the copy, with the programs of .venv."""
     env = {key: value for key, value in os.environ.items()
-           if key not in ("PYTHONPATH", "XENSTORED_PATH", "NOTIFY_SOCKET", "MAKEFLAGS")}
+           if key not in ("PYTHONPATH", "XENSTORED_PATH", "NOTIFY_SOCKET", "MAKEFLAGS",
+                        "MFLAGS", "MAKELEVEL")}
     env["PATH"] = f"{copy}/.venv/bin:{env['PATH']}"
     return env
 
