@@ -7,6 +7,7 @@ question whose answer is known: whatever came before that answer is all there wa
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -85,6 +86,8 @@ class Side:
         self.host = guest.Host(peer.host)
         self.clients: dict[str, Any] = {}
         self.open: dict[str, list[int]] = {}
+        #: domid: the domain for which it acts too (SET_TARGET).
+        self.targets: dict[int, int] = {}
         self.serial = 0
 
     def stop(self) -> None:
@@ -119,9 +122,20 @@ class Side:
         self.one("s0", "WRITE", path)
         self.one("s0", "SET_PERMS", path + b"n%s\0" % name[1:].encode())
 
+    def _end_targets(self, domid: int) -> None:
+        """Nobody acts for a domain that ends now.
+
+        pyxsd takes the right away by itself, oxenstored keeps it (a documented deviation): with the
+        domain itself as its target, a domain has the same rights on both sides.
+        """
+        for holder, target in list(self.targets.items()):
+            if target == domid and f"d{holder}" in self.clients:
+                self.one("s0", "SET_TARGET", b"%d\0%d\0" % (holder, holder))
+
     def disconnect(self, name: str) -> None:
         """A socket closes; a domain is released by s0."""
         if name[0] == "d":
+            self._end_targets(int(name[1:]))
             self._leave_something(name)
         client = self.clients.pop(name)
         if name[0] == "d":
@@ -133,6 +147,7 @@ class Side:
 
     def die(self, name: str) -> None:
         """The domain dies; the daemon is told by the virtual interrupt."""
+        self._end_targets(int(name[1:]))
         self._leave_something(name)
         client = self.clients.pop(name)
         self.host.set_state(int(name[1:]), guest.DEAD)
@@ -185,6 +200,11 @@ class Side:
                 data += packet(request.type, request.payload, tx_id, self.serial)
                 asked.append((self.serial, request.type, tx_id))
             self._collect(who, data, asked, seen)
+            for request, answer in zip(requests, seen.answers):
+                if answer[0] == request.type == TYPES["SET_TARGET"]:
+                    holder, target = (int((re.findall(rb"\d+", number) or [b"0"])[0])
+                                      for number in request.payload.split(b"\0")[:2])
+                    self.targets[holder] = target
         if others:
             for name in sorted(self.clients):
                 if not requests or name != requests[0].who:
