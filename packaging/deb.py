@@ -21,6 +21,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import chroot
 
@@ -120,10 +121,11 @@ def build(system: chroot.Chroot, dsc: Path, folder: str = "/build/pyxsd", before
     to be run first, `umask 027` for example.
     """
     system.put("/source", *source_files(dsc))
+    options: Any = {"DEB_BUILD_OPTIONS": f"parallel={os.cpu_count()}", **environment}
     return system.run(f'mkdir -p "$(dirname "$1")" && cd "$(dirname "$1")" && {before} && '
                       f'dpkg-source -x /source/{dsc.name} "$1" && cd "$1" && '
                       "dpkg-buildpackage -us -uc -b", folder,
-                      **{"DEB_BUILD_OPTIONS": f"parallel={os.cpu_count()}", **environment})
+                      **options)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 TOP = Path(__file__).resolve().parent.parent
 FILES = (TOP / "pyproject.toml", TOP / "benchmarks" / "pyproject.toml")

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+from typing import final
+
 from pyxsd._conn import Connection
 
+@final
 class Agenda:
     slice_ns: int
     turn_ns: int

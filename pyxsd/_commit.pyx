@@ -23,7 +23,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdlib cimport free, malloc
 from pyxsd._request cimport (
-    EVENT_PERMS, EVENT_REMOVED, ROW_DATA, ROW_READ, ROW_REPLAY, log_request, run,
+    EVENT_PERMS, EVENT_REMOVED, ROW_DATA, ROW_READ, ROW_REPLAY, prepare, log_request, run,
 )
 from pyxsd._limits cimport PINNED_BYTES
 from pyxsd._outq cimport path_hash
@@ -238,14 +238,8 @@ cdef class Transactions:
         cdef uint64_t digest
         cdef int64_t before
         cdef int same = RERUN_SAME
-        r.connection = <void *>c
-        r.tree = <void *>tree
-        r.txn = NULL
+        prepare(&r, c, tree, self.path, &self.answer)
         r.trial = True
-        r.path = self.path
-        r.answer = &self.answer
-        r.before = NULL
-        r.new_watch = NULL
         for r.type, payload, status, digest in txn.requests:
             if payload is None:
                 return RERUN_CANNOT

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-from typing import Any
+from typing import Any, final
 
+from pyxsd._wire import Transport
 from pyxsd.store.transaction import Transaction
 
+@final
 class Connection:
     features: int
     registered: int
-    def __init__(self, id: int, transport: Any, domid: int | None) -> None: ...
+    def __new__(cls, id: int, transport: Transport, domid: int | None) -> Connection: ...
     @property
     def transport(self) -> Any: ...
     @property

@@ -5,15 +5,18 @@ from typing import Any
 from pyxsd._accesslog import AccessLog
 from pyxsd._agenda import Agenda
 from pyxsd._conn import Connection
-from pyxsd._limits import Limits
+from pyxsd._limits import Limits, Quota
 from pyxsd._ring import EventChannels
+from pyxsd._wire import Transport
 from pyxsd.store.tree import Tree
 
 OF_ONE: frozenset[str]
+QUOTA_MAX: int
+QUOTAS: tuple[Quota, ...]
 
 class Server:
-    def __init__(self, config: Any, host: Any, log: AccessLog | None = None,
-                 executable: bytes = b"/usr/sbin/pyxsd") -> None: ...
+    def __new__(cls, config: Any, host: Any, log: AccessLog | None = None,
+                 executable: bytes = b"/usr/sbin/pyxsd") -> Server: ...
     @property
     def log(self) -> AccessLog: ...
     @property
@@ -59,7 +62,7 @@ class Server:
     @property
     def wants_time(self) -> bool: ...
     def close(self) -> None: ...
-    def connect(self, transport: Any, domid: int | None = None) -> Connection: ...
+    def connect(self, transport: Transport, domid: int | None = None) -> Connection: ...
     def disconnect(self, c: Connection) -> None: ...
     def begin(self, wall: float, now: float) -> None: ...
     def on_ports(self, channels: EventChannels,

@@ -21,7 +21,7 @@ from pyxsd._handlers cimport request_table
 from pyxsd._agenda cimport pyxsd_clock
 from pyxsd._history cimport History
 from pyxsd._limits cimport Q_OUTSTANDING, UNLIMITED
-from pyxsd._request cimport Request, run
+from pyxsd._request cimport Request, prepare, run
 from pyxsd._wire cimport (
     FAIL_LENGTH, HEADER_SIZE, IO_BAD, IO_CLOSED, IO_RESET, PACKET_MAX, ST_OK, XS_WATCH, Header,
     Transport, buffer_free, buffer_len, buffer_put, buffer_reserve,
@@ -543,19 +543,12 @@ cdef class Server:
         cdef Request r
         if depth is not None:
             payload += depth + b"\0"
-        r.connection = <void *>c
+        prepare(&r, c, self.s.tree, self.s.path, &self.s.answer)
         r.type = XS_WATCH
         r.row = &request_table()[XS_WATCH]
         r.tx_id = 0
         r.payload.p = payload
         r.payload.n = len(payload)
-        r.tree = <void *>self.s.tree
-        r.txn = NULL
-        r.trial = False
-        r.path = self.s.path
-        r.answer = &self.s.answer
-        r.before = NULL
-        r.new_watch = NULL
         if run(self.s, &r) != ST_OK:
             self.host.log("warn", "xenstored",
                           f"{c.label.decode()}: watch not restored: {path!r}")

@@ -14,7 +14,7 @@ from pyxsd._handlers cimport request_row
 from pyxsd._limits cimport Q_TRANSACTION_NODES, RECORDED_BYTES
 from pyxsd._request cimport (
     EVENT_CHANGED, EVENT_PERMS, EVENT_REMOVED, ROW_CHANGE, ROW_DATA, ROW_NO_TRANSACTION, Request,
-    log_request, run,
+    prepare, log_request, run,
 )
 from pyxsd._wire cimport ST_EIO, ST_ENOENT, ST_OK, XS_ERROR, status_name
 from pyxsd.store.transaction cimport Transaction
@@ -26,21 +26,14 @@ cdef int dispatch(State s, Connection c, const Header *head, const char *payload
     cdef Request r
     cdef Transaction txn = None
     cdef int status
-    r.connection = <void *>c
+    prepare(&r, c, s.tree, s.path, &s.answer)
     r.row = request_row(head.type)
     r.type = head.type
     r.tx_id = head.tx_id
     r.payload.p = payload
     r.payload.n = head.len
-    r.tree = <void *>s.tree
-    r.txn = NULL
-    r.trial = False
-    r.path = s.path
-    r.answer = &s.answer
-    r.answer.head = r.answer.tail = 0
+    s.answer.head = s.answer.tail = 0
     r.effect.fires = r.effect.wrote = False
-    r.before = NULL
-    r.new_watch = NULL
     s.events.begin()
     if r.tx_id and not r.row.flags & ROW_NO_TRANSACTION:
         txn = c.transactions.get(r.tx_id)

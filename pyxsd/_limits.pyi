@@ -2,6 +2,7 @@
 from typing import Any, NamedTuple
 
 QUOTA_MAX: int
+NEVER: int
 
 class Quota(NamedTuple):
     name: str
@@ -15,7 +16,7 @@ QUOTAS: tuple[Quota, ...]
 NAMES: dict[str, int]
 
 class Limits:
-    def __init__(self, config: Any) -> None: ...
+    def __new__(cls, config: Any) -> Limits: ...
     def get(self, name: str) -> int: ...
     def set(self, name: str, value: int) -> None: ...
     def of_owner(self, owner: int) -> int: ...

@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+from typing import final
+
+@final
 class OutQueue:
     def reply(self, payload: bytes) -> None: ...
     def event(self, serial: int, path: bytes, token: bytes) -> bool: ...

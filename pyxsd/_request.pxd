@@ -88,6 +88,18 @@ cdef class State:
 cdef inline Connection client(Request *r):
     return <Connection>r.connection
 
+# A request of c that works on tree outside of any transaction.  The caller fills in the row, the
+# type, the transaction id and the payload; path and answer are the scratch space that it lends.
+cdef inline void prepare(Request *r, Connection c, Tree tree, Path *path, Buffer *answer):
+    r.connection = <void *>c
+    r.tree = <void *>tree
+    r.txn = NULL
+    r.trial = False
+    r.path = path
+    r.answer = answer
+    r.before = NULL
+    r.new_watch = NULL
+
 # Reads a path as the client wrote it.
 cdef bint parse_path(State s, Request *r, const char *p, size_t n) noexcept
 # The same where it is the whole payload: exactly one path with its NUL.

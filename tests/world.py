@@ -203,4 +203,4 @@ class World:
         self.sockets.clear()
         self.host.transports.clear()
         self.host.server = self.host.commands = None
-        self.server = None
+        self.server = None  # type: ignore[assignment]

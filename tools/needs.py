@@ -13,18 +13,18 @@ import sys
 import sysconfig
 
 
-def has_compiler():
+def has_compiler() -> bool:
     """A C compiler: $CC, else gcc or cc."""
     words = shlex.split(os.environ.get("CC", ""))
     return any(shutil.which(name) for name in (words[:1] or ["gcc", "cc"]))
 
 
-def has_headers():
+def has_headers() -> bool:
     """Python.h of this Python."""
     return os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h"))
 
 
-def has_venv():
+def has_venv() -> bool:
     """What `python -m venv` needs; Debian has it in a package of its own."""
     return importlib.util.find_spec("ensurepip") is not None
 
@@ -39,7 +39,7 @@ NEEDS = (
 )
 
 
-def missing():
+def missing() -> str:
     """One line that says what is missing and how Debian installs it; "" where nothing is."""
     rows = [(name, package) for have, name, package in NEEDS if not have()]
     if not rows:

@@ -64,7 +64,7 @@ get_requires_for_build_editable = get_requires_for_build_wheel
 def cython_version() -> tuple[int, ...]:
     """The version of the installed Cython, for example (3, 0, 8); () where there is none."""
     try:
-        from Cython import __version__
+        from Cython import __version__  # type: ignore[attr-defined]
     except ImportError:
         return ()
     numbers = []

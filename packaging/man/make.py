@@ -23,7 +23,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -92,7 +92,8 @@ def roff(block: list[str]) -> list[str]:
         return [".SH " + escaped(first[3:])] + (roff(block[1:]) if block[1:] else [])
     if first.startswith("{{"):
         words = first.strip("{}").split()
-        return entries(added(EXPANSIONS[words[0]](*words[1:]), block[1:]))
+        expand: Any = EXPANSIONS[words[0]]
+        return entries(added(expand(*words[1:]), block[1:]))
     if first.startswith("    "):
         return [".PP", ".RS 4", ".nf", *(literal(line[4:]) for line in block), ".fi", ".RE"]
     if first.startswith("- "):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-from typing import Optional
+from typing import Optional, final
 
 from pyxsd.store.tree import Tree
 
+@final
 class Probe:
     def add(self, path: bytes, token: bytes = b"t") -> bool: ...
     def remove(self, path: bytes, token: bytes = b"t") -> bool: ...

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 from collections.abc import Iterable
+from typing import final
 
 from pyxsd.store.tree import Tree
 
+@final
 class Forgetting:
-    def __init__(self, tree: Tree, domids: Iterable[int]) -> None: ...
+    def __new__(cls, tree: Tree, domids: Iterable[int]) -> Forgetting: ...
     @property
     def done(self) -> bool: ...
     @property

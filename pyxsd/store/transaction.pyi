@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+from typing import final
+
 from pyxsd.store.tree import Tree
 
+@final
 class Transaction:
     @property
     def id(self) -> int: ...
@@ -8,6 +11,10 @@ class Transaction:
     def base(self) -> Tree: ...
     @property
     def tree(self) -> Tree: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
     @property
     def since(self) -> float: ...
     @property

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 from collections.abc import Iterator
+from typing import final
 
+@final
 class Tree:
     def __init__(self) -> None: ...
     @property

@@ -181,7 +181,7 @@ def test_a_machine_that_holds_no_more_teams(
 
 
 def test_a_daemon_that_takes_too_much(daemon: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bout.proc, "available_memory", lambda: 3)
+    monkeypatch.setattr("pyxsd_bench.attacks.bout.proc.available_memory", lambda: 3)
     found = bout.bout(daemon, by_name("flood-read"), 1, 1, SECONDS)
     assert found["attackers"]["failures"].startswith("took more than")
 

@@ -97,7 +97,7 @@ print(needs.missing())
 """
 
 #: What is not there, and the line that says so.
-MISSING = (
+MISSING: tuple[tuple[list[str], str], ...] = (
     ([], ""),
     (["has_compiler"], "pyxsd cannot be built: a C compiler missing. On Debian: apt install gcc"),
     (["has_headers", "has_venv"], "pyxsd cannot be built: the headers of Python, Python's venv "

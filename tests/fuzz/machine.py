@@ -47,7 +47,7 @@ class FuzzHost(Host):
 class Machine:
     """One server and the clients of one program."""
 
-    def __init__(self, config: dict[str, object]) -> None:
+    def __init__(self, config: dict[str, Any]) -> None:
         log = AccessLog(True, 180, True, True, True)
         self.world = World(Config(**config), log)
         self.world.host.__class__ = FuzzHost

@@ -103,6 +103,14 @@ def test_mypy() -> None:
     run("mypy")
 
 
+def test_stubs_say_what_the_binaries_have() -> None:
+    """Every .pyi against its compiled module."""
+    need("mypy")
+    stubs = sorted("pyxsd." + module_name(path) for path in PACKAGE.rglob("*.pyi"))
+    run("stubtest", "--mypy-config-file", "pyproject.toml", "--ignore-unused-allowlist",
+        "--allowlist", "tests/lint/stubtest.allow", *stubs)
+
+
 def test_cython_lint() -> None:
     need("cython_lint")
     files = sorted(str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.p[yx][xd]"))

@@ -169,7 +169,8 @@ class Writer:
         """The whole source."""
         for tokens in bodies(tokens_of(self.source)):
             self.body(tokens)
-        text, origin, at = "", [], 0
+        text, at = "", 0
+        origin: list[int] = []
         for begin, end, new in [*sorted(self.edits), (len(self.source),) * 2 + ("",)]:
             line = self.source.count("\n", 0, at) + 1
             kept = self.source[at:begin]

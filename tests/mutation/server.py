@@ -33,7 +33,7 @@ from tests.mutation import processes
 
 def run_items(session: pytest.Session, items: list[pytest.Item], seconds: list[float]) -> str:
     """Runs tests up to the first that fails; its node id, "" where all pass."""
-    limit = session.config.pluginmanager.get_plugin("time limit")
+    limit: Any = session.config.pluginmanager.get_plugin("time limit")
     for item, following, usual in zip(items, [*items[1:], None], seconds):
         before = session.testsfailed
         limit.limit = 20 + 10 * usual

@@ -33,8 +33,8 @@ def test_control_commands() -> None:
         for command in re.findall(r"`([\w-]+)", commands):
             found.setdefault(command, set()).add(who)
     assert set(found) == {name.decode() for name in COMMANDS}
-    for command, who in found.items():
-        assert ("all" in who) == COMMANDS[command.encode()].is_open, command
+    for command, answered in found.items():
+        assert ("all" in answered) == COMMANDS[command.encode()].is_open, command
 
 
 def test_log_messages_exist() -> None:

@@ -93,7 +93,7 @@ def test_a_daemon_that_hangs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     try:
         found = running.look(str(daemon.socket), seconds=0.2)
         assert (found.state, found.pid, found.kind) == (running.SILENT, daemon.pid, "pyxsd")
-        monkeypatch.setattr(cli.running, "look_in", lambda tree: found)
+        monkeypatch.setattr("pyxsd.setup.cli.running.look_in", lambda tree: found)
         _, said = status(capsys, host)
         assert f"pyxsd, process {daemon.pid}, does not answer on {daemon.socket}: it hangs" in said
         assert status(capsys, host, "--in-use")[0] == 0

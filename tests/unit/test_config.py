@@ -7,6 +7,7 @@ import math
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -185,7 +186,7 @@ LINES: list[tuple[bytes, dict[str, object], list[str]]] = [
 
 
 @pytest.mark.parametrize(("text", "changed", "warnings"), LINES)
-def test_lines(text: bytes, changed: dict[str, object], warnings: list[str]) -> None:
+def test_lines(text: bytes, changed: dict[str, Any], warnings: list[str]) -> None:
     settings, told = config.parse(text, "F")
     assert told == warnings
     assert settings == Config(**changed)
@@ -276,11 +277,11 @@ def test_it_is_read_only_and_comparable() -> None:
     assert settings != Config()
     assert "quota_maxwatch=7" in repr(settings)
     with pytest.raises(AttributeError):
-        settings.quota_maxwatch = 8
+        settings.quota_maxwatch = 8  # type: ignore[misc]
     with pytest.raises(AttributeError):
         del settings.quota_maxwatch
     with pytest.raises(TypeError):
-        Config(no_such_key=1)
+        Config(no_such_key=1)  # type: ignore[call-arg]
     assert Config().quota_maxwatch == 100
 
 

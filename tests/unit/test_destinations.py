@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ ACCESS_LOGS: list[tuple[dict[str, object], type[Log]]] = [
 
 
 @pytest.mark.parametrize(("changes", "kind"), ACCESS_LOGS)
-def test_open_access_log(log_path: Path, changes: dict[str, object], kind: type[Log]) -> None:
+def test_open_access_log(log_path: Path, changes: dict[str, Any], kind: type[Log]) -> None:
     told: list[str] = []
     log = open_access_log(Config(**{"access_log_file": str(log_path), **changes}), told.append)
     assert type(log) is kind

@@ -68,7 +68,8 @@ RECORDS = [
 @pytest.mark.parametrize(("record", "want"), RECORDS, ids=[row[0] for row in RECORDS])
 def test_records(tmp_path: Path, record: str, want: dict[str, Any]) -> None:
     loaded, warnings = load(tmp_path, record)
-    fields = {"listener": -1, "evtchn": None, "domains": [], "sockets": [], "watches": []}
+    fields: dict[str, Any] = {"listener": -1, "evtchn": None, "domains": [], "sockets": [],
+                              "watches": []}
     assert {name: getattr(loaded, name) for name in fields} == {**fields, **want}
     assert warnings == []
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,9 +170,14 @@ def test_the_name_is_looked_at_once_a_second(
     log_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[object] = []
-    stat = os.stat
+    stat: Any = os.stat
     log = LogFile(str(log_path), 3, 100000, clock=clock)
-    monkeypatch.setattr(os, "stat", lambda path, *a, **k: looks.append(path) or stat(path, *a, **k))
+
+    def counted(path: object, *rest: Any, **keys: Any) -> os.stat_result:
+        looks.append(path)
+        return stat(path, *rest, **keys)
+
+    monkeypatch.setattr(os, "stat", counted)
     for number in range(100):
         log.write(block(number, 1), 1)
         clock.now += RETRY_SECONDS / 10 + 1e-6

@@ -114,7 +114,7 @@ def test_defaults() -> None:
 def test_the_result_is_read_only() -> None:
     parsed = options.parse(["--live"])
     with pytest.raises(AttributeError):
-        parsed.live = False
+        parsed.live = False  # type: ignore[misc,union-attr]
 
 
 # How the world starts an oxenstored: Xen's launch-xenstore, Debian's init script (whose choom takes

@@ -71,10 +71,14 @@ Make = Callable[..., Waiting]
 
 def test_a_short_sleep_makes_the_loop_poll(waiting: Make) -> None:
     """The first turn sleeps; those behind it find what is ready without."""
-    one = waiting()
-    assert (one.poller.score, one.poller.spun) == (0, 0)
-    one.ready()
-    assert (one.poller.score, one.poller.spun) == (2, 0)
+    for _ in range(100):  # on a busy machine even a sleep with an event there may be long
+        one = waiting()
+        assert (one.poller.score, one.poller.spun) == (0, 0)
+        one.ready()
+        assert one.poller.spun == 0
+        if one.poller.score:
+            break
+    assert one.poller.score == 2
     one.ready()
     assert (one.poller.score, one.poller.spun) == (3, 1)
     one.ready(30)

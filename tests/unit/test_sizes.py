@@ -17,7 +17,7 @@ NAME = 100  # bytes of a child's name, without its NUL
 
 def fill(world: World, folder: bytes, size: int) -> list[bytes]:
     """Gives a directory children whose names take so many bytes, NULs included."""
-    names = []
+    names: list[bytes] = []
     while size:
         length = min(size, NAME + 1) - 1
         if 0 < size - length - 1 < 2:

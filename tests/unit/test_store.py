@@ -606,7 +606,7 @@ def colliding_owners(count: int) -> list[int]:
     """Owners that share one slot of a table whose hash is a product with the golden ratio,
     which anybody can compute."""
     golden = 0x9E3779B97F4A7C15
-    found = []
+    found: list[int] = []
     owner = 0
     while len(found) < count:
         owner += 1
@@ -740,7 +740,7 @@ def test_dead_domains_are_forgotten_in_slices(make_world: Make, gone: set[int],
     tree = world.server.tree
     snapshot = tree.copy()
     before = shape(tree)
-    want = []
+    want: list[Any] = []
     dead: tuple[bytes, ...] = (b"?",)
     for names, perms, value in before:
         if names[: len(dead)] == dead or (names and perms[0][0] in gone):
@@ -799,7 +799,7 @@ def test_the_tree_changes_between_slices(make_world: Make, change: tuple[str, by
     after = shape(tree)
     while not work.step(500):
         pass
-    want = []
+    want: list[Any] = []
     for names, perms, value in after:
         if names and (perms[0][0] == 5 or (len(names) > 1 and (names[0],) not in
                                            [name for name, _, _ in want])):

@@ -135,7 +135,7 @@ def test_a_slow_syslog_is_waited_for_20_ms_in_a_second(
 ) -> None:  # fmt: skip
     """In all, whether 600 lines come in one block or one by one."""
     slow = SlowReader(syslogd, clock, seconds)
-    monkeypatch.setattr(syslog.select, "poll", slow)
+    monkeypatch.setattr("select.poll", slow)
     log = SyslogLog("user", path=str(tmp_path / "log"), clock=clock)
     allowed = syslog.SYSLOG_WAIT_MS / 1000 + 1e-9
     for second in range(1, 4):
