@@ -48,8 +48,8 @@ cdef inline int64_t _cost(const Request *r) noexcept:
 
 cdef inline int64_t _tree_work(Tree tree) noexcept:
     """A number whose growth is the work, in the same units, that a request has made of the
-    nodes that it removed and the values that it copied."""
-    return tree.copied // 1024 - tree.nodes // 8
+    nodes that it copied on its path and those that it removed."""
+    return 2 * tree.copied - tree.nodes // 8
 
 
 cdef inline uint64_t _digest(const Request *r, int status) noexcept:

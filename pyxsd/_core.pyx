@@ -79,7 +79,7 @@ cdef class Server:
         s.history = History(self.agenda, s.connections, config)
         self.kernel = self._new(Transport(), 0)
         s.events = Events(self.agenda, self.limits, self.log, host, self.kernel,
-                          config.perms_watch_activate)
+                          s.tree.grave, config.perms_watch_activate)
         s.transactions = Transactions(s, config)
         (<Transactions>s.transactions).rows = request_table()
         for name, value in (([b"@introduceDomain"], b""), ([b"@releaseDomain"], b""),
@@ -100,6 +100,8 @@ cdef class Server:
         self.agenda.clear()
         self.s.history.clear()
         self.s.transactions = None
+        while self.s.tree.grave.has_work():
+            self.s.tree.grave.dig()
 
     # -- connections ----------------------------------------------------------
 
@@ -453,6 +455,8 @@ cdef class Server:
                     agenda.ready(c)
                 if agenda.count == 0 or now >= end:
                     break
+        if self.s.tree.grave.has_work():
+            self.s.tree.grave.dig()
         return self._flush_all()
 
     def flush(self):
@@ -462,7 +466,7 @@ cdef class Server:
         return self.has_work()
 
     cdef bint has_work(self) noexcept:
-        return self.agenda.has_work()
+        return self.agenda.has_work() or self.s.tree.grave.has_work()
 
     def take_changed(self):
         """The connections that closed or whose interest differs from what is registered,

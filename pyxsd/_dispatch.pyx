@@ -18,7 +18,6 @@ from pyxsd._request cimport (
 )
 from pyxsd._wire cimport ST_EIO, ST_ENOENT, ST_OK, XS_ERROR, status_name
 from pyxsd.store.transaction cimport Transaction
-from pyxsd.store.subtree cimport node_unref
 from pyxsd.store.tree cimport Tree
 
 
@@ -58,7 +57,7 @@ cdef int dispatch(State s, Connection c, const Header *head, const char *payload
             _fire(s, &r)
     finally:
         if r.before != NULL:
-            node_unref(r.before)
+            s.tree.grave.bury(r.before)
     return 0
 
 

@@ -21,6 +21,7 @@ from pyxsd._limits cimport Q_PATH_MAX, UNLIMITED
 from pyxsd._wire cimport (
     PAYLOAD_MAX, ST_E2BIG, ST_EACCES, ST_EIO, ST_ENOSYS, ST_EQUOTA, ST_OK, buffer_free,
 )
+from pyxsd.store.grave cimport Grave
 from pyxsd.store.path cimport path_parse
 from pyxsd.store.subtree cimport node_ref
 
@@ -32,7 +33,7 @@ cdef class State:
     """What handlers work on: the parts of one server, brought together."""
 
     def __cinit__(self):
-        self.tree = Tree()
+        self.tree = Tree(False, Grave(True))
         self.connections = {}
         self.domains = {}
         self.targets = {}

@@ -8,18 +8,11 @@ from pyxsd._accesslog cimport AccessLog
 from pyxsd._agenda cimport Agenda
 from pyxsd._conn cimport Connection
 from pyxsd._limits cimport Limits
-from pyxsd.events.trie cimport Watch, WatchTrie
+from pyxsd.events.trie cimport Search, Watch, WatchTrie
+from pyxsd.store.grave cimport Grave
 from pyxsd.store.pages cimport Node
 from pyxsd.store.path cimport Path
 from pyxsd.store.perms cimport Perms
-
-# A watch that a change matches.  Of one below the removed path: the node that it watched, and
-# that node's parent, in the tree before the removal; NULL where they were not there.
-cdef struct Match:
-    Watch *watch
-    bint own                 # the event has the watch's own path, else the changed one
-    Node *parent
-    Node *node
 
 # A change, and how far the delivery of its events has come.
 cdef class Job:
@@ -27,17 +20,14 @@ cdef class Job:
     cdef bytes name          # "@introduceDomain", ...: what is watched; None for a path
     cdef bint deep           # of a name: only watches of depth 1, else those without
     cdef bint below          # watches below the path are told, too
-    cdef bint matched        # the matches are found
+    cdef bint begun          # the search has begun
+    cdef Search search       # for the watches that are still to be told
+    cdef uint64_t newest     # serial of the newest watch that may be told
     cdef Node *before        # where to look permissions up: NULL or a root, counted
     cdef Node *after
-    cdef Match *match
-    cdef size_t count        # of the matches
-    cdef size_t room
-    cdef size_t next         # the one whose turn it is
-    cdef bint held           # the watches from `next` on are held
+    cdef Grave grave         # where these go in the end; None while there are none
 
-    cdef int keep(self, Node *before, Node *after) except -1
-    cdef Match *add(self) except NULL
+    cdef int keep(self, Grave grave, Node *before, Node *after) except -1
 
 # What waits behind one watch.
 cdef class Pending:
@@ -52,6 +42,7 @@ cdef class Pending:
 
 cdef class Events:
     cdef WatchTrie trie
+    cdef Grave grave         # of the store
     cdef Agenda agenda
     cdef Limits limits
     cdef AccessLog log
@@ -103,13 +94,13 @@ cdef class Events:
                         Node *root) except -1
     cdef int _start(self, Connection cause, Job job, const Path *path, Node *before,
                     Node *after) except -1
-    cdef int _match(self, Job job, const Path *path, Node *before) except -1
+    cdef int _begin(self, Job job, const Path *path) except -1
     cdef int _prepare(self, Job job, const Path *path, Node *before, Node *after) except -1
-    cdef int _some(self, Connection cause, Job job, const Path *path, size_t most) except -1
-    cdef int _park(self, Connection cause, Job job) except -1
+    cdef int _some(self, Connection cause, Job job, const Path *path, Node *before,
+                   Node *after) except -1
     cdef int _queue(self, Connection cause, Job job) except -1
-    cdef int _offer(self, Connection cause, const Match *match, const Path *path,
-                    uint64_t hash) except -1
+    cdef int _offer(self, Connection cause, Watch *watch, const Search *search,
+                    const Path *path, uint64_t hash) except -1
     cdef int _refuse(self, Connection to, const Path *path, Perms **perms, int count) except -1
     cdef int _deliver(self, Connection cause, Watch *watch, const char *path, size_t n,
                       uint64_t hash, bint own) except -1

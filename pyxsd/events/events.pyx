@@ -26,8 +26,8 @@ path.  And one request can make very many changes, the commit of a transaction. 
 events or so of a request are delivered at once.  The rest becomes jobs of the connection that
 made the changes, one for each change, which are done in slices of time like any serving, and
 until they are done that connection is not served.  So the order of the events of one cause is
-kept.  A job holds the watches that it found and the roots of the trees that permissions are
-looked up in.
+kept.  A job holds the place that its search for watches has come to, and the roots of the trees
+that permissions are looked up in; so it takes the same memory however many watches match.
 
 An event that is identical to one which is still there is dropped, but for "@" paths, whose
 events tell of different domains.
@@ -36,7 +36,7 @@ events tell of different domains.
 cimport cython
 from collections import deque
 
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, malloc
 from pyxsd._agenda cimport pyxsd_clock
 from pyxsd._limits cimport EVENT_BYTES, OVERFLOW_EVENTS, Q_EVENTS, WAITING_BYTES
 from pyxsd._outq cimport path_hash
@@ -44,11 +44,11 @@ from pyxsd._wire cimport PAYLOAD_MAX, Buffer, buffer_free, buffer_len, buffer_pu
 from pyxsd.events.trie cimport watch_path
 from pyxsd.store.path cimport path_split
 from pyxsd.store.perms cimport PERM_READ, perms_allow, perms_text
-from pyxsd.store.subtree cimport node_at, node_child, node_ref, node_unref
+from pyxsd.store.subtree cimport node_at, node_child, node_ref
 from pyxsd.store.transaction cimport path_keep, path_restore
 
 cdef enum:
-    BATCH = 128              # events delivered between two looks at the clock
+    BATCH = 128              # watches looked at between two looks at the clock
     EVENT_COST = 160         # bytes that a waiting event takes beside its path
 
 
@@ -70,56 +70,23 @@ cdef int _collect(Node *root, const Path *path, Perms **found, int count) noexce
     return count + 2
 
 
-cdef int _on_match(void *context, Watch *watch, const char *path, size_t n, bint own) except -1:
-    cdef Job job = <Job>context
-    cdef Match *match
-    if job.name is not None and job.deep != (watch.depth == 1):
-        return 0
-    match = job.add()
-    match.watch = watch
-    match.own = False
-    match.parent = match.node = NULL
-    return 0
-
-
-cdef int _on_below(void *context, Watch *watch, Node *parent, Node *node) except -1:
-    cdef Match *match = (<Job>context).add()
-    match.watch = watch
-    match.own = True
-    match.parent = parent
-    match.node = node
-    return 0
-
-
 @cython.final
 @cython.no_gc
 cdef class Job:
     """A change whose events are being delivered; see the head of this file."""
 
     def __dealloc__(self):
-        free(self.match)
         if self.before != NULL:
-            node_unref(self.before)
+            self.grave.bury(self.before)
         if self.after != NULL:
-            node_unref(self.after)
+            self.grave.bury(self.after)
 
-    cdef int keep(self, Node *before, Node *after) except -1:
+    cdef int keep(self, Grave grave, Node *before, Node *after) except -1:
         """Keeps the roots, so that the trees stay as they are."""
+        self.grave = grave
         self.before = node_ref(before) if before != NULL else NULL
         self.after = node_ref(after) if after != NULL else NULL
         return 0
-
-    cdef Match *add(self) except NULL:
-        """One more match."""
-        cdef Match *match
-        if self.count == self.room:
-            match = <Match *>realloc(self.match, (2 * self.room + 16) * sizeof(Match))
-            if match == NULL:
-                raise MemoryError()
-            self.match = match
-            self.room = 2 * self.room + 16
-        self.count += 1
-        return &self.match[self.count - 1]
 
 
 @cython.final
@@ -141,7 +108,8 @@ cdef class Events:
     """All watches of a server.  host.complain(kind, text) takes warnings."""
 
     def __cinit__(self, Agenda agenda not None, Limits limits not None, AccessLog log not None,
-                  host, Connection kernel not None, bint checked):
+                  host, Connection kernel not None, Grave grave not None, bint checked):
+        self.grave = grave
         self.trie = WatchTrie()
         self.agenda = agenda
         self.limits = limits
@@ -173,7 +141,8 @@ cdef class Events:
             job = Job.__new__(Job)
             job.text = path_keep(path)
             job.below = below
-            job.keep(before, after)
+            job.newest = self.trie.serial
+            job.keep(self.grave, before, after)
             return self._queue(cause, job)
         job = self.spare
         job.below = below
@@ -208,7 +177,8 @@ cdef class Events:
         job.deep = deep
         job.below = False
         if later:
-            job.keep(NULL, root)
+            job.newest = self.trie.serial
+            job.keep(self.grave, NULL, root)
             return self._queue(cause, job)
         path_restore(self.path, event)
         return self._start(cause, job, self.path, NULL, root)
@@ -217,28 +187,23 @@ cdef class Events:
                     Node *after) except -1:
         """Delivers the events of a change, or some of them where there are many."""
         cdef bytes name = job.name
-        self._match(job, path, before)
-        if job.count:
-            self._prepare(job, path, before, after)
-            self._some(cause, job, path, BATCH)
-        if job.next == job.count:
-            job.next = job.count = 0
+        self._begin(job, path)
+        self._some(cause, job, path, before, after)
+        self.trie.park(&job.search, path, before)
+        if job.search.done:
             return 0
         self.spare = Job.__new__(Job)
         if name is None:
             job.text = path_keep(path)
-        job.keep(before, after)
-        return self._park(cause, job)
+        job.keep(self.grave, before, after)
+        job.begun = True
+        return self._queue(cause, job)
 
-    cdef int _match(self, Job job, const Path *path, Node *before) except -1:
-        """Finds the watches that a change matches."""
-        job.next = job.count = 0
-        job.matched = True
+    cdef int _begin(self, Job job, const Path *path) except -1:
+        """Begins the search for the watches that a change concerns."""
         if job.name is not None:
-            return self.trie.match_special(job.name, len(job.name), _on_match, <void *>job)
-        self.trie.match(path, False, _on_match, <void *>job)
-        if job.below:
-            self.trie.match_below(path, before, _on_below, <void *>job)
+            return self.trie.search_special(&job.search, job.name, len(job.name))
+        self.trie.search(&job.search, path, job.below)
         return 0
 
     cdef int _prepare(self, Job job, const Path *path, Node *before, Node *after) except -1:
@@ -256,33 +221,26 @@ cdef class Events:
         self.perms_count = _collect(after, look, self.perms, self.perms_count)
         return 0
 
-    cdef int _some(self, Connection cause, Job job, const Path *path, size_t most) except -1:
-        """Delivers the next events of a job, at most so many."""
+    cdef int _some(self, Connection cause, Job job, const Path *path, Node *before,
+                   Node *after) except -1:
+        """Delivers the next events of a job, having looked at BATCH watches at most."""
         cdef uint64_t hash = 0
-        cdef size_t end = min(job.count, job.next + most)
-        cdef Watch *watch
-        self.at_once -= end - job.next
+        cdef int64_t steps = BATCH
+        cdef Watch *watch = self.trie.search_next(&job.search, path, before, &steps)
+        if watch == NULL:
+            return 0
+        self._prepare(job, path, before, after)
         if job.name is None:
             hash = path_hash(path.text, path.len)
         try:
-            while job.next < end:
-                job.next += 1
-                watch = job.match[job.next - 1].watch
-                if watch.owner != NULL:
-                    self._offer(cause, &job.match[job.next - 1], path, hash)
-                if job.held:
-                    self.trie.let_go(watch)
+            while watch != NULL:
+                self.at_once -= 1
+                if job.name is None or job.deep == (watch.depth == 1):
+                    self._offer(cause, watch, &job.search, path, hash)
+                watch = self.trie.search_next(&job.search, path, before, &steps)
         finally:
             self.kept = None
         return 0
-
-    cdef int _park(self, Connection cause, Job job) except -1:
-        """Puts the rest of a job off; its cause is not served until it is done."""
-        cdef size_t i
-        for i in range(job.next, job.count):
-            self.trie.hold(job.match[i].watch)
-        job.held = True
-        return self._queue(cause, job)
 
     cdef int _queue(self, Connection cause, Job job) except -1:
         """Puts a job behind those that its cause has."""
@@ -296,19 +254,18 @@ cdef class Events:
 
     cdef int resume(self, Connection cause, uint64_t until) except -1:
         cdef Job job
-        cdef size_t i
         while cause.jobs is not None and not self.must_wait(cause):
             job = cause.jobs[0]
             path_restore(self.path, job.text)
-            if not job.matched:
-                self._match(job, self.path, job.before)
-                for i in range(job.count):
-                    self.trie.hold(job.match[i].watch)
-                job.held = True
-            if job.next < job.count:
-                self._prepare(job, self.path, job.before, job.after)
-                self._some(cause, job, self.path, BATCH)
-            if job.next == job.count:
+            if job.begun:
+                self.trie.resume(&job.search, self.path, job.before)
+            else:
+                self._begin(job, self.path)
+                job.search.newest = job.newest
+                job.begun = True
+            self._some(cause, job, self.path, job.before, job.after)
+            self.trie.park(&job.search, self.path, job.before)
+            if job.search.done:
                 cause.jobs.popleft()
                 if not cause.jobs:
                     cause.jobs = None
@@ -316,25 +273,24 @@ cdef class Events:
                 break
         return 0
 
-    cdef int _offer(self, Connection cause, const Match *match, const Path *path,
-                    uint64_t hash) except -1:
+    cdef int _offer(self, Connection cause, Watch *watch, const Search *search,
+                    const Path *path, uint64_t hash) except -1:
         """Sends a matching watch its event where its owner may see it."""
-        cdef Watch *watch = match.watch
         cdef Connection to = <Connection>watch.owner
         cdef Perms *own[2]
         cdef Perms **perms = self.perms
         cdef int i, count = self.perms_count
         if to.closed or to.bad or to.deaf:
             return 0
-        if match.own:
+        if search.own:
             # The watch stands below what was removed: its own path decides.
             perms = own
             count = 0
-            if match.parent != NULL:
-                own[0] = match.parent.perms
+            if search.parent != NULL:
+                own[0] = search.parent.perms
                 count = 1
-                if match.node != NULL:
-                    own[1] = match.node.perms
+                if search.found != NULL:
+                    own[1] = search.found.perms
                     count = 2
         if self.checked:
             for i in range(count):
@@ -344,10 +300,10 @@ cdef class Events:
                 self.refused += 1
                 if not self.log.active:
                     return 0
-                if match.own and watch_path(watch, self.look_at):
+                if search.own and watch_path(watch, self.look_at):
                     path = self.look_at
                 return self._refuse(to, path, perms, count)
-        if match.own:
+        if search.own:
             return self._deliver(cause, watch, watch.text, watch.path_len,
                                  path_hash(watch.text, watch.path_len), True)
         if watch.special and self.kept is not None:
@@ -579,12 +535,9 @@ cdef class Events:
 
     cdef int drop_jobs(self, Connection c) except -1:
         cdef Job job
-        cdef size_t i
         if c.jobs is not None:
             for job in c.jobs:
-                if job.held:
-                    for i in range(job.next, job.count):
-                        self.trie.let_go(job.match[i].watch)
+                self.trie.give_up(&job.search)
             c.jobs = None
         return 0
 

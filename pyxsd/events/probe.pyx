@@ -2,7 +2,8 @@
 """The watches of one owner without a server, for tests of how they are stored and matched."""
 
 cimport cython
-from pyxsd.events.trie cimport DEPTH_ANY, Watch, WatchTrie, watch_path
+from libc.stdint cimport int64_t
+from pyxsd.events.trie cimport DEPTH_ANY, Search, Watch, WatchTrie, watch_path
 from pyxsd.store.pages cimport Node
 from pyxsd.store.path cimport Path, path_parse
 from pyxsd.store.tree cimport Tree
@@ -19,16 +20,31 @@ cdef tuple _named(Watch *watch):
             watch.text[watch.path_len + 1:watch.path_len + 1 + watch.token_len])
 
 
-cdef int _on_match(void *context, Watch *watch, const char *path, size_t n, bint own) except -1:
-    (<list>context).append((*_named(watch), path[:n], bool(own)))
-    return 0
-
-
-cdef int _on_below(void *context, Watch *watch, Node *parent, Node *node) except -1:
-    (<list>context).append((*_named(watch),
-                            None if parent == NULL else parent.name[:parent.name_len],
-                            None if node == NULL else node.name[:node.name_len]))
-    return 0
+cdef tuple _all(WatchTrie trie, Path *path, bint below, Node *root, int64_t at_once):
+    """(watches with their path of the event, those below) that a search finds; it is parked
+    each time that at_once steps are done."""
+    cdef Search search
+    cdef Watch *watch
+    cdef int64_t steps = at_once
+    cdef list found = [], under = []
+    trie.search(&search, path, below)
+    while not search.done:
+        watch = trie.search_next(&search, path, root, &steps)
+        if watch == NULL:
+            trie.park(&search, path, root)
+            trie.resume(&search, path, root)
+            steps = at_once
+            continue
+        found.append((*_named(watch),
+                      watch.text[:watch.path_len] if search.own
+                      else path.text[watch.strip:path.len], bool(search.own)))
+        if search.own:
+            under.append((*_named(watch),
+                          None if search.parent == NULL
+                          else search.parent.name[:search.parent.name_len],
+                          None if search.found == NULL
+                          else search.found.name[:search.found.name_len]))
+    return found, under
 
 
 @cython.final
@@ -58,21 +74,18 @@ cdef class Probe:
             self.trie.remove(&self.watches, watch)
         return watch != NULL
 
-    def match(self, bytes path not None, bint below=False):
+    def match(self, bytes path not None, bint below=False, int64_t at_once=1 << 60):
         """[(watched path, token, path of the event, is it the watched one)] in order."""
         cdef Path parsed
-        cdef list found = []
+        cdef Tree empty = Tree()
         _parse(&parsed, path)
-        self.trie.match(&parsed, below, _on_match, <void *>found)
-        return found
+        return _all(self.trie, &parsed, below, empty.root, at_once)[0]
 
-    def below(self, bytes path not None, Tree tree not None):
+    def below(self, bytes path not None, Tree tree not None, int64_t at_once=1 << 60):
         """[(watched path, token, name of its parent, name of its node)] in order."""
         cdef Path parsed
-        cdef list found = []
         _parse(&parsed, path)
-        self.trie.match_below(&parsed, tree.root, _on_below, <void *>found)
-        return found
+        return _all(self.trie, &parsed, True, tree.root, at_once)[1]
 
     def touched(self, bytes path not None):
         """Does a watch stand on the path, or above or below it?"""

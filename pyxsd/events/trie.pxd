@@ -2,7 +2,7 @@
 # Watches: who watches which path, and which watches a change concerns.  Knows paths
 # and nodes of the store; of the watching connection only an opaque pointer.
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from pyxsd.events.radix cimport Radix, RadixNode
 from pyxsd.store.pages cimport Node
@@ -26,24 +26,32 @@ cdef struct Watch:
     uint16_t path_len        # bytes
     uint16_t token_len       # bytes
     bint special             # on "@..."
-    uint32_t held            # by those who keep the pointer; see hold()
+    uint32_t held            # parked searches that go on with this watch
     char text[1]             # path NUL token NUL, as given: its first event
 
-# Called for each match: the path of the event, and whether it is the watch's own path
-# (a removal above it) rather than the changed one.
-ctypedef int (*fire_fn)(void *context, Watch *watch,
-                        const char *path, size_t n, bint own) except -1
-
-# Called for each watch below a removed path: the parent and the node of the watched
-# path in the tree given to match_below(), NULL where they are not there.
-ctypedef int (*fire_below_fn)(void *context, Watch *watch, Node *parent, Node *node) except -1
+# A search for the watches that a change concerns: those on its path and above it, from "/"
+# down, and for a removal then those below it, paths in ascending order of their names, a path
+# before what is below it; on one path the newest watch first.
+cdef struct Search:
+    uint64_t newest          # serial of the newest watch that can be concerned
+    Watch *next              # the watch that comes next; NULL at the end of its path's list
+    RadixNode *node          # of that path
+    size_t parts             # components of the changed path that lead to it
+    bint below               # the watches below the path are concerned, too
+    bint special             # the watches of one "@name", and no others
+    bint own                 # it has come below the path
+    RadixNode *top           # then: the subtree that it walks through,
+    Node *parent             # and the nodes of the watched path and its parent in the tree
+    Node *found              # before the removal; NULL where they were not there
+    bint parked
+    bint done
 
 cdef class WatchTrie:
     cdef Radix paths         # content: the watches of a path, newest first
     cdef Watch **table       # hash table of watches by owner, path and token
     cdef uint32_t table_slots        # of that table, a power of two
     cdef readonly uint32_t count     # watches
-    cdef readonly uint64_t steps     # nodes of the trie visited by matching, ever; for tests
+    cdef readonly uint64_t steps     # nodes of the trie visited by searches, ever; for tests
     cdef uint64_t serial     # of the newest watch
 
     # A new watch at the head of the owner's list; NULL where it exists already.
@@ -57,27 +65,32 @@ cdef class WatchTrie:
                      const char *token, size_t n) noexcept
     # list: the owner's; NULL where that does not matter any more.
     cdef void remove(self, Watch **list, Watch *watch) noexcept
-    # A held watch stays in memory until it is let go, though it may be removed meanwhile
-    # (its owner is NULL then).
-    cdef void hold(self, Watch *watch) noexcept
-    cdef void let_go(self, Watch *watch) noexcept
     # Does anybody watch this path or something above or below it?
     cdef bint touched(self, const Path *path) noexcept
-    # Calls fire() for the watches on the path and above it, from "/" down, and then, if
-    # `below`, for those below it in the order of match_below().
-    cdef int match(self, const Path *path, bint below, fire_fn fire, void *context) except -1
-    # Calls fire() for the watches below a path: paths in ascending order of their names,
-    # a path before what is below it; on one path the newest watch first.  root: the tree
-    # in which their nodes are looked up, each step of a path once for all watches.
-    cdef int match_below(self, const Path *path, Node *root, fire_below_fn fire,
-                         void *context) except -1
-    # Calls fire() for the watches on "@name".
-    cdef int match_special(self, const char *name, size_t n,
-                           fire_fn fire, void *context) except -1
+    # Begins a search.  A change: path, and whether the watches below it are concerned, too.
+    cdef void search(self, Search *search, const Path *path, bint below) noexcept
+    # "@name": the watches on that name.
+    cdef int search_special(self, Search *search, const char *name, size_t n) except -1
+    # The next watch; NULL where there is none (search.done) or *steps, which is counted
+    # down by what is looked at, has come to 0.  root: the tree before the removal.
+    cdef Watch *search_next(self, Search *search, const Path *path, Node *root,
+                            int64_t *steps) noexcept
+    # Between park() and resume() watches may come and go; newer ones are not concerned.
+    # A search that is not finished and not parked must not be kept.
+    cdef void park(self, Search *search, const Path *path, Node *root) noexcept
+    cdef void resume(self, Search *search, const Path *path, Node *root) noexcept
+    # Ends a search that is parked.
+    cdef void give_up(self, Search *search) noexcept
 
     cdef Watch *_lookup(self, const void *owner, const RadixNode *node,
                         const char *token, size_t n, uint64_t h) noexcept nogil
     cdef bint _resize(self, uint32_t slots) noexcept
+    cdef void _unlink(self, Watch *watch) noexcept
+    cdef void _let_go(self, Watch *watch) noexcept
+    cdef void _go_below(self, Search *search, const Path *path, Node *root, RadixNode *top,
+                        size_t skip) noexcept
+    cdef void _next_node(self, Search *search, const Path *path, Node *root) noexcept
+    cdef void _locate(self, Search *search, const Path *path, Node *root) noexcept
 
 # The absolute path of a watch that is not special.
 cdef bint watch_path(const Watch *watch, Path *out) noexcept

@@ -12,9 +12,15 @@ watched paths have several names in a row; walking takes at most two steps for e
 watched path.  Neither depends on how many components the watched paths have.
 
 Whether a watcher may see the removal of its own path depends on the node that was there
-and on its parent.  match_below() looks these up while it walks: the node of a path is
+and on its parent.  A search looks these up while it walks: the node of a path is
 looked for below that of the path above it, so what many paths have in common is followed
 once, and never further than nodes exist.
+
+A change can concern very many watches.  So a search can be parked and gone on with later,
+while watches come and go.  It keeps the watch that it has come to: where that is removed
+meanwhile it stays in the list of its path, without an owner, until the searches that are
+parked there have left it.  So a parked search takes the same memory however many watches
+it has still to find, and keeps one removed watch at most.
 
 A watch is found by its owner, path and token in a hash table; owners also have a list of
 their own.
@@ -28,7 +34,7 @@ from pyxsd._siphash cimport hash_key, sip_word_bytes
 from pyxsd.events.radix cimport (
     radix_begin, radix_drop, radix_end, radix_find, radix_live, radix_make, radix_next, radix_step,
 )
-from pyxsd.store.path cimport PATH_TEXT_MAX, path_parse, path_split
+from pyxsd.store.path cimport PATH_PARTS_MAX, PATH_TEXT_MAX, path_parse, path_split
 from pyxsd.store.subtree cimport node_at, node_child
 
 cdef enum:
@@ -167,18 +173,10 @@ cdef class WatchTrie:
         return watch
 
     cdef void remove(self, Watch **list, Watch *watch) noexcept:
-        global _live_watches
-        cdef RadixNode *node = watch.node
         cdef Watch **link = &self.table[watch.hash & (self.table_slots - 1)]
         while link[0] != watch:
             link = &link[0].hash_next
         link[0] = watch.hash_next
-        if watch.prev != NULL:
-            watch.prev.next = watch.next
-        else:
-            node.content = watch.next
-        if watch.next != NULL:
-            watch.next.prev = watch.prev
         if watch.owner_prev != NULL:
             watch.owner_prev.owner_next = watch.owner_next
         elif list != NULL:
@@ -186,26 +184,33 @@ cdef class WatchTrie:
         if watch.owner_next != NULL:
             watch.owner_next.owner_prev = watch.owner_prev
         watch.owner = NULL
-        if watch.held == 0:
-            free(watch)
-            _live_watches -= 1
         self.count -= 1
-        if node.content == NULL:
-            radix_drop(&self.paths, node)
+        if watch.held == 0:
+            self._unlink(watch)
         if self.table_slots > SLOTS_MIN and self.count * 8 < self.table_slots:
             self._resize(self.table_slots // 2)
 
-    cdef void hold(self, Watch *watch) noexcept:
-        watch.held += 1
-
-    cdef void let_go(self, Watch *watch) noexcept:
+    cdef void _unlink(self, Watch *watch) noexcept:
+        """Takes a removed watch out of the list of its path, and frees it."""
         global _live_watches
+        cdef RadixNode *node = watch.node
+        if watch.prev != NULL:
+            watch.prev.next = watch.next
+        else:
+            node.content = watch.next
+        if watch.next != NULL:
+            watch.next.prev = watch.prev
+        free(watch)
+        _live_watches -= 1
+        if node.content == NULL:
+            radix_drop(&self.paths, node)
+
+    cdef void _let_go(self, Watch *watch) noexcept:
         watch.held -= 1
         if watch.held == 0 and watch.owner == NULL:
-            free(watch)
-            _live_watches -= 1
+            self._unlink(watch)
 
-    # -- matching -------------------------------------------------------------
+    # -- searching ------------------------------------------------------------
 
     cdef bint touched(self, const Path *path) noexcept:
         cdef RadixNode *node = self.paths.root
@@ -219,86 +224,149 @@ cdef class WatchTrie:
                 return True
         return node.content != NULL or node.first != NULL
 
-    cdef int match(self, const Path *path, bint below, fire_fn fire, void *context) except -1:
-        cdef RadixNode *node = self.paths.root
-        cdef RadixNode *top
-        cdef Watch *watch
-        cdef size_t parts = 0
-        cdef bint inside = False
-        while True:
-            self.steps += 1
-            watch = <Watch *>node.content
-            while watch != NULL:
-                if path.parts - parts <= watch.depth:
-                    fire(context, watch, path.text + watch.strip, path.len - watch.strip, False)
-                watch = watch.next
-            if parts == path.parts:
-                break
-            node = radix_step(&self.paths, node, path, &parts, &inside)
-            if node == NULL or (inside and not below):
-                return 0
-            if inside:
-                break
-        if not below:
-            return 0
-        top = node
-        if not inside:
-            node = radix_next(top, node)
-        while node != NULL:
-            self.steps += 1
-            watch = <Watch *>node.content
-            while watch != NULL:
-                fire(context, watch, watch.text, watch.path_len, True)
-                watch = watch.next
-            node = radix_next(top, node)
+    cdef void search(self, Search *search, const Path *path, bint below) noexcept:
+        search.newest = self.serial
+        search.node = self.paths.root
+        search.next = <Watch *>self.paths.root.content
+        search.parts = 0
+        search.below = below
+        search.special = search.own = search.parked = search.done = False
+        self.steps += 1
+
+    cdef int search_special(self, Search *search, const char *name, size_t n) except -1:
+        cdef Path path
+        search.newest = self.serial
+        search.special = True
+        search.below = search.own = search.parked = search.done = False
+        search.next = NULL
+        if path_parse(&path, name, n, NULL, 0, -1):
+            search.node = radix_find(&self.paths, &path)
+            if search.node != NULL:
+                search.next = <Watch *>search.node.content
         return 0
 
-    cdef int match_below(self, const Path *path, Node *root, fire_below_fn fire,
-                         void *context) except -1:
-        cdef RadixNode *node = self.paths.root
-        cdef RadixNode *top
+    cdef Watch *search_next(self, Search *search, const Path *path, Node *root,
+                            int64_t *steps) noexcept:
         cdef Watch *watch
-        cdef Node *parent
-        cdef size_t parts = 0, skip = 0
+        while steps[0] > 0 and not search.done:
+            steps[0] -= 1
+            watch = search.next
+            if watch == NULL:
+                self._next_node(search, path, root)
+                continue
+            search.next = watch.next
+            if watch.owner != NULL and watch.serial <= search.newest \
+                    and (search.own or search.special
+                         or path.parts - search.parts <= watch.depth):
+                return watch
+        return NULL
+
+    cdef void _next_node(self, Search *search, const Path *path, Node *root) noexcept:
+        """Goes on to the next path that is watched, or to one on the way there."""
+        cdef RadixNode *node = search.node
+        cdef size_t skip = search.parts
         cdef bint inside = False
+        if search.own:
+            node = radix_next(search.top, node)
+        elif search.special:
+            node = NULL
+        elif search.parts == path.parts:
+            if search.below:
+                self._go_below(search, path, root, node, 0)
+                return
+            node = NULL
+        else:
+            node = radix_step(&self.paths, node, path, &search.parts, &inside)
+            if inside:
+                if search.below:
+                    self._go_below(search, path, root, node,
+                                   path.len - path.start[skip] + 1)
+                    return
+                node = NULL
+        if node == NULL:
+            search.done = True
+            return
+        self.steps += 1
+        search.node = node
+        search.next = <Watch *>node.content
+        if search.own:
+            search.parent = _descend(<Node *>node.parent.scratch, node, 0)
+            search.found = <Node *>node.scratch
+
+    cdef void _go_below(self, Search *search, const Path *path, Node *root, RadixNode *top,
+                        size_t skip) noexcept:
+        """Comes to the paths below the changed one.  top: the node of that path; or, where
+        it ends within the label of a node, that one, `skip` being the bytes of the label that
+        the path has, with the "/" behind them."""
+        search.own = True
+        search.top = search.node = top
+        search.next = NULL
+        search.parent = NULL
+        top.scratch = node_at(root, path, path.parts)
+        if skip:
+            search.parent = _descend(<Node *>top.scratch, top, skip)
+            search.next = <Watch *>top.content
+        search.found = <Node *>top.scratch
+
+    # -- searches that are parked ---------------------------------------------
+
+    cdef void park(self, Search *search, const Path *path, Node *root) noexcept:
+        while search.next == NULL and not search.done:
+            self._next_node(search, path, root)
+        if not search.done:
+            search.next.held += 1
+            search.parked = True
+
+    cdef void resume(self, Search *search, const Path *path, Node *root) noexcept:
+        cdef Watch *watch = search.next
+        if not search.parked:
+            return
+        search.parked = False
+        self._locate(search, path, root)
+        if watch.owner != NULL:
+            watch.held -= 1
+            return
+        # It was removed: go on behind it before it is freed, perhaps with its node.
+        search.next = watch.next
+        while search.next == NULL and not search.done:
+            self._next_node(search, path, root)
+        self._let_go(watch)
+        if not search.done:
+            self._locate(search, path, root)
+
+    cdef void give_up(self, Search *search) noexcept:
+        if search.parked:
+            search.parked = False
+            self._let_go(search.next)
+        search.done = True
+
+    cdef void _locate(self, Search *search, const Path *path, Node *root) noexcept:
+        """Finds out anew where the next watch of a search stands; the nodes of the trie around
+        it may be others than before."""
+        cdef RadixNode *way[PATH_PARTS_MAX + 1]
+        cdef RadixNode *node = self.paths.root
+        cdef Watch *next = search.next
+        cdef size_t parts = 0, skip = 0, count = 0
+        cdef bint inside = False
+        search.node = next.node
+        if not search.own:
+            return
         while parts < path.parts and not inside:
             skip = parts
-            self.steps += 1
             node = radix_step(&self.paths, node, path, &parts, &inside)
-            if node == NULL:
-                return 0
-        top = node
-        if inside:
-            # What the label has of the path, and the "/" behind it, is followed already.
-            skip = path.len - path.start[skip] + 1
-            parent = _descend(node_at(root, path, path.parts), node, skip)
-        else:
-            node.scratch = node_at(root, path, path.parts)
-            node = radix_next(top, node)
-        while node != NULL:
-            self.steps += 1
-            if node != top:
-                parent = _descend(<Node *>node.parent.scratch, node, 0)
-            watch = <Watch *>node.content
-            while watch != NULL:
-                fire(context, watch, parent, <Node *>node.scratch)
-                watch = watch.next
-            node = radix_next(top, node)
-        return 0
-
-    cdef int match_special(self, const char *name, size_t n,
-                           fire_fn fire, void *context) except -1:
-        cdef Path path
-        cdef RadixNode *node
-        cdef Watch *watch
-        if not path_parse(&path, name, n, NULL, 0, -1):
-            return 0
-        node = radix_find(&self.paths, &path)
-        watch = <Watch *>node.content if node != NULL else NULL
-        while watch != NULL:
-            fire(context, watch, watch.text, watch.path_len, True)
-            watch = watch.next
-        return 0
+        self._go_below(search, path, root, node,
+                       path.len - path.start[skip] + 1 if inside else 0)
+        node = next.node
+        while node != search.top:
+            way[count] = node
+            count += 1
+            node = node.parent
+        while count:
+            count -= 1
+            search.parent = _descend(<Node *>way[count].parent.scratch, way[count], 0)
+        search.node = next.node
+        search.next = next
+        search.found = <Node *>next.node.scratch
 
 
 cdef Node *_descend(Node *start, RadixNode *node, size_t skip) noexcept nogil:

@@ -13,7 +13,7 @@ cdef struct Node:
     uint32_t value_len       # bytes of the value
     Perms *perms
     Page *children           # the top page of its directory; NULL where it has none
-    char *value              # NULL where it is empty; while nodes are freed: the next one
+    char *value              # see value_new(); NULL where it is empty
     uint16_t name_len        # bytes of the name
     char name[1]             # name_len bytes, without a NUL
 
@@ -74,8 +74,29 @@ cdef int page_insert(Page **top, Node *node) except -1
 # Takes out the node of that name, which must be there; its reference is the caller's.
 # *top becomes NULL with the last one.
 cdef Node *page_remove(Page **top, const char *name, size_t n) except NULL
-# Drops a reference to a page.  Nodes of which it was the last holder are put in front
-# of the list `dying`, linked by their values, which are freed; the list is returned.
-cdef Node *page_release(Page *page, Node *dying) noexcept nogil
+
+# What nobody holds any more and is still to be freed.  Freeing one thing can add others to
+# these lists, and never recurses.
+cdef struct Dying:
+    Node *nodes              # linked by their values, which are freed already
+    Page *pages              # linked by what was their first two fields
+
+# Drops a reference to a node or a page; with the last one it is put on the lists.
+cdef void node_drop(Node *node, Dying *dying) noexcept nogil
+cdef void page_drop(Page *page, Dying *dying) noexcept nogil
+# Frees one of the dying pages, of which there must be one, and drops what was in it.
+cdef void page_bury(Dying *dying) noexcept nogil
+
+# A value of n bytes (not 0), with one reference, the caller's.  Copies of a node share
+# its value, so that copying a path costs the same however much is stored along it.
+cdef char *value_new(const char *p, size_t n) except NULL
+cdef inline uint32_t *value_refs(char *value) noexcept nogil:
+    # They are counted in front of the bytes.
+    return <uint32_t *>value - 1
+cdef inline char *value_ref(char *value) noexcept nogil:
+    if value != NULL:
+        value_refs(value)[0] += 1
+    return value
+cdef void value_unref(char *value) noexcept nogil
 # Pages alive in the process, for leak tests.
 cdef int64_t pages_live() noexcept

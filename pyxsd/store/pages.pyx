@@ -15,7 +15,7 @@ the slots, so that each of them has one more holder.
 """
 
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memmove
+from libc.string cimport memcpy, memmove
 
 cdef enum:
     FANOUT = 32              # slots of a full page
@@ -49,24 +49,49 @@ cdef void _free(Page *page) noexcept nogil:
     free(page)
 
 
-cdef Node *page_release(Page *page, Node *dying) noexcept nogil:
-    cdef int i
-    cdef Node *node
+cdef char *value_new(const char *p, size_t n) except NULL:
+    cdef uint32_t *value = <uint32_t *>malloc(sizeof(uint32_t) + n)
+    if value == NULL:
+        raise MemoryError()
+    value[0] = 1
+    memcpy(&value[1], p, n)
+    return <char *>&value[1]
+
+
+cdef void value_unref(char *value) noexcept nogil:
+    if value == NULL:
+        return
+    value_refs(value)[0] -= 1
+    if value_refs(value)[0] == 0:
+        free(value_refs(value))
+
+
+cdef void node_drop(Node *node, Dying *dying) noexcept nogil:
+    node.refs -= 1
+    if node.refs == 0:
+        value_unref(node.value)
+        node.value = <char *>dying.nodes
+        dying.nodes = node
+
+
+cdef void page_drop(Page *page, Dying *dying) noexcept nogil:
     page.refs -= 1
-    if page.refs:
-        return dying
+    if page.refs == 0:
+        # Its first two fields mean nothing any more, and are as long as a pointer.
+        memcpy(page, &dying.pages, sizeof(Page *))
+        dying.pages = page
+
+
+cdef void page_bury(Dying *dying) noexcept nogil:
+    cdef Page *page = dying.pages
+    cdef int i
+    memcpy(&dying.pages, page, sizeof(Page *))
     for i in range(page.count):
         if page.level:
-            dying = page_release(<Page *>page.slot[i], dying)
+            page_drop(<Page *>page.slot[i], dying)
         else:
-            node = <Node *>page.slot[i]
-            node.refs -= 1
-            if node.refs == 0:
-                free(node.value)
-                node.value = <char *>dying
-                dying = node
+            node_drop(<Node *>page.slot[i], dying)
     _free(page)
-    return dying
 
 
 cdef Node *page_get(const Page *top, const char *name, size_t n) noexcept nogil:

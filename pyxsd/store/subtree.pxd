@@ -4,7 +4,7 @@
 
 from libc.stdint cimport int64_t, uint32_t
 from libc.stddef cimport size_t
-from pyxsd.store.pages cimport Node, Page
+from pyxsd.store.pages cimport Dying, Node, Page
 from pyxsd.store.path cimport Path
 from pyxsd.store.perms cimport Perms
 
@@ -16,6 +16,8 @@ cdef inline Node *node_ref(Node *node) noexcept nogil:
     return node
 # Drops a reference; with the last one the node goes, and what only it held.
 cdef void node_unref(Node *node) noexcept nogil
+# Frees what nobody holds any more, `most` nodes and pages at most; how many it were.
+cdef int64_t free_dying(Dying *dying, int64_t most) noexcept nogil
 cdef int node_set_value(Node *node, const char *p, size_t n) except -1
 cdef Node *node_child(const Node *node, const char *name, size_t n) noexcept nogil
 cdef inline size_t node_children(const Node *node) noexcept nogil:

@@ -4,7 +4,10 @@
 from libc.stdint cimport uint16_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
-from pyxsd.store.pages cimport page_exclusive_slot, page_get, page_release
+from pyxsd.store.pages cimport (
+    node_drop, page_bury, page_drop, page_exclusive_slot, page_get, value_new, value_ref,
+    value_refs, value_unref,
+)
 from pyxsd.store.perms cimport perms_ref, perms_unref
 
 cdef int64_t _live = 0
@@ -33,37 +36,43 @@ cdef Node *node_new(const char *name, size_t n, Perms *perms) except NULL:
 
 
 cdef void node_unref(Node *node) noexcept nogil:
+    cdef Dying dying
+    dying.nodes = NULL
+    dying.pages = NULL
+    node_drop(node, &dying)
+    free_dying(&dying, 1 << 62)
+
+
+cdef int64_t free_dying(Dying *dying, int64_t most) noexcept nogil:
     global _live
-    cdef Node *dying
-    node.refs -= 1
-    if node.refs:
-        return
-    # Nodes that must go are linked by their values, so that freeing does not recurse.
-    free(node.value)
-    node.value = NULL
-    dying = node
-    while dying != NULL:
-        node = dying
-        dying = <Node *>node.value
-        if node.children != NULL:
-            dying = page_release(node.children, dying)
-        perms_unref(node.perms)
-        free(node)
-        _live -= 1
+    cdef Node *node
+    cdef int64_t freed = 0
+    while freed < most:
+        node = dying.nodes
+        if node != NULL:
+            dying.nodes = <Node *>node.value
+            if node.children != NULL:
+                page_drop(node.children, dying)
+            perms_unref(node.perms)
+            free(node)
+            _live -= 1
+        elif dying.pages != NULL:
+            page_bury(dying)
+        else:
+            break
+        freed += 1
+    return freed
 
 
 cdef int node_set_value(Node *node, const char *p, size_t n) except -1:
-    cdef char *value
-    if n == 0:
-        free(node.value)
-        node.value = NULL
-    else:
-        if node.value_len != n:
-            value = <char *>realloc(node.value, n)
-            if value == NULL:
-                raise MemoryError()
-            node.value = value
+    cdef char *value = NULL
+    if n and n == node.value_len and value_refs(node.value)[0] == 1:
         memcpy(node.value, p, n)
+        return 0
+    if n:
+        value = value_new(p, n)
+    value_unref(node.value)
+    node.value = value
     node.value_len = <uint32_t>n
     return 0
 
@@ -88,11 +97,8 @@ cdef Node *node_exclusive(Node **ref) except NULL:
     if node.refs == 1:
         return node
     copy = node_new(node.name, node.name_len, node.perms)
-    try:
-        node_set_value(copy, node.value, node.value_len)
-    except MemoryError:
-        node_unref(copy)
-        raise
+    copy.value = value_ref(node.value)
+    copy.value_len = node.value_len
     copy.children = node.children
     if copy.children != NULL:
         copy.children.refs += 1

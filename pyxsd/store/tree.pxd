@@ -6,6 +6,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from pyxsd.store.counts cimport Counts
+from pyxsd.store.grave cimport Grave
 from pyxsd.store.pages cimport Node, Page
 from pyxsd.store.path cimport Path
 from pyxsd.store.perms cimport Mentions, Perms
@@ -22,11 +23,12 @@ cdef struct Place:
 
 cdef class Tree:
     cdef Node *root
+    cdef Grave grave         # where what this tree drops is freed; its snapshots have the same
     cdef Counts *counts      # nodes by owner, without the root
     cdef Mentions *mentions  # of the permission lists of this tree and its snapshots
     cdef int64_t nodes       # below the root
     cdef readonly uint64_t steps     # nodes visited by following paths, ever; for tests
-    cdef int64_t copied      # bytes of values on the paths that were copied, ever
+    cdef int64_t copied      # nodes on the paths that were copied for a change, ever
 
     # The same tree, independent from now on.  Costs the same however large it is.
     cdef Tree snapshot(self)

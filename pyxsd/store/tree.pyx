@@ -79,11 +79,12 @@ cdef inline bint _same_slot(const Counts *a, const Counts *b, uint32_t i) noexce
 cdef class Tree:
     """A tree of nodes; a new one has only the root, owned by domain 0."""
 
-    def __cinit__(self, bint empty=False):
+    def __cinit__(self, bint empty=False, Grave grave=None):
         # empty: the caller fills in the fields.
         cdef Perms *perms
         if empty:
             return
+        self.grave = Grave() if grave is None else grave
         self.mentions = mentions_new()
         perms = perms_simple(0, 0, self.mentions)
         self.root = node_new(b"", 0, perms)
@@ -92,7 +93,7 @@ cdef class Tree:
 
     def __dealloc__(self):
         if self.root != NULL:
-            node_unref(self.root)
+            self.grave.bury(self.root)
         if self.counts != NULL:
             counts_unref(self.counts)
         if self.mentions != NULL:
@@ -101,6 +102,7 @@ cdef class Tree:
     cdef Tree snapshot(self):
         cdef Tree copy = Tree.__new__(Tree, True)
         copy.root = node_ref(self.root)
+        copy.grave = self.grave
         copy.counts = self.counts
         copy.counts.refs += 1
         copy.mentions = mentions_ref(self.mentions)
@@ -109,7 +111,7 @@ cdef class Tree:
 
     cdef int adopt(self, Tree other) except -1:
         node_ref(other.root)
-        node_unref(self.root)
+        self.grave.bury(self.root)
         self.root = other.root
         other.counts.refs += 1
         counts_unref(self.counts)
@@ -160,7 +162,7 @@ cdef class Tree:
         cdef Node *node = node_exclusive(&self.root)
         for i in range(parts):
             node = node_exclusive_child(node, path.text + path.start[i], path.size[i])
-            self.copied += node.value_len
+        self.copied += parts + 1
         self.steps += parts
         return node
 
@@ -259,7 +261,7 @@ cdef class Tree:
             except MemoryError:
                 node_unref(node)
                 raise
-            node_unref(self.root)
+            self.grave.bury(self.root)
             self.root = node
             return 0
         parent = at.parent if at.exclusive else self._edit(path, last)
@@ -274,7 +276,7 @@ cdef class Tree:
             else:
                 self._uncount(node, True)
         finally:
-            node_unref(node)
+            self.grave.bury(node)
         return 0
 
     cdef int graft(self, const Path *path, Node *node) except -1:
@@ -286,7 +288,7 @@ cdef class Tree:
             return 0
         if path.parts == 0:
             node_ref(node)
-            node_unref(self.root)
+            self.grave.bury(self.root)
             self.root = node
             return 0
         last = path.parts - 1
@@ -298,7 +300,7 @@ cdef class Tree:
             return 0
         slot = page_exclusive_slot(&parent.children, name, n)
         node_ref(node)
-        node_unref(slot[0])
+        self.grave.bury(slot[0])
         slot[0] = node
         return 0
 

@@ -249,6 +249,7 @@ def test_history_holds_no_memory_for_long(shared: World) -> None:
     assert live_counts()["nodes"] > before + 200
     shared.now += 2 * INTERVAL
     shared.server.tick(shared.now)
+    shared.turn()
     assert live_counts()["nodes"] < before + 20
 
 

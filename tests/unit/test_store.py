@@ -757,6 +757,7 @@ def test_dead_domains_are_forgotten_in_slices(make_world: Make, gone: set[int],
     assert rounds <= 2 + work.steps // slice_
     assert work.steps <= sum(1 + len(perms) for _, perms, _ in before)
     del work, snapshot
+    world.turn()
     assert all(tree.mentions_of(domid) == 0 for domid in gone)
     recount(world)
 
@@ -770,6 +771,7 @@ def test_a_deep_chain_is_cleaned_in_one_pass(make_world: Make) -> None:
     assert work.step(1 << 40)
     assert tree.steps - before == 0         # no path is followed from the root
     assert work.steps <= sum(1 + len(perms) for _, perms, _ in tree.walk()) + 6000
+    world.turn()
     assert live_counts()["nodes"] < nodes
     assert {tuple(perms) for names, perms, _ in tree.walk() if names[:1] == (b"a",)} \
         == {((0, 0), (9, 1))}

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Parts of trees that nobody holds any more, freed a little at a time.
+
+from libc.stdint cimport int64_t
+from pyxsd.store.pages cimport Dying, Node
+
+cdef class Grave:
+    cdef Dying dying         # still to be freed
+    cdef bint sliced         # else everything is freed at once
+    cdef int64_t at_once     # nodes and pages that bury() may still free at once
+
+    # Drops a reference to a node; with the last one the node goes, and what only it held:
+    # at once, but for what is too much.
+    cdef void bury(self, Node *node) noexcept
+    # Is something left to be freed?
+    cdef bint has_work(self) noexcept
+    # Frees a slice of it, and gives bury() its share for the next turn.
+    cdef void dig(self) noexcept
