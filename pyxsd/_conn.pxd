@@ -48,7 +48,7 @@ cdef class Connection:
     cdef object pending              # serial of a watch of its own: what waits behind it
     cdef object overfull             # the same, of those with more than their share
     cdef int64_t waiting_bytes       # of all that waits there
-    cdef dict debts                  # where events that it caused found no room: {Pending: count}
+    cdef object debts                # events that it caused and that found no room: an Account
     cdef readonly int64_t overflowing   # how many those are
     cdef object jobs                 # events of its changes that are still to be delivered
     # Kept by the transactions

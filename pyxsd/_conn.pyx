@@ -43,7 +43,7 @@ cdef class Connection:
         self.transactions = {}
         self.pending = OrderedDict()
         self.overfull = OrderedDict()
-        self.debts = {}
+        self.debts = None
         self.jobs = None
         self.credit = 1e9
         self.most_watches = self.most_transactions = -1

@@ -34,6 +34,8 @@ cdef class Server:
     cdef int on_socket(self, Connection c, bint hung_up) except -1
     # Serves who waits, for a turn's time, and sends what came of it.
     cdef int work(self) except -1
+    cdef bint _has_remains(self) noexcept
+    cdef int _clear_away(self) except -1
     cdef bint has_work(self) noexcept
     cdef bint wants_tick(self) noexcept
 

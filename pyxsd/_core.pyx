@@ -38,6 +38,7 @@ OF_ONE = frozenset(quota.name for quota in QUOTAS if quota.scope != "server")
 cdef enum:
     SOCKET_BYTES = 16384     # read from a socket at once, at most
     RING_BYTES = 1024        # from a ring: what it holds, and not what is added meanwhile
+    CLEARED = 512            # events of what is gone that are freed in one turn
     POINTS = 24              # of requests (see _points) between two looks at the clock
 
 # What serving one connection came to.
@@ -100,8 +101,8 @@ cdef class Server:
         self.agenda.clear()
         self.s.history.clear()
         self.s.transactions = None
-        while self.s.tree.grave.has_work():
-            self.s.tree.grave.dig()
+        while self._has_remains():
+            self._clear_away()
 
     # -- connections ----------------------------------------------------------
 
@@ -455,9 +456,17 @@ cdef class Server:
                     agenda.ready(c)
                 if agenda.count == 0 or now >= end:
                     break
-        if self.s.tree.grave.has_work():
-            self.s.tree.grave.dig()
+        if self._has_remains():
+            self._clear_away()
         return self._flush_all()
+
+    cdef bint _has_remains(self) noexcept:
+        return self.s.tree.grave.has_work() or self.s.events.has_remains()
+
+    cdef int _clear_away(self) except -1:
+        """Frees some of what is left of old trees, and of watches and connections that are gone."""
+        self.s.tree.grave.dig()
+        return self.s.events.clear_away(CLEARED)
 
     def flush(self):
         """Serves who waits for it, for a turn's time, and sends what the turn produced.  True
@@ -466,7 +475,7 @@ cdef class Server:
         return self.has_work()
 
     cdef bint has_work(self) noexcept:
-        return self.agenda.has_work() or self.s.tree.grave.has_work()
+        return self.agenda.has_work() or self._has_remains()
 
     def take_changed(self):
         """The connections that closed or whose interest differs from what is registered,

@@ -37,8 +37,14 @@ cdef class Pending:
     cdef bytes own_path      # the path as the watch was given
     cdef size_t strip        # bytes that a relative watch drops from event paths
     cdef object waiting      # (path, k): path is b"" for own_path; k is not 0 for "@" events
-    cdef object overflow     # (path, k, cause): has no share of the watcher's memory
+    cdef int64_t bytes       # of the watcher's memory that these take
+    cdef object overflow     # number: (path, k, Account): has no share of that memory
     cdef set paths           # of all of these that an identical event may be merged with
+
+# The events of one cause that found no room.
+cdef class Account:
+    cdef Connection owner    # None once it is forgotten
+    cdef dict owed           # number of an event: the Pending where it is
 
 cdef class Events:
     cdef WatchTrie trie
@@ -50,6 +56,8 @@ cdef class Events:
     cdef Connection kernel   # stands for domain 0's ring where there is none
     cdef bint checked        # perms-watch-activate: only who may read is told
     cdef uint64_t last_event  # numbers events that must not be merged
+    cdef uint64_t last_debt  # numbers events on somebody's account
+    cdef object remains      # Pendings and Accounts that are gone and not emptied yet
     cdef Path *watch_at      # scratch: the path of a watch
     cdef Path *path          # scratch: of a change that was parked
     cdef Path *look_at       # scratch: where the permissions of a "@" path are
@@ -89,6 +97,10 @@ cdef class Events:
     cdef int drop_jobs(self, Connection c) except -1
     # Forgets the events that a connection caused and that found no room.
     cdef int drop_debts(self, Connection c) except -1
+    # Is something left of what went?
+    cdef bint has_remains(self) noexcept
+    # Frees that many events of it.
+    cdef int clear_away(self, int64_t most) except -1
 
     cdef int _fire_name(self, bytes watched, bytes event, bint deep, Connection cause,
                         Node *root) except -1
@@ -105,6 +117,7 @@ cdef class Events:
     cdef int _deliver(self, Connection cause, Watch *watch, const char *path, size_t n,
                       uint64_t hash, bint own) except -1
     cdef bint _has_room(self, Connection to) noexcept
+    cdef int _wait(self, Pending pending, bytes path, uint64_t k) except -1
     cdef bint _may_wait(self, Pending pending, Py_ssize_t n) except -1
     cdef int _log_event(self, Connection to, size_t n) except -1
     cdef int _delay(self, Connection cause, Connection to, Watch *watch, const char *path,
@@ -112,4 +125,5 @@ cdef class Events:
     cdef int _send(self, Connection c, Pending pending, bytes path, uint64_t k) except -1
     cdef int _advance(self, Pending pending) except -1
     cdef int _forget(self, Pending pending) except -1
-    cdef int _repay(self, Connection cause, Pending pending, int64_t n) except -1
+    cdef int _withdraw(self, Pending pending, uint64_t number) except -1
+    cdef int _repay(self, Account account, uint64_t number) except -1

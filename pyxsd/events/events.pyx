@@ -29,12 +29,15 @@ until they are done that connection is not served.  So the order of the events o
 kept.  A job holds the place that its search for watches has come to, and the roots of the trees
 that permissions are looked up in; so it takes the same memory however many watches match.
 
+What is left of a watch or a connection that goes, very many events perhaps, is cleared away in
+slices: clear_away() is called in each turn.
+
 An event that is identical to one which is still there is dropped, but for "@" paths, whose
 events tell of different domains.
 """
 
 cimport cython
-from collections import deque
+from collections import OrderedDict, deque
 
 from libc.stdlib cimport free, malloc
 from pyxsd._agenda cimport pyxsd_clock
@@ -49,6 +52,7 @@ from pyxsd.store.transaction cimport path_keep, path_restore
 
 cdef enum:
     BATCH = 128              # watches looked at between two looks at the clock
+    CLEARED_AT_ONCE = 64     # waiting events that are freed together with their watch
     EVENT_COST = 160         # bytes that a waiting event takes beside its path
 
 
@@ -96,11 +100,20 @@ cdef class Pending:
     def __cinit__(self, Connection to):
         self.to = to
         self.waiting = deque()
-        self.overflow = deque()
+        self.overflow = OrderedDict()
         self.paths = set()
 
     def __len__(self):
         return len(self.waiting)
+
+
+@cython.final
+cdef class Account:
+    """What one connection caused and what found no room; see the head of this file."""
+
+    def __cinit__(self, Connection owner):
+        self.owner = owner
+        self.owed = {}
 
 
 @cython.final
@@ -118,6 +131,7 @@ cdef class Events:
         self.kernel = kernel
         self.checked = checked
         self.spare = Job.__new__(Job)
+        self.remains = deque()
         self.path = <Path *>malloc(sizeof(Path))
         self.look_at = <Path *>malloc(sizeof(Path))
         if self.path == NULL or self.look_at == NULL:
@@ -383,6 +397,7 @@ cdef class Events:
                     size_t n, bint own) except -1:
         """Lets an event wait behind its watch, else on account of who caused it."""
         cdef Pending pending = to.pending.get(watch.serial)
+        cdef Account account
         cdef uint64_t k = 0
         cdef bytes text
         if pending is None:
@@ -409,15 +424,26 @@ cdef class Events:
         else:
             pending.paths.add(text)
         if not pending.overflow and self._may_wait(pending, len(text)):
-            pending.waiting.append((text, k))
-            to.waiting_bytes += len(text) + EVENT_COST
+            self._wait(pending, text, k)
             return 0
         if cause is None or cause.closed:
             cause = self.kernel
-        pending.overflow.append((text, k, cause))
-        cause.debts[pending] = cause.debts.get(pending, 0) + 1
+        account = cause.debts
+        if account is None:
+            cause.debts = account = Account(cause)
+        self.last_debt += 1
+        pending.overflow[self.last_debt] = (text, k, account)
+        account.owed[self.last_debt] = pending
         cause.overflowing += 1
         to.overfull[pending.serial] = pending
+        return 0
+
+    cdef int _wait(self, Pending pending, bytes path, uint64_t k) except -1:
+        """Gives an event a place behind its watch."""
+        cdef int64_t size = len(path) + EVENT_COST
+        pending.waiting.append((path, k))
+        pending.bytes += size
+        pending.to.waiting_bytes += size
         return 0
 
     cdef bint _may_wait(self, Pending pending, Py_ssize_t n) except -1:
@@ -452,6 +478,7 @@ cdef class Events:
             if not pending.waiting:
                 self._advance(pending)
             path, k = pending.waiting.popleft()
+            pending.bytes -= len(path) + EVENT_COST
             c.waiting_bytes -= len(path) + EVENT_COST
             self._send(c, pending, path, k)
             self._advance(pending)
@@ -469,26 +496,23 @@ cdef class Events:
 
     cdef int _advance(self, Pending pending) except -1:
         """Moves events from the overflow to the places behind the watch that are free."""
-        cdef Connection cause
         while pending.overflow:
-            path, k, cause = pending.overflow[0]
+            number, (path, k, account) = next(iter(pending.overflow.items()))
             if pending.waiting and not self._may_wait(pending, len(path)):
                 return 0
-            pending.overflow.popleft()
-            pending.waiting.append((path, k))
-            pending.to.waiting_bytes += len(path) + EVENT_COST
-            self._repay(cause, pending, 1)
+            del pending.overflow[number]
+            self._wait(pending, path, k)
+            self._repay(account, number)
         pending.to.overfull.pop(pending.serial, None)
         return 0
 
-    cdef int _repay(self, Connection cause, Pending pending, int64_t n) except -1:
-        """n events are no longer on the account of who caused them."""
-        left = cause.debts[pending] - n
-        if left:
-            cause.debts[pending] = left
-        else:
-            del cause.debts[pending]
-        cause.overflowing -= n
+    cdef int _repay(self, Account account, uint64_t number) except -1:
+        """An event is no longer on the account of who caused it."""
+        cdef Connection cause = account.owner
+        del account.owed[number]
+        if cause is None:
+            return 0
+        cause.overflowing -= 1
         if cause.jobs is not None:
             if not self.must_wait(cause):
                 self.agenda.ready(cause)
@@ -504,6 +528,7 @@ cdef class Events:
         c.watch_count -= 1
         if pending is not None:
             self._forget(pending)
+            self.clear_away(CLEARED_AT_ONCE)
         return 0
 
     cdef int drop_watches(self, Connection c) except -1:
@@ -516,21 +541,15 @@ cdef class Events:
             c.pending.clear()
             for pending in waiting:
                 self._forget(pending)
+            self.clear_away(CLEARED_AT_ONCE)
         return 0
 
     cdef int _forget(self, Pending pending) except -1:
         """Drops what waits behind a watch that is gone."""
-        cdef Connection to = pending.to
-        cdef dict owed = {}
-        for path, _ in pending.waiting:
-            to.waiting_bytes -= len(path) + EVENT_COST
-        for _, _, cause in pending.overflow:
-            owed[cause] = owed.get(cause, 0) + 1
-        pending.waiting.clear()
-        pending.overflow.clear()
-        to.overfull.pop(pending.serial, None)
-        for cause, n in owed.items():
-            self._repay(cause, pending, n)
+        pending.to.waiting_bytes -= pending.bytes
+        pending.bytes = 0
+        pending.to.overfull.pop(pending.serial, None)
+        self.remains.append(pending)
         return 0
 
     cdef int drop_jobs(self, Connection c) except -1:
@@ -542,22 +561,49 @@ cdef class Events:
         return 0
 
     cdef int drop_debts(self, Connection c) except -1:
-        cdef Pending pending
-        cdef dict debts = c.debts
-        if not debts:
+        cdef Account account = c.debts
+        if account is None:
             return 0
-        c.debts = {}
+        account.owner = None
+        c.debts = None
         c.overflowing = 0
-        for pending in debts:
-            kept = deque()
-            for entry in pending.overflow:
-                if entry[2] is not c:
-                    kept.append(entry)
-                elif entry[1] == 0:
-                    pending.paths.discard(entry[0])
-            pending.overflow = kept
-            if not kept:
-                pending.to.overfull.pop(pending.serial, None)
-                if not pending.waiting:
-                    pending.to.pending.pop(pending.serial, None)
+        self.remains.append(account)
+        return self.clear_away(CLEARED_AT_ONCE)
+
+    cdef bint has_remains(self) noexcept:
+        return len(<object>self.remains) != 0
+
+    cdef int clear_away(self, int64_t most) except -1:
+        cdef Pending pending
+        cdef Account account
+        while self.remains and most > 0:
+            most -= 1
+            what = self.remains[0]
+            if isinstance(what, Account):
+                account = what
+                if account.owed:
+                    number, pending = account.owed.popitem()
+                    self._withdraw(pending, number)
+                    continue
+            else:
+                pending = what
+                if pending.waiting:
+                    pending.waiting.popleft()
+                    continue
+                if pending.overflow:
+                    number, (_, _, account) = pending.overflow.popitem(last=False)
+                    self._repay(account, number)
+                    continue
+            self.remains.popleft()
+        return 0
+
+    cdef int _withdraw(self, Pending pending, uint64_t number) except -1:
+        """Takes an event back whose cause is gone."""
+        path, k, _ = pending.overflow.pop(number)
+        if k == 0:
+            pending.paths.discard(path)
+        if not pending.overflow:
+            pending.to.overfull.pop(pending.serial, None)
+            if not pending.waiting:
+                pending.to.pending.pop(pending.serial, None)
         return 0

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a request leaves behind is cleared away in slices, and nothing of it stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pyxsd.events.trie import live_counts as live_watches
+from pyxsd.store.tree import live_counts as live_store
+from tests.unit.kit import begin, end, ok, recount, watch, write
+from tests.world import World, packet
+
+Make = Callable[..., Any]
+
+
+def turns(world: World, name: str = "s0", data: bytes = b"") -> int:
+    """Serves a connection that has sent this, and counts the turns until nothing is left to do."""
+    world.connection(name)[1].feed(data)
+    world.server.begin(world.now, world.now)
+    world.server.service(world.connection(name)[0])
+    count = 1
+    while world.server.flush():
+        count += 1
+    world.server.take_changed()
+    return count
+
+
+def close(world: World, name: str) -> int:
+    """Ends a connection, and counts the turns like turns()."""
+    world.server.disconnect(world.sockets.pop(name)[0])
+    return turns(world)
+
+
+# -- old versions of the store ---------------------------------------------------
+
+NODES = 9000
+
+
+@pytest.mark.parametrize("how", ["commit", "abort", "close", "reset", "history", "rm"])
+def test_old_trees(world: World, how: str) -> None:
+    """A transaction keeps 9,000 nodes that were replaced since its start."""
+    for n in range(NODES):
+        ok(world, "s0", "WRITE", b"/big/%03d/%03d\0v" % (n // 100, n % 100))
+    world.turn()
+    before = live_store()
+    if how == "rm":
+        assert turns(world, "s0", packet("RM", b"/big\0")) > NODES // 4096
+        assert live_store()["nodes"] < before["nodes"] - NODES
+        return
+    tx_id = begin(world, "s1")
+    if how == "history":
+        ok(world, "s0", "SET_PERMS", b"/big\0b0\0")
+        for n in range(90):
+            ok(world, "d1", "WRITE", b"/big/new%d\0v" % n)
+    ok(world, "s0", "RM", b"/big\0")
+    assert live_store()["nodes"] > before["nodes"]
+    if how == "history":
+        assert end(world, "s1", tx_id, b"F") == "OK"
+        world.now += 100
+        world.server.tick(world.now)
+        count = turns(world)
+    elif how == "close":
+        count = close(world, "s1")
+    elif how == "reset":
+        count = turns(world, "s1", packet("RESET_WATCHES", b"\0"))
+    else:
+        letter = b"T\0" if how == "commit" else b"F\0"
+        count = turns(world, "s1", packet("TRANSACTION_END", letter, tx_id))
+    assert how == "history" or count > NODES // 4096
+    assert live_store()["nodes"] < before["nodes"] - NODES
+    recount(world)
+
+
+# -- events that wait ------------------------------------------------------------
+
+@pytest.mark.parametrize("who", ["watcher", "cause", "watch"])
+def test_waiting_events(make_world: Make, who: str) -> None:
+    """s1 has 600 watches and does not read, and four others have caused events for it."""
+    world: World = make_world(quota_maxwatchevents=4)
+    ok(world, "s0", "MKDIR", b"/w\0")
+    for n in range(600):
+        watch(world, "s1", b"/w", b"%d" % n)
+    world.connection("s1")[1].room = 0
+    causes = [f"s{n}" for n in range(2, 6)]
+    for n in range(9):
+        world.feed("s0", write(b"/w/%d" % n))
+    for name in causes:
+        world.feed(name, write(b"/w/" + name.encode()))
+    assert all(world.connection(name)[0].overflowing == 600 for name in causes)
+    if who == "watcher":
+        count = close(world, "s1")
+    elif who == "watch":
+        unwatch = b"".join(packet("UNWATCH", b"/w\0%d\0" % n) for n in range(1, 600))
+        count = turns(world, "s1", unwatch)
+    else:
+        count = close(world, "s2")
+        assert [world.connection(name)[0].overflowing for name in causes[1:]] == [600] * 3
+        assert count > 1
+        close(world, "s1")
+    assert count > (4 if who == "watcher" else 1)
+    for name in causes[who == "cause":]:
+        assert world.connection(name)[0].overflowing == (1 if who == "watch" else 0), name
+        assert world.connection(name)[0].blocked == (who == "watch"), name
+
+
+# -- searches for watches --------------------------------------------------------
+
+def test_many_watches_on_one_path(world: World) -> None:
+    """A change that 5,000 watches match keeps its place and no list of them; the watches at
+    that place can go, and new ones are not told."""
+    before = live_watches()
+    ok(world, "s0", "MKDIR", b"/w\0")
+    for n in range(5000):
+        ok(world, f"s{2 + n % 5}", "WATCH", b"/w\0%d\0" % n)
+    for n in range(2, 7):
+        world.drain(f"s{n}")
+    connection, transport = world.connection("s0")
+    transport.feed(write(b"/w/x"))
+    world.server.begin(world.now, world.now)
+    looked_at = world.server.events
+    world.server.service(connection)
+    assert 0 < world.server.events - looked_at <= 128
+    # s6 is in the middle of being told: its watches are removed, and s7 sets new ones.
+    world.server.disconnect(world.sockets.pop("s6")[0])
+    for n in range(200):
+        ok(world, "s7", "WATCH", b"/w\0%d\0" % n)
+    world.turn()
+    assert len(world.drain("s7")) <= 200 + 2 * 200      # replies and first events
+    for n in range(2, 6):
+        told = [body for kind, _, _, body in world.drain(f"s{n}") if kind == 15]
+        assert len(told) == 1000 == len(set(told))
+    for name in [name for name in world.sockets if name != "s0"]:
+        close(world, name)
+    assert live_watches() == before
