@@ -16,6 +16,7 @@ cdef enum:
 
 cdef class Poller:
     cdef int epfd            # borrowed
+    cdef uint64_t wanted     # longest time without sleep where there are CPUs, ns
     cdef uint64_t budget     # longest time without sleep, ns; 0: always sleep
     cdef readonly int score  # how well polling paid off lately; 0: it is not tried
     cdef bint missed         # the last spin found nothing

@@ -49,10 +49,16 @@ cdef class Poller:
 
     def __cinit__(self, int epfd, long poll_time_us):
         self.epfd = epfd
-        if poll_time_us > 0 and len(os.sched_getaffinity(0)) > 1:
-            self.budget = <uint64_t>min(poll_time_us, 1000000) * 1000
+        if poll_time_us > 0:
+            self.wanted = <uint64_t>min(poll_time_us, 1000000) * 1000
+        self.count_processors()
         self.rest = REST_MIN
         self._read_clocks()
+
+    def count_processors(self):
+        """Looks up on how many CPUs the daemon may run: on one it does not poll.  To be called
+        now and then, since an administrator can change that at any time."""
+        self.budget = self.wanted if len(os.sched_getaffinity(0)) > 1 else 0
 
     cdef void _give_way(self) noexcept:
         self.gave_way += 1

@@ -96,7 +96,7 @@ class Daemon:
             except Exception:
                 if self.reraise:
                     raise
-                self.daemon_log.error("xenstored", "unexpected:\n" + traceback.format_exc())
+                self.server.host.complain("loop", "unexpected:\n" + traceback.format_exc())
                 # What fails in every turn must not fill the log in no time.
                 time.sleep(UNEXPECTED_PAUSE)
 
@@ -226,6 +226,7 @@ class Daemon:
         now = time.monotonic()
         self.after(PERIODIC, self._periodic)
         self.daemon_log.tell_left_out()
+        self.loop.poller.count_processors()
         interval = self.config.ring_scan_interval
         if interval >= 0 and now - self.last_scan >= interval:
             self.last_scan = now

@@ -109,6 +109,18 @@ def test_without_polling(waiting: Make, poll_time_us: int, processors: int) -> N
     assert (one.poller.score, one.poller.spun) == (0, 0)
 
 
+def test_processors_are_counted_again(waiting: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An administrator takes a CPU away from the daemon, and gives it back."""
+    one = waiting()
+    one.ready(2)
+    assert one.poller.spun == 1
+    for processors, spun in ((1, 1), (2, 3)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, n=processors: set(range(n)))
+        one.poller.count_processors()
+        one.ready(2)
+        assert one.poller.spun == spun
+
+
 def test_a_sleep_without_an_event_is_no_reason_to_poll(waiting: Make) -> None:
     one = waiting()
     one.loop.run(one.poller.now + 0.002, True)
