@@ -158,7 +158,7 @@ cdef class Transactions:
         s.history.commits += 1
         self.done += 1
         if before is not None:
-            s.history.record(c, before, s.tree.snapshot())
+            s.history.record(c, before, s.tree.snapshot(), txn.recorded_bytes)
         self._fire(c, txn)
         return ST_OK
 
@@ -278,7 +278,7 @@ cdef class Transactions:
         s.host.log("debug", "process",
                    f"Apportioning blame for EAGAIN in txn {txn.id}, domain={c.label.decode()}")
         self.work = WORK_BLAME
-        for commit, other, before, after in s.history.changes:
+        for commit, other, before, after, _ in s.history.changes:
             if commit <= txn.start or other is c or other.id in guilty:
                 continue
             same = self._rerun(c, txn, before.snapshot(), None, None)

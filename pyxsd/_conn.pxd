@@ -56,6 +56,7 @@ cdef class Connection:
     cdef uint32_t last_tx
     cdef int64_t recorded_bytes      # of the requests that they remember
     # Kept by the history
+    cdef int64_t kept                # the weight of its changes that are kept
     cdef readonly double credit      # conflict credit; not served unless positive
     # Kept by DIRECTORY_PART
     cdef list listings               # directories that it asked for, last used first

@@ -91,7 +91,7 @@ cdef int _serve(State s, Request *r, Transaction txn) except -1:
             if c.is_guest:
                 s.history.churn += r.payload.n
             if before is not None:
-                s.history.record(c, before, s.tree.snapshot())
+                s.history.record(c, before, s.tree.snapshot(), r.payload.n)
         return status
     status = run(s, r)
     if r.effect.wrote and c.is_guest:

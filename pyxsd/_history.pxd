@@ -16,7 +16,7 @@ cdef class History:
     cdef double now          # monotonic seconds, as the loop says
     cdef uint64_t commits    # changes of the store, counted
     cdef uint64_t churn      # bytes that guests have written so far
-    cdef list changes        # (commit, Connection, Tree before, Tree after), of guests only
+    cdef list changes        # (commit, Connection, Tree before, Tree after, weight), of guests
     # Transactions that the changes are kept for, oldest first:
     # (connection id, tx_id, commits at its start, monotonic seconds of its start);
     # only numbers, so that an ended transaction is not kept alive
@@ -29,8 +29,10 @@ cdef class History:
     cdef int note_start(self, Connection c, uint32_t tx_id) except -1
     # Must the store of now be kept before this connection changes it?
     cdef bint wants(self, Connection c) noexcept
-    # The store was changed by c; before and after are snapshots of it.
-    cdef int record(self, Connection c, Tree before, Tree after) except -1
+    # The store was changed by c; before and after are snapshots of it.  bytes: of the
+    # requests that did it.
+    cdef int record(self, Connection c, Tree before, Tree after, int64_t bytes) except -1
+    cdef int _drop(self, Py_ssize_t begin, Py_ssize_t end) except -1
     # Takes a point of credit.
     cdef int punish(self, Connection c) except -1
     cdef int trim(self) except -1

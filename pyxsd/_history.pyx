@@ -11,7 +11,11 @@ paused the longest, else to the one that has been penalised the longest, or, wit
 
 Sockets and domain 0 are never punished, so their changes are not kept.
 
-The history holds snapshots, so it is bounded in number and in time.  Time is what begin() and
+The history holds snapshots, so it is bounded in number and in time, and for each guest in
+weight: how many nodes its changes copied or made, values counting as a node for every NODE_BYTES.
+A guest that writes below 500 nodes of its own keeps 50 KB with each change.  Where it is over its
+share, two changes of it in a row become one, for which it is blamed like for each of them; where
+others came between, the oldest changes are dropped.  Time is what begin() and
 tick() say it is: the history reads no clock.
 """
 
@@ -20,6 +24,8 @@ from collections import OrderedDict, deque
 
 cdef enum:
     CHANGES_MAX = 1024       # changes that are kept at most
+    NODE_BYTES = 128         # that a copied node takes, about
+    WEIGHT_MAX = 8192        # of the changes of one guest: 1 MB
 
 
 @cython.final
@@ -37,6 +43,8 @@ cdef class History:
 
     def clear(self):
         """Forgets everything but the credit."""
+        if self.changes is not None:
+            self._drop(0, len(self.changes))
         self.changes = []
         self.recent_transactions = deque()
         self.paused = OrderedDict()
@@ -54,10 +62,34 @@ cdef class History:
     cdef bint wants(self, Connection c) noexcept:
         return c.is_guest and bool(self.recent_transactions)
 
-    cdef int record(self, Connection c, Tree before, Tree after) except -1:
+    cdef int record(self, Connection c, Tree before, Tree after, int64_t bytes) except -1:
+        cdef int64_t weight = 1 + after.copied - before.copied + bytes // NODE_BYTES
+        cdef Py_ssize_t k
         self.trim()
-        if self.recent_transactions:
-            self.changes.append((self.commits, c, before, after))
+        if not self.recent_transactions:
+            return 0
+        if c.kept + weight > WEIGHT_MAX and c.kept:
+            k = len(self.changes) - 1
+            _, last, first, _, had = self.changes[k]
+            if last is c:
+                # What was between the two changes is freed.
+                weight = max(weight, <int64_t>had)
+                c.kept += weight - had
+                self.changes[k] = (self.commits, c, first, after, weight)
+                return 0
+            # Others came between: their changes keep what it had replaced by then.
+            while c.kept and c.kept + weight > WEIGHT_MAX:
+                self._drop(0, 1)
+        c.kept += weight
+        self.changes.append((self.commits, c, before, after, weight))
+        return 0
+
+    cdef int _drop(self, Py_ssize_t begin, Py_ssize_t end) except -1:
+        """Forgets some changes."""
+        cdef Connection c
+        for _, c, _, _, weight in self.changes[begin:end]:
+            c.kept -= weight
+        del self.changes[begin:end]
         return 0
 
     cdef int trim(self) except -1:
@@ -76,15 +108,12 @@ cdef class History:
                     break
             self.recent_transactions.popleft()
         if not self.recent_transactions:
-            self.changes.clear()
-            return 0
+            return self._drop(0, len(self.changes))
         for entry in self.changes:
             if entry[0] > start and len(self.changes) - k <= CHANGES_MAX:
                 break
             k += 1
-        if k:
-            del self.changes[:k]
-        return 0
+        return self._drop(0, k) if k else 0
 
     # -- credit ---------------------------------------------------------------
 

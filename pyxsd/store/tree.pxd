@@ -28,7 +28,8 @@ cdef class Tree:
     cdef Mentions *mentions  # of the permission lists of this tree and its snapshots
     cdef int64_t nodes       # below the root
     cdef readonly uint64_t steps     # nodes visited by following paths, ever; for tests
-    cdef int64_t copied      # nodes on the paths that were copied for a change, ever
+    cdef int64_t copied      # nodes that were copied or made for a change, ever; a snapshot
+                             # counts on from there
 
     # The same tree, independent from now on.  Costs the same however large it is.
     cdef Tree snapshot(self)

@@ -107,6 +107,7 @@ cdef class Tree:
         copy.counts.refs += 1
         copy.mentions = mentions_ref(self.mentions)
         copy.nodes = self.nodes
+        copy.copied = self.copied
         return copy
 
     cdef int adopt(self, Tree other) except -1:
@@ -120,6 +121,7 @@ cdef class Tree:
         mentions_unref(self.mentions)
         self.mentions = other.mentions
         self.nodes = other.nodes
+        self.copied = max(self.copied, other.copied)
         return 0
 
     # -- finding --------------------------------------------------------------
@@ -241,6 +243,7 @@ cdef class Tree:
             raise
         self.count_add(perms_owner(parent.perms), parts - at.parts)
         self.nodes += parts - at.parts
+        self.copied += parts - at.parts
         if top == last:
             at.parent = parent
         at.node = last
@@ -340,6 +343,7 @@ cdef class Tree:
         cdef uint32_t i
         cdef const CountSlot *slot
         self.nodes += now.nodes - base.nodes
+        self.copied += now.copied - base.copied
         if base.counts == now.counts:
             return 0
         for i in range(now.counts.size):

@@ -135,3 +135,36 @@ def test_many_watches_on_one_path(world: World) -> None:
     for name in [name for name in world.sockets if name != "s0"]:
         close(world, name)
     assert live_watches() == before
+
+
+# -- the history -----------------------------------------------------------------
+
+DEEP = b"/".join([b"a"] * 500)
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_the_history_of_one_guest_is_bounded(world: World, others: bool) -> None:
+    """Each WRITE below 500 nodes copies them, while a transaction is open."""
+    ok(world, "d1", "MKDIR", DEEP + b"\0")
+    ok(world, "s0", "WRITE", b"/x\0v")
+    ok(world, "s0", "SET_PERMS", b"/x\0b0\0")
+    tx_id = begin(world, "s0")
+    ok(world, "s0", "READ", b"/x\0", tx_id)
+    ok(world, "s0", "WRITE", b"/y\0v", tx_id)
+    before = live_store()["nodes"]
+    # The change that the transaction will fail of comes first, and must not be forgotten.
+    ok(world, "d1", "WRITE", b"/x\0new")
+    for n in range(200):
+        ok(world, "d1", "WRITE", DEEP + b"\0%d" % n)
+        if others:
+            ok(world, "d2", "WRITE", b"k\0%d" % n)
+        # 8,192 copied nodes, what is being written, and the share of domain 2.
+        assert live_store()["nodes"] < before + 8192 + 3 * 1024
+    credit = world.connection("d1")[0].credit
+    assert end(world, "s0", tx_id) == "EAGAIN"
+    if not others:
+        assert world.connection("d1")[0].credit == credit - 1
+    world.now += 100
+    world.server.tick(world.now)
+    world.turn()
+    assert live_store()["nodes"] < before + 600
