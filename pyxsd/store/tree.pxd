@@ -28,8 +28,7 @@ cdef class Tree:
     cdef Mentions *mentions  # of the permission lists of this tree and its snapshots
     cdef int64_t nodes       # below the root
     cdef readonly uint64_t steps     # nodes visited by following paths, ever; for tests
-    cdef int64_t copied      # nodes that were copied or made for a change, ever; a snapshot
-                             # counts on from there
+    cdef int64_t copied      # nodes copied or made for changes, ever; snapshots count on
 
     # The same tree, independent from now on.  Costs the same however large it is.
     cdef Tree snapshot(self)

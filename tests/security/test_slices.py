@@ -168,3 +168,34 @@ def test_the_history_of_one_guest_is_bounded(world: World, others: bool) -> None
     world.server.tick(world.now)
     world.turn()
     assert live_store()["nodes"] < before + 600
+
+
+def test_many_watches_below_a_removed_path(world: World) -> None:
+    """Between two slices the watches go at which the search has come to, with their part of the
+    trie; each of the others is told once, of its own path and in ascending order."""
+    before = live_watches()
+    paths = [b"/w/x%02d/y/z%d" % (n // 10, n % 10) for n in range(900)]
+    for n, path in enumerate(paths):
+        ok(world, "s0", "WRITE", path + b"\0v")
+        ok(world, f"s{2 + n % 3}", "WATCH", path + b"\0t\0")
+    for n in range(2, 5):
+        world.drain(f"s{n}")
+    connection, transport = world.connection("s0")
+    transport.feed(packet("RM", b"/w\0"))
+    world.server.begin(world.now, world.now)
+    told = world.server.events
+    world.server.service(connection)
+    assert 0 < world.server.events - told <= 128
+    world.server.disconnect(world.sockets.pop("s4")[0])
+    for n in range(300, 600):
+        if n % 3 == 0:
+            world.feed("s2", packet("UNWATCH", paths[n] + b"\0t\0"))
+    world.turn()
+    got = [body.split(b"\0")[0] for kind, _, _, body in world.drain("s3") if kind == 15]
+    assert got == paths[1::3]
+    got = [body.split(b"\0")[0] for kind, _, _, body in world.drain("s2") if kind == 15]
+    assert [path for path in got if not paths[300] <= path < paths[600]] \
+        == [*paths[0:300:3], *paths[600::3]]
+    for name in [name for name in world.sockets if name != "s0"]:
+        close(world, name)
+    assert live_watches() == before

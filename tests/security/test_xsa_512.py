@@ -17,7 +17,7 @@ from pyxsd.system.configuration import Config
 from tests.fakexen import CONNECTION, RingWorld
 from tests.leaks import differences, live_counts
 from tests.unit.kit import begin, end, error, ok, write
-from tests.world import ERROR, packet
+from tests.world import ERROR
 
 ROUNDS = 5
 SPECIALS = (b"@introduceDomain", b"@releaseDomain", b"@introduceDomain/5", b"@releaseDomain/5")

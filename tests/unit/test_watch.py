@@ -389,6 +389,8 @@ def test_matching_is_that_of_a_plain_list(seed: int, names: list[bytes], depth: 
             want = [(b"/" + b"/".join(p), token, b"/" + b"/".join(p) if own else event, own)
                     for p, own in above + (below if with_below else []) for token in watched[p]]
             assert probe.match(event, with_below) == want
+            # The same where the search is parked every few steps.
+            assert probe.match(event, with_below, pick.randint(1, 5)) == want
         assert probe.below(event, tree) == [
             (b"/" + b"/".join(p), token,
              (b"", *p)[-2] if p[:-1] in there else None, p[-1] if p in there else None)
