@@ -43,6 +43,21 @@ def _shared(team: Team) -> Program:
     return try_(write(Program(), "shared"), wire.SET_PERMS, entries)
 
 
+def _make_deep(team: Team) -> Program:
+    return write(Program(), deep("d"))
+
+
+def _write_deep(team: Team) -> Program:
+    return write(write(Program(), deep("d"), b"one"), deep("d"), b"two")
+
+
+def _keep_open(team: Team) -> Program:
+    """A transaction makes the daemon keep the changes of others for some seconds."""
+    program = Program()
+    program.start()
+    return try_(program, wire.READ, text(team.home())).leave_open()
+
+
 def _long_transaction(program: Program) -> Program:
     """What is dear comes first, what conflicts comes last."""
     program.start()
@@ -231,6 +246,13 @@ ATTACKS = (
         f"{TRANSACTIONS} open transactions, each begun before all nodes were written again",
         "Each keeps a state of the store alive that nobody else sees any more.",
         act=_states,
+        most=100,
+    ),
+    Attack(
+        "deep-history",
+        "WRITEs at the end of a deep path while a transaction is open",
+        "Whoever keeps the store of before each change, to find the guilty, copies the whole path.",
+        (Role(_write_deep, _make_deep), Role(_reading, _keep_open)),
         most=100,
     ),
 )
