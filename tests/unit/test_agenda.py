@@ -66,3 +66,14 @@ def test_a_slice_ends(world: World) -> None:
     while world.server.flush():
         pass
     assert len(world.drain("d1")) == 200 - first
+
+
+def test_a_slice_is_used_up(world: World) -> None:
+    """However many small requests there are: all that was read is served while time is left."""
+    agenda = world.server.agenda
+    agenda.slice_ns = 1 << 60
+    connection, transport = world.connection("s0")
+    before = connection.ops
+    transport.feed(ASK * 500)  # less than is read at once
+    world.server.service(connection)
+    assert connection.ops == before + 500 and agenda.count == 0

@@ -53,6 +53,8 @@ RECORDS = [
     ("global,-1", {"listener": -1}),
     ("global,7,8", {"listener": 7}),
     ("evtchn-dev,3,4", {"evtchn": (3, 4)}),
+    ("evtchn-dev,-1,0", {"evtchn": (-1, 0)}),
+    ("evtchn-dev,2147483647,4294967295", {"evtchn": (2**31 - 1, 2**32 - 1)}),
     ("dom,5,4660,1", {"domains": [(5, 4660, 1, 0)]}),
     ("dom,5,4660,1,9", {"domains": [(5, 4660, 1, 9)]}),
     ("socket,12", {"sockets": [12]}),
@@ -78,7 +80,8 @@ BROKEN = [
     "nonsense,1", "", "global", "global,x", "global,", "global,--1", "global,1x", "global, 1",
     "global,99999999999999999999", "global,2147483648", "global,-2", "dom,32752,1,1", "dom,-1,1,1",
     "dom,1,1,4294967296", "dom,1,1,-1", "dom,1,1,1,4294967296",
-    "evtchn-dev,3", "dom,5,4660", "dom,5,x,1", "dom,5,4660,1,x",
+    "evtchn-dev,3", "evtchn-dev,-2,4", "evtchn-dev,2147483648,4", "evtchn-dev,3,-1",
+    "evtchn-dev,3,4294967296", "dom,5,4660", "dom,5,x,1", "dom,5,4660,1,x",
     "socket,", "watch,5,2f61", "watch,x,2f61,74", "watch,5,2f6,74", "watch,5,2f61,7g",
     "watch,5,2f61,74,x", "store,2f61,6e30", "store,2f61,6e30,7,", "store,61,6e30,",
     "store,,6e30,", "store,2f2f61,6e30,", "store,2f612f,6e30,", "store,2f61,7130,",
@@ -92,7 +95,7 @@ def test_a_broken_record_is_skipped(tmp_path: Path, record: str) -> None:
     loaded, warnings = load(tmp_path, store(b"/x", b"1"), record, store(b"/y", b"2"))
     assert [warning.partition(" skipped: ")[0] for warning in warnings] == ["line 3"]
     assert {path for path, _, _ in nodes(loaded.tree)} == {b"/", b"/x", b"/y"}
-    assert (loaded.listener, loaded.domains, loaded.watches) == (-1, [], [])
+    assert (loaded.listener, loaded.evtchn, loaded.domains, loaded.watches) == (-1, None, [], [])
 
 
 # the limit of values, the length of a value, whether it is read

@@ -475,6 +475,51 @@ def test_a_client_that_sends_and_closes(small: World) -> None:
     assert small.ask("s1", "READ", b"/w/half\0")[0] == ERROR
 
 
+def test_a_client_that_cannot_be_written_to(small: World) -> None:
+    """Nothing is queued for it any more, and it is told of nothing; what it asked before it went
+    is done as soon as it can be, and then its connection ends."""
+    watch(small, "d1", b"/w")
+    stop_reading(small, "d1")
+    connection, transport = small.connection("s0")
+    watch(small, "s0", b"/other")
+    transport.feed(b"".join(write(b"/w/%d" % n) for n in range(3 * LIMIT)))
+    transport.room = 0
+    small.turn("s0")
+    transport.eof = True
+    small.turn("s0")
+    assert connection.deaf and connection.blocked and not connection.closed
+    assert not connection.has_output and connection.watch_count == 0
+    while not connection.closed:
+        read_on(small, "d1")
+        small.drain("d1")
+        assert not connection.has_output
+    del small.sockets["s0"]
+    assert ok(small, "s1", "READ", b"/w/%d\0" % (3 * LIMIT - 1)) == b"v"
+
+
+OUTPUT_BYTES = 64 * 4096
+
+
+@pytest.mark.parametrize("less", [0, 1])
+@pytest.mark.parametrize(("name", "limited"), [("d1", True), ("s0", False), ("d0", False)])
+def test_bytes_of_replies_that_wait(make_world: Make, name: str, limited: bool, less: int) -> None:
+    """A guest that does not read is served until 256 KiB wait for it, to the byte."""
+    world: World = make_world(quota_maxoutstanding=1000, quota_maxsize=4096)
+    for path, size in ((b"/v", 4096 - 16), (b"/w", 4096 - 16 - less)):
+        ok(world, "s0", "WRITE", path + b"\0" + b"v" * (size // 2))
+        ok(world, "s0", "WRITE", path + b"\0" + b"v" * size)
+        ok(world, "s0", "SET_PERMS", path + b"\0b0\0")
+    connection, transport = world.connection(name)
+    transport.room = 0
+    requests = [packet("READ", b"/w\0")] + [packet("READ", b"/v\0")] * 79
+    for request in requests:
+        world.feed(name, request)
+    assert connection.queued[0] == (64 + less if limited else 80)
+    transport.room = -1
+    while len(world.drain(name)) < 1:
+        world.turn(name)
+
+
 def test_the_loop_is_told_what_to_wait_for(small: World) -> None:
     """Input while it is served, output while something is queued."""
     connection, transport = small.connection("d1")

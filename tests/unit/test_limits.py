@@ -57,6 +57,27 @@ def test_at_the_border(make_world: Make, config: dict[str, int], request_: tuple
     assert (got == ERROR and body in REFUSED) is not allowed, body
 
 
+#: A path, and how many of its bytes quota-path-max looks at: behind "/local/domain/<number>/"
+#: only the rest, so that a path stays legal when its domain gets a number with more digits.
+COUNTED = [
+    (b"/", 1), (b"/abc", 4), (b"@abc", 4), (b"abc", 3), (b"a/b/c", 5),
+    (b"/local/domain/1/abc", 3), (b"/local/domain/32751/a/b", 3), (b"/local/domain/-1/abc", 3),
+    (b"/local/domain/0/a", 1),
+    (b"/local/domain/1", 15), (b"/local/domain/12345", 19), (b"/local/domain", 13),
+    (b"/local/domain/a/b", 17), (b"/local/domain/1a/b", 18), (b"/local/domain/-/b", 17),
+    (b"/local/domain/-", 15), (b"/local/domain/--1/b", 19), (b"/local/domaim/1/b", 17),
+    (b"/tool/domain/1/b", 16),
+]
+
+
+@pytest.mark.parametrize(("path", "counted"), COUNTED, ids=[repr(row[0]) for row in COUNTED])
+def test_what_counts_of_a_path(make_world: Make, path: bytes, counted: int) -> None:
+    for most, fine in ((counted, True), (counted - 1, False)):
+        world = make_world((1,), quota_path_max=most)
+        answer = world.ask("s0", "READ", path + b"\0")[1]
+        assert (answer != b"EINVAL\0") == fine
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_can_be_set_and_shown(name: str) -> None:
     """0 stands for no limit; what is out of range changes nothing."""

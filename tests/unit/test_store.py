@@ -524,6 +524,22 @@ def test_target_gives_both_rights_until_it_disconnects(world: World) -> None:
     assert error(world, "d1", "IS_DOMAIN_INTRODUCED", b"1\0") == "EACCES"
 
 
+def test_all_who_act_for_a_domain_lose_that_with_it(make_world: Make) -> None:
+    """Also where one of them was given another target meanwhile, or has gone."""
+    world: World = make_world((1, 2, 3, 4, 5))
+    for name in (b"1", b"2", b"3", b"4"):
+        ok(world, "s0", "SET_TARGET", name + b"\0005\0")
+    ok(world, "s0", "SET_TARGET", b"1\0002\0")
+    ok(world, "s0", "RELEASE", b"4\0")
+    targets = {domid: world.server.domains[domid].target for domid in (1, 2, 3)}
+    assert targets == {1: 2, 2: 5, 3: 5}
+    ok(world, "s0", "RELEASE", b"5\0")
+    targets = {domid: world.server.domains[domid].target for domid in (1, 2, 3)}
+    assert targets == {1: 2, 2: -1, 3: -1}
+    ok(world, "s0", "RELEASE", b"2\0")
+    assert world.server.domains[1].target == -1
+
+
 def test_a_new_node_takes_its_parents_permissions_whole(world: World) -> None:
     ok(world, "s0", "MKDIR", b"/p\0")
     ok(world, "s0", "SET_PERMS", b"/p\0n2\0b1\0r3\0")
@@ -629,7 +645,8 @@ def test_owners_cannot_be_chosen_to_collide() -> None:
 EXCESSES = [
     ({1: 5}, {1: 6}, {1: 9}, {}, False), ({1: 5}, {1: 6}, {1: 10}, {}, True),
     ({1: 5}, {1: 5}, {1: 99}, {}, False), ({1: 5}, {1: 4}, {1: 99}, {}, False),
-    ({}, {1: 10}, {}, {}, False), ({}, {1: 10}, {1: 1}, {}, True), ({}, {1: 11}, {}, {}, True),
+    ({}, {1: 1}, {1: 9}, {}, False), ({}, {1: 1}, {1: 10}, {}, True),
+    ({}, {1: 1}, {}, {1: 0}, True), ({}, {1: 10}, {}, {}, False), ({}, {1: 10}, {1: 1}, {}, True), ({}, {1: 11}, {}, {}, True),
     ({0: 5}, {0: 50}, {0: 5}, {}, False), ({-1: 5}, {-1: 50}, {-1: 5}, {}, False),
     ({1: 5}, {1: 6}, {1: 10}, {1: 11}, False), ({1: 5}, {1: 6}, {1: 3}, {1: 3}, True),
     ({1: 5, 2: 5}, {1: 5, 2: 6}, {1: 50, 2: 9}, {}, False),
