@@ -23,7 +23,7 @@ from tests.unit.kit import begin, end, ok, watch
 from tests.world import World, packet
 
 ROUNDS = 200
-#: Bytes that may come and go for other reasons; a leak of one table or buffer in each round is more.
+#: Bytes that may come and go for other reasons; to lose a table or a buffer in each round is more.
 SLACK = 12_000
 
 
