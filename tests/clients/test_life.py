@@ -19,6 +19,7 @@ import pytest
 
 from pyxsd import __version__
 from pyxsd.system import rate_limit
+from pyxsd.system.daemon_log import BANNER
 from tests.clients.conftest import require
 from tests.clients.daemon import DEADLINE, PROJECT, Client, Daemon, wait_for
 from tests.world import TYPES
@@ -46,6 +47,37 @@ def test_sigterm_saves_and_leaves(tmp_path: Path) -> None:
     with Daemon(root=tmp_path, arguments=("--no-fork", "--restart")) as again, \
             again.client() as reader:
         assert reader.ask("READ", b"/saved\0") == (TYPES["READ"], b"value")
+
+
+def test_the_last_request(tmp_path: Path) -> None:
+    """One that comes in the same turn as SIGTERM is served, saved and logged.  The log says how
+    the daemon began and why it ended; in the foreground it greets."""
+    daemon = Daemon(root=tmp_path)
+    client = daemon.client()
+    client.ask("READ", b"/tool\0")
+    os.kill(daemon.pid, signal.SIGSTOP)
+    client.send("WRITE", b"/last\0word")
+    os.kill(daemon.pid, signal.SIGTERM)
+    os.kill(daemon.pid, signal.SIGCONT)
+    assert client.answer() == WRITE_OK
+    assert daemon.process.wait(DEADLINE) == 0
+    assert b"/last".hex() in (daemon.run / "db").read_text()
+    assert " write     /last word" in daemon.access_log_file.read_text()
+    lines = [line.partition("] ")[2] for line in daemon.log()]
+    assert "No live reload: regular startup" in lines and "Received SIGTERM" in lines
+    assert BANNER in daemon.output()
+    client.close()
+    daemon.stop()
+
+
+def test_the_database_is_written_when_the_access_log_rotates(tmp_path: Path) -> None:
+    """As oxenstored does: after a crash there is one that is not too old."""
+    settings = {"access-log-nb-files": "2", "access-log-nb-lines": "50"}
+    with Daemon(settings, root=tmp_path) as daemon, daemon.client() as client:
+        assert not (daemon.run / "db").exists()
+        for n in range(200):
+            client.ask("WRITE", b"/many/%d\0v" % n)
+        wait_for((daemon.run / "db").exists, "no database")
 
 
 def test_sighup_reopens_the_logs(daemon: Daemon) -> None:

@@ -36,6 +36,23 @@ elif mode == 'raises':
 """
 
 
+def test_what_was_said_before_is_said_once() -> None:
+    """By the calling process; the daemon does not have it in its buffers. Streams may be
+    missing, as Python has it where a descriptor was closed."""
+    code = """
+sys.stdout = open(1, 'w', buffering=4096, closefd=False)
+sys.stdout.write('once\\n')
+sys.stderr = None
+result = background.daemonize()
+if isinstance(result, background.Launch):
+    result.ready()
+    sys.stdout.flush()
+"""
+    process = start(code)
+    output, _ = process.communicate()
+    assert output.split() == ["once"] and process.returncode == 0
+
+
 def test_daemonize(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     os.mkfifo(f"{pid_file}.hold")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import syslog
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,21 @@ def test_load(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     assert config.load(str(fifo)) == (Config(), [])
+
+
+def test_a_file_as_large_as_may_be(tmp_path: Path) -> None:
+    """One mebibyte, and not a byte more."""
+    file = tmp_path / "large"
+    for size, faults in (((1 << 20), 0), ((1 << 20) + 1, 1)):
+        file.write_bytes(b"#" * size)
+        assert len(config.load(str(file))[1]) == faults
+
+
+def test_facilities_have_the_codes_of_syslog() -> None:
+    assert len(config.FACILITIES) == 20
+    for name, code in config.FACILITIES.items():
+        # Python names no ftp.
+        assert code == (11 if name == "ftp" else getattr(syslog, f"LOG_{name.upper()}") >> 3)
 
 
 def test_load_of_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

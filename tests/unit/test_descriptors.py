@@ -45,6 +45,39 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     process.communicate()
 
 
+#: (soft, hard) limit, what the kernel allows, and what is asked for until it is permitted.
+ASKED = [
+    ((100, 500), 1000, [(1000, 1000), (1000, 1000), (500, 500)]),
+    ((100, 5000), 1000, [(1000, 5000), (1000, 1000), (5000, 5000)]),
+    ((100, 1000), 1000, [(1000, 1000), (1000, 1000), (1000, 1000)]),
+    ((100, resource.RLIM_INFINITY), 1000,
+     [(1000, resource.RLIM_INFINITY), (1000, 1000), (resource.RLIM_INFINITY,) * 2]),
+]
+
+
+@pytest.mark.parametrize(("limits", "allowed", "asked"), ASKED)
+@pytest.mark.parametrize("permitted", [1, 2, 3, 4])
+def test_the_hard_limit_is_never_lowered_without_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], allowed: int,
+    asked: list[tuple[int, int]], permitted: int
+) -> None:
+    """Where the first is refused, less is asked for; 4: all of it is refused."""
+    (tmp_path / "nr_open").write_text(f"{allowed}\n")
+    calls = []
+
+    def setrlimit(which: int, pair: tuple[int, int]) -> None:
+        calls.append(pair)
+        if len(calls) < permitted:
+            raise ValueError("not permitted")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits)
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    soft, warning = descriptors.raise_file_limit(str(tmp_path / "nr_open"))
+    assert calls == asked[:permitted]
+    assert soft == (limits[0] if permitted == 4 else asked[permitted - 1][0])
+    assert bool(warning) == (0 <= soft < allowed)
+
+
 def test_raise_file_limit_of_this_host() -> None:
     """Everything that is permitted: with the privilege nr_open, without it the hard limit."""
     wanted = int(Path("/proc/sys/fs/nr_open").read_text())

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("closed_logs")
 # changes of the configuration, type of the access log
 ACCESS_LOGS: list[tuple[dict[str, object], type[Log]]] = [
     ({}, LogFile),
+    ({"access_log_nb_files": 1}, LogFile),
     ({"access_log_nb_files": 0}, Log),
     ({"access_log_nb_files": -1}, Log),
     ({"access_log_file": "syslog:daemon"}, SyslogLog),

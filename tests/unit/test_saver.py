@@ -49,7 +49,8 @@ def test_slices(tmp_path: Path) -> None:
     one = Saver(str(path), rows(1000), work.after, work.complaints.append, work.clock)
     one.start()
     one.start()
-    assert len(work.later) == 1 and path.read_bytes() == b"old\n"
+    assert [seconds for seconds, _ in work.later] == [0.0], "once, and at once"
+    assert path.read_bytes() == b"old\n"
     work.later.pop()[1]()
     assert one.under_way and work.later[0][0] == PAUSE_SECONDS
     assert path.read_bytes() == b"old\n"
