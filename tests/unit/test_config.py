@@ -270,6 +270,12 @@ def test_what_was_meant(word: str, name: str) -> None:
     assert hint(word, config.keys()) == (f", did you mean {name}?" if name else "")
 
 
+def test_only_words_of_some_length_are_looked_for() -> None:
+    """The search takes time with the square of the length: 64 characters and no more."""
+    for length, name in ((64, "x" * 64), (65, "")):
+        assert meant("x" * length, ["x" * 64]) == name
+
+
 def test_it_is_read_only_and_comparable() -> None:
     settings = Config(quota_maxwatch=7)
     assert settings.quota_maxwatch == 7

@@ -34,3 +34,12 @@ def test_open_access_log(log_path: Path, changes: dict[str, Any], kind: type[Log
     assert type(log) is kind
     log.close()
     assert told == []
+
+
+def test_no_log_loses_nothing_and_works_never() -> None:
+    """So nobody is told of lines that are not wanted."""
+    log = Log()
+    log.write(b"line\n", 1)
+    log.reopen()
+    log.close()
+    assert (log.lost, log.working) == (0, False)

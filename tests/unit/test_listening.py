@@ -145,6 +145,26 @@ def test_a_live_daemon_is_refused(path: str, kind: int) -> None:
     server.close()
 
 
+@pytest.mark.parametrize(("seconds", "milliseconds"), [(2.5, 2500), (0.0, 0), (-1.0, 0)])
+def test_a_time_limit_that_has_passed_is_no_time(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, milliseconds: int
+) -> None:
+    """A negative one would be for ever."""
+    waits = []
+
+    class Poll:
+        def register(self, fd: int, events: int) -> None:
+            pass
+
+        def poll(self, wait: float) -> list[object]:
+            waits.append(wait)
+            return []
+
+    monkeypatch.setattr(listening.select, "poll", Poll)
+    assert not listening._readable(0, seconds)
+    assert waits == [milliseconds]
+
+
 @pytest.mark.parametrize("backlog", [100, 0])
 def test_a_hung_daemon_is_refused(path: str, backlog: int) -> None:
     """It listens, so it lives: whether it accepts nothing or its backlog is full."""

@@ -36,3 +36,20 @@ def test_notify_without_a_manager(tmp_path: Path) -> None:
     assert not Notifier({}).ready()
     assert not Notifier({"NOTIFY_SOCKET": ""}).stopping()
     assert not Notifier({"NOTIFY_SOCKET": str(tmp_path / "none")}).ready()
+
+
+def test_a_manager_that_does_not_read(tmp_path: Path) -> None:
+    """Its queue is full: the daemon is not held up by it for ever."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        notifier = Notifier({"NOTIFY_SOCKET": str(path)})
+        sent = 0
+        while notifier.ready():
+            sent += 1
+        assert sent > 0
+        for _ in range(sent):
+            assert manager.recv(100) == b"READY=1"
+        assert notifier.stopping()
+        notifier.close()
+        assert not notifier.ready()

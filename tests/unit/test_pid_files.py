@@ -280,3 +280,27 @@ def test_failures_of_both_pid_files(tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="NUL in the name"):
         pid_file.claim_pid_files(good, "\0")
     assert not os.path.exists(good)
+
+
+def test_a_xenstored_under_other_names(tmp_path: Path) -> None:
+    """Its program decides where neither the process nor its command line is called so."""
+    shell = shutil.which("dash") or shutil.which("sh")
+    assert shell is not None
+    program = tmp_path / "oxenstored"
+    shutil.copy(shell, program)
+    process = subprocess.Popen(["other", "-c", "printf other > /proc/$$/comm; echo; read line"],
+                               executable=program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"\n"
+    assert Path(f"/proc/{process.pid}/comm").read_text() == "other\n"
+    assert pid_file.is_xenstored(process.pid)
+    process.communicate(b"\n")
+
+
+def test_without_proc_a_process_that_exists_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather no start than two daemons on one store."""
+    monkeypatch.setattr(os.path, "isdir", lambda path: False)
+    process = subprocess.Popen(["sleep", "1000"])
+    assert pid_file.is_xenstored(process.pid)
+    process.kill()
+    process.wait()
+    assert not pid_file.is_xenstored(process.pid)
