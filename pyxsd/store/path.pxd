@@ -38,5 +38,3 @@ cdef void path_up(Path *path) noexcept nogil
 
 # How many bytes of text the first parts components take; 1 for none.
 cdef size_t path_prefix(const Path *path, size_t parts) noexcept nogil
-
-cdef void path_copy(Path *to, const Path *src) noexcept nogil

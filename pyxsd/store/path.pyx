@@ -103,16 +103,6 @@ cdef size_t path_prefix(const Path *path, size_t parts) noexcept nogil:
     return path.start[parts - 1] + path.size[parts - 1]
 
 
-cdef void path_copy(Path *to, const Path *src) noexcept nogil:
-    to.len = src.len
-    to.parts = src.parts
-    to.special = src.special
-    to.relative = src.relative
-    memcpy(to.text, src.text, src.len)
-    memcpy(to.start, src.start, src.parts * sizeof(uint16_t))
-    memcpy(to.size, src.size, src.parts * sizeof(uint16_t))
-
-
 cdef int path_join(Path *out, list names) except -1:
     cdef bytes name
     out.len = 1
