@@ -22,7 +22,7 @@ from pyxsd.system.configuration import Config
 from tests.unit.kit import begin, end, ok, watch
 from tests.world import World, packet
 
-ROUNDS = 200
+ROUNDS = 500
 #: Bytes that may come and go for other reasons; to lose a table or a buffer in each round is more.
 SLACK = 12_000
 
