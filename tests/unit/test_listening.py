@@ -160,7 +160,7 @@ def test_a_time_limit_that_has_passed_is_no_time(
             waits.append(wait)
             return []
 
-    monkeypatch.setattr(listening.select, "poll", Poll)
+    monkeypatch.setattr(select, "poll", Poll)
     assert not listening._readable(0, seconds)
     assert waits == [milliseconds]
 
