@@ -130,7 +130,9 @@ def test_a_daemon_without_a_socket_is_found_by_its_pid_file(
     (host / "run/xen").mkdir()
     with Daemon(arguments=("--no-fork", "--disable-socket", "--pid-file", str(host / pid_file)),
                 env={"XENSTORED_RUNDIR": str(host / "elsewhere")}, wait=False) as daemon:
-        wait_for((host / pid_file).exists, "no pid file")
+        # The file is made first, and gets its text, locked, a moment later.
+        wait_for(lambda: (host / pid_file).exists() and (host / pid_file).read_text() != "",
+                 "no pid file")
         _, said = status(capsys, host)
         assert f"pyxsd, process {daemon.pid}, without a socket at " in said
         assert status(capsys, host, "--in-use")[0] == 0
