@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -147,6 +148,13 @@ def test_only_a_socket_that_listens_has_a_listener(tmp_path: Path) -> None:
         assert running.listener(path) == 0
         server.listen()
         assert running.listener(path) == os.getpid()
+
+
+def test_the_copy_of_an_environment_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """This one lies in no folder of the system's Python."""
+    assert cli.main(["status"]) == 0
+    assert re.search(rf"^installed: +pyxsd {re.escape(pyxsd.__version__)} in {ROOT}$",
+                     capsys.readouterr().out, re.MULTILINE)
 
 
 # settings of Debian's file, whether pyxsd may be what they mean
