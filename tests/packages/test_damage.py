@@ -14,7 +14,8 @@ from tests.packages.conftest import SUITES, Built
 SUITE = SUITES[0]
 FOLDER = "/usr/lib/python3/dist-packages/pyxsd"
 #: The launcher as a boot script calls it, with what it says.
-LAUNCH = "mkdir -p /var/log/xen /run/xen && /usr/sbin/pyxsd-launch --pid-file /run/xenstore.pid 2>&1"
+LAUNCH = ("mkdir -p /var/log/xen /run/xen && "
+          "/usr/sbin/pyxsd-launch --pid-file /run/xenstore.pid 2>&1")
 
 
 @pytest.fixture
