@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""pyxsd-bench's command line: wrong numbers and missing files are told in a line that names them."""
+"""pyxsd-bench's command line: wrong numbers and missing files are told by name, in one line."""
 
 from __future__ import annotations
 
 import pytest
-
 from pyxsd_bench import cli
 
 # words, the end of what is said
