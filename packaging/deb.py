@@ -46,11 +46,21 @@ def changelog() -> tuple[str, int]:
 
 
 def sdist(folder: Path, out: Path) -> Path:
-    """Makes the source distribution of a folder with this Python; its path."""
-    subprocess.run([sys.executable, "-m", "build", "--sdist", "--no-isolation",
-                    "--outdir", str(out), str(folder)],
-                   check=True, stdout=subprocess.DEVNULL)
-    return max(out.glob("*.tar.gz"), key=lambda path: path.stat().st_mtime_ns)
+    """Makes the source distribution of a folder with this Python; its path.
+
+    Its name is the one that PyPI asks for, such as pyxsd_bench-0.2.0.tar.gz: setuptools before
+    release 69 writes pyxsd-bench-0.2.0.tar.gz.
+    """
+    with tempfile.TemporaryDirectory(dir=out) as work:
+        subprocess.run([sys.executable, "-m", "build", "--sdist", "--no-isolation",
+                        "--outdir", work, str(folder)],
+                       check=True, stdout=subprocess.DEVNULL)
+        [made] = Path(work).iterdir()
+        name, dash, version = made.name[:-len(".tar.gz")].rpartition("-")
+        top = name.replace("-", "_") + dash + version
+        archive = out / f"{top}.tar.gz"
+        repack(unpacked(made), top, int(made.stat().st_mtime), archive)
+    return archive
 
 
 def repack(members: Iterable[tuple[str, bytes, bool]], top: str, date: int, target: Path) -> None:
@@ -88,7 +98,7 @@ def source_package(out: Path) -> Path:
     with tempfile.TemporaryDirectory() as work:
         originals = []
         for folder, suffix in TARBALLS:
-            archive = sdist(TOP / folder, Path(work) / ("dist" + suffix))
+            archive = sdist(TOP / folder, Path(work))
             original = out / f"pyxsd_{upstream}.orig{suffix}.tar.gz"
             repack(unpacked(archive), folder if suffix else top, date, original)
             originals.append(original)

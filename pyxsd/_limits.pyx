@@ -93,6 +93,11 @@ cdef class Limits:
         cdef int64_t most = self.most[NAMES[name]]
         return 0 if most == UNLIMITED else most
 
+    def shown(self, str name not None):
+        """The limit of that name for a person: a number, 0 where the check is off, `none` where the
+        configuration allows nothing at all; KeyError."""
+        return str(self.get(name)) if self.most[NAMES[name]] else "none"
+
     def set(self, str name not None, value):
         """Sets a limit, 0 for none; KeyError, or ValueError where it is out of range."""
         cdef int number = NAMES[name]

@@ -78,7 +78,7 @@ class Control:
         """quota [<domid> | set <name> <value> | max [-r]]"""
         server = self.server
         if not arguments:
-            lines = [f"{quota.name:<18}: {server.quota(quota.name)}\n" for quota in QUOTAS]
+            lines = [f"{quota.name:<18}: {server.limits.shown(quota.name)}\n" for quota in QUOTAS]
             return "".join(lines).encode() + b"\0"
         if arguments[0] == b"set":
             if connection.privileged:

@@ -18,6 +18,7 @@ import sys
 from typing import NamedTuple
 
 from . import builds, results, show, stats
+from .arguments import finite
 from .results import Result
 from .summary import MORE_IS_BETTER, Summary, number
 
@@ -70,9 +71,9 @@ def changes(a: Result, b: Result, level: float, figure: str = "") -> tuple[list[
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("before", help="result file A")
     parser.add_argument("after", nargs="?", help="result file B; without it A's two builds")
-    parser.add_argument("--level", type=float, default=0.01, help="chance of a false alarm (0.01)")
+    parser.add_argument("--level", type=finite, default=0.01, help="chance of a false alarm (0.01)")
     parser.add_argument(
-        "--threshold", type=float, default=0.05, help="smaller changes do not matter (0.05: 5 %%)"
+        "--threshold", type=finite, default=0.05, help="smaller changes do not matter (0.05: 5 %%)"
     )
     parser.add_argument(
         "--figure", default="", help="compare this figure (rate, cpu_us, p99_us...)"
@@ -80,7 +81,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--holm", action="store_true", help="correct for the number of points")
     parser.add_argument(
         "--within",
-        type=float,
+        type=finite,
         default=WITHIN,
         metavar="PERCENT",
         help=f"how much slower the second build of one file may be ({WITHIN:g})",

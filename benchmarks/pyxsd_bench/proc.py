@@ -119,4 +119,4 @@ def _tracepoint() -> int:
                 return int(number.read())
         except FileNotFoundError:
             continue
-    raise OSError("tracefs is not mounted: system calls are not counted")
+    raise OSError("tracefs is not mounted")

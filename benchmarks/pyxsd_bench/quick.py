@@ -9,6 +9,7 @@ import sys
 from typing import Callable
 
 from . import proc, show
+from .arguments import finite, told, whole
 from .load import Load, LoadError
 from .program import Program
 
@@ -73,12 +74,21 @@ MIXES = {
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--socket", required=True, help="the daemon's Unix socket")
     parser.add_argument("--pid", type=int, help="the daemon's process (default: ask the socket)")
-    parser.add_argument("--mix", choices=sorted(MIXES), default="mixed")
-    parser.add_argument("--conns", type=int, default=1, help="connections (1)")
-    parser.add_argument("--window", type=int, default=1, help="requests in flight each (1)")
+    parser.add_argument(
+        "--mix", choices=sorted(MIXES), default="mixed", help="which requests are sent (mixed)"
+    )
+    parser.add_argument("--conns", type=whole, default=1, help="connections (1)")
+    parser.add_argument("--window", type=whole, default=1, help="requests in flight each (1)")
     parser.add_argument("--idle", type=int, default=0, help="idle connections beside them (0)")
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--spin", type=float, default=0.0, help="the generator polls so many us")
+    parser.add_argument(
+        "--seconds", type=finite, default=2.0, help="how long the daemon is loaded (2)"
+    )
+    parser.add_argument(
+        "--spin",
+        type=finite,
+        default=0.0,
+        help="microseconds for which the generator looks for a reply without sleeping (0)",
+    )
     parser.add_argument("--echo", action="store_true", help="the peer only echoes (the floor)")
 
 
@@ -99,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
             load.reset()
             _measure(load, pid, options.seconds)
     except (LoadError, OSError) as error:
-        print(f"load: {error}", file=sys.stderr)
+        print(f"pyxsd-bench: {told(error, options.socket)}", file=sys.stderr)
         return 1
     return 0
 

@@ -92,10 +92,10 @@ def save(path: str, result: Result) -> None:
             out.flush()
             os.fsync(out.fileno())
         os.replace(part, path)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             os.unlink(part)
-        raise
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def load(path: str) -> Result:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 from . import builds, daemons, limits, placement, proc, report, results, scenarios, versions
+from .arguments import finite, told
 from .load import LoadError
 from .measure import NothingMeasured
 from .program import EITHER, Program
@@ -342,13 +343,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="scenarios with WORD in the name",
     )
     parser.add_argument("--repeat", type=int, default=5, help="samples of each point (5)")
-    parser.add_argument("--seconds", type=float, default=0.3, help="seconds for each sample (0.3)")
+    parser.add_argument("--seconds", type=finite, default=0.3, help="seconds for each sample (0.3)")
     parser.add_argument(
-        "--scale", type=float, default=0.1, help="largest size as a share of the full one (0.1)"
+        "--scale", type=finite, default=0.1, help="largest size as a share of the full one (0.1)"
     )
     parser.add_argument(
         "--prepare-limit",
-        type=float,
+        type=finite,
         default=60.0,
         metavar="S",
         help="give a size up for a daemon that needs longer to be brought there (60)",
@@ -363,7 +364,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--within",
-        type=float,
+        type=finite,
         metavar="PERCENT",
         help="judge two builds in the end: is the second as fast as the first, within PERCENT?",
     )
@@ -406,7 +407,7 @@ def run(options: argparse.Namespace) -> int:
         runner.result["daemons"] = described
         results.save(options.output, runner.result)
     except (daemons.BadDescription, ValueError, OSError) as error:
-        print(f"pyxsd-bench: {error}", file=sys.stderr)
+        print(f"pyxsd-bench: {told(error)}", file=sys.stderr)
         return USAGE
     status = runner.run()
     summary = Summary([(options.output, runner.result)])

@@ -84,7 +84,10 @@ class Target:
 
 def running(path: str) -> Target:
     """A daemon that serves `path` already.  OSError where nobody listens there."""
-    pid = proc.listener(path)
+    try:
+        pid = proc.listener(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
     name = f"running-{pid}"
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8") as comm:

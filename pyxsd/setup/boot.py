@@ -103,14 +103,13 @@ def kind_of(program: str) -> str:
 
 def look(tree: Tree, file: str = "") -> NextBoot:
     """What the next boot starts.  `file`: take this settings file, whatever the host's way."""
-    way = next((way for way in WAYS if any(map(tree.exists, way.evidence))), None)
+    way = _way(tree)
     if way is None and not file:
         return NextBoot(fault="no way of starting a xenstored was found: neither /etc/init.d/xen "
                         f"nor {UNIT} nor /etc/init.d/xencommons is there")
-    if way is SYSTEMD and not file:
-        command = _unit_command(tree)
-        if command and os.path.basename(command[0]) != "launch-xenstore":
-            return _judged(tree, NextBoot(way, program=command[0], arguments=" ".join(command[1:])))
+    command = _own_command(tree, way)
+    if command and not file:
+        return _judged(tree, NextBoot(way, program=command[0], arguments=" ".join(command[1:])))
     file = file or _settings_file(tree, way)
     try:
         text = tree.read(file)
@@ -130,6 +129,27 @@ def look(tree: Tree, file: str = "") -> NextBoot:
     program = found.value or _default(tree, way)
     return _judged(tree, NextBoot(way, file, text, found.line if found.value else 0, program,
                                   arguments, editable=True))
+
+
+def _way(tree: Tree) -> Way | None:
+    """The host's way of starting a xenstored, None where none is known."""
+    return next((way for way in WAYS if any(map(tree.exists, way.evidence))), None)
+
+
+def _own_command(tree: Tree, way: Way | None) -> list[str]:
+    """The words of a unit's command that starts the program itself, without a settings file;
+    [] where the host has none."""
+    command = _unit_command(tree) if way is SYSTEMD else []
+    return command if command and os.path.basename(command[0]) != "launch-xenstore" else []
+
+
+def is_read(tree: Tree, file: str) -> bool:
+    """Whether a boot script of the host reads this settings file."""
+    way = _way(tree)
+    if way is None or _own_command(tree, way):
+        return False
+    named = any(file in _text(tree, script) for script in way.scripts)
+    return named or tree.locate(file) == tree.locate(_settings_file(tree, way))
 
 
 def _judged(tree: Tree, boot: NextBoot) -> NextBoot:

@@ -108,6 +108,9 @@ def run(tree: Tree, launcher: str) -> list[Finding]:
 
 def python(about: Subject) -> Iterator[Finding]:
     """The interpreter's version and the extension modules."""
+    if not about.tree.is_this_host:
+        yield from _python_of(about.tree)
+        return
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] < OLDEST_PYTHON:
         yield Finding(ERROR, f"Python is {version}; pyxsd needs 3.9 or later")
@@ -122,6 +125,31 @@ def python(about: Subject) -> Iterator[Finding]:
         yield Finding(OK, "pyxsd's extension modules can be loaded")
 
 
+def _python_of(tree: Tree) -> Iterator[Finding]:
+    """The same for a host whose files lie in a folder: it is looked at, and not run."""
+    path = installed.interpreter(tree)
+    if not path:
+        yield Finding(ERROR, f"no Python: {installed.PYTHON} is missing")
+        return
+    version = installed.version_of(path)
+    shown = ".".join(map(str, version))
+    if not version:
+        yield Finding(WARNING, f"{path} does not tell its version by its name; pyxsd needs 3.9 or "
+                      "later")
+        return
+    if version < OLDEST_PYTHON:
+        yield Finding(ERROR, f"Python is {shown}; pyxsd needs 3.9 or later")
+        return
+    yield Finding(OK, f"Python {shown} ({path})")
+    tag = "".join(map(str, version))
+    for copy in installed.copies(tree):
+        modules = tree.matches(f"{copy.folder}/pyxsd/_core.*.so")
+        if modules and not any(f"cpython-{tag}-" in module or module.endswith(f"cpython-{tag}.so")
+                               for module in modules):
+            yield Finding(ERROR, f"the copy of pyxsd in {copy.folder} is for another version of "
+                          f"Python than {shown}; install the package that is for this one")
+
+
 def copies(about: Subject) -> Iterator[Finding]:
     """One whole installation, and a launcher."""
     found = installed.copies(about.tree)
@@ -131,8 +159,8 @@ def copies(about: Subject) -> Iterator[Finding]:
                           f"{', '.join(copy.missing)}); install it again or remove it")
     if len(found) > 1:
         where = ", ".join(f"{copy.version or 'unknown version'} in {copy.folder}" for copy in found)
-        yield Finding(WARNING, f"pyxsd is installed {len(found)} times ({where}); the first one "
-                      "would be started; remove the others")
+        yield Finding(WARNING, f"pyxsd is installed {len(found)} times ({where}); a package's "
+                      "launcher starts the package's copy; remove the others")
     if about.tree.is_program(about.launcher):
         yield Finding(OK, f"the launcher {about.launcher}")
     else:

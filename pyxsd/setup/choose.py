@@ -20,8 +20,15 @@ class Refused(Exception):
     """Nothing was changed; the text says why, and what to do."""
 
 
-def select(tree: Tree, program: str, file: str = "") -> list[str]:
-    """Lets the next boot start `program`; what was done, in sentences.  Refused."""
+def select(tree: Tree, program: str, file: str = "", force: bool = False) -> list[str]:
+    """Lets the next boot start `program`; what was done, in sentences.  Refused.
+
+    file: this settings file, where the one that boot.look() finds is not meant.  A file that no
+    boot script of the host reads is refused, unless `force` is set.
+    """
+    if file and not force and not boot.is_read(tree, file):
+        raise Refused(f"no boot script of this host reads {file} ({_found(tree)}); --force writes "
+                      "it all the same")
     now = boot.look(tree, file)
     if now.program == program and now.line:
         return [f"Nothing to do: {now.origin} names {program} already."]
@@ -80,6 +87,12 @@ def deselect(tree: Tree, programs: tuple[str, ...], file: str = "") -> list[str]
     else:
         done.append(f"The next boot starts {then.program}; the xenstored that runs now goes on.")
     return done
+
+
+def _found(tree: Tree) -> str:
+    """What boot.look() finds without being told a file, in words."""
+    now = boot.look(tree)
+    return f"the one that is read is {now.file}" if now.file else now.fault or now.origin
 
 
 def _must_be_editable(now: NextBoot) -> None:

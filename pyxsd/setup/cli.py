@@ -52,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
                                  "beside this program")
         if name == "select":
             command.add_argument("--force", action="store_true",
-                                 help="select it even where check finds errors")
+                                 help="select it even where check finds errors, or where no boot "
+                                 "script reads FILE")
     return top
 
 
@@ -69,6 +70,10 @@ def main(argv: list[str] | None = None) -> int:
         return STATUS_USAGE
     if not os.path.isdir(given.root):
         print(f"pyxsd-setup: --root {given.root}: there is no such folder", file=sys.stderr)
+        return STATUS_USAGE
+    if getattr(given, "file", "") and not given.file.startswith("/"):
+        print(f"pyxsd-setup: --file {given.file}: give the whole path, which begins with /",
+              file=sys.stderr)
         return STATUS_USAGE
     tree = Tree(given.root)
     if not getattr(given, "launcher", True):
@@ -111,8 +116,7 @@ def status(given: argparse.Namespace, tree: Tree) -> int:
     rows += [("installed", f"pyxsd {copy.version or '(unknown version)'} in {copy.folder}"
               + (" (incomplete)" if copy.missing else "")) for copy in copies]
     if not copies:
-        rows.append(("installed", f"pyxsd {version}, outside of the system's folders"
-                     if version else "no pyxsd"))
+        rows.append(("installed", "no pyxsd"))
     for name, text in rows:
         print(f"{name + ':':<18}{text}")
     for line in _advice(now, then, version):
@@ -174,9 +178,14 @@ def check(given: argparse.Namespace, tree: Tree) -> int:
         print(f"{finding.level + ':':<9}{finding.text}")
     errors = sum(finding.level == checks.ERROR for finding in findings)
     warnings = sum(finding.level == checks.WARNING for finding in findings)
-    print(f"{errors} errors, {warnings} warnings." + ("" if errors else
-                                                      "  pyxsd can be started on this host."))
+    print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}."
+          + ("" if errors else "  pyxsd can be started on this host."))
     return STATUS_NO if errors else STATUS_OK
+
+
+def _count(number: int, what: str) -> str:
+    """`1 error`, `2 errors`."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def select(given: argparse.Namespace, tree: Tree) -> int:
@@ -189,7 +198,7 @@ def select(given: argparse.Namespace, tree: Tree) -> int:
                 print(f"error:   {text}", file=sys.stderr)
             raise choose.Refused("not selected, since it would not work; --force selects it "
                                  "all the same")
-    _print(choose.select(tree, given.launcher, given.file))
+    _print(choose.select(tree, given.launcher, given.file, given.force))
     return STATUS_OK
 
 

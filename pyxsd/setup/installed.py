@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Which copies of pyxsd are installed on a host, their versions, and whether all of them is there.
 
-More than one is a trap: a copy that pip put below /usr/local is found before the package's, so
-the package's launcher would start it.
+More than one is a trap: the programs of a package take the package's copy, whereas the same Python,
+asked by hand with `python3 -m pyxsd`, finds one that pip put below /usr/local first.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from dataclasses import dataclass
 
 from pyxsd.setup.tree import Tree
 
-#: Folders of Python packages, in the order in which system-wide interpreters search them.
+#: Folders of Python packages: those of the distribution's packages, then those of pip.
 FOLDERS = (
-    "/usr/local/lib/python3.*/dist-packages", "/usr/local/lib/python3.*/site-packages",
-    "/usr/local/lib64/python3.*/site-packages",
     "/usr/lib/python3/dist-packages", "/usr/lib64/python3.*/site-packages",
     "/usr/lib/python3.*/site-packages",
+    "/usr/local/lib/python3.*/dist-packages", "/usr/local/lib/python3.*/site-packages",
+    "/usr/local/lib64/python3.*/site-packages",
 )
+
+#: The Python that a package's programs are run with.
+PYTHON = "/usr/bin/python3"
 
 #: One of each kind of file that a whole copy has: program, extension module, glue.
 PARTS = ("cli.py", "_core.*.so", "_glue.*.so", "setup/launch.py")
@@ -39,16 +42,37 @@ class Copy:
 
 
 def copies(tree: Tree) -> list[Copy]:
-    """All copies in the usual folders, the one that is found first at the front."""
+    """All copies in the usual folders, those of packages first.
+
+    Of this host also the copy that this program belongs to, wherever it lies: pip may have put it
+    into an environment of its own, such as /opt/pyxsd.
+    """
     found: list[Copy] = []
     places: list[str] = []
-    for pattern in FOLDERS:
-        for folder in tree.matches(pattern):
-            place = tree.locate(folder)
-            if os.path.isdir(os.path.join(place, "pyxsd")) and place not in places:
-                places.append(place)
-                found.append(_copy(tree, folder))
+    folders = [folder for pattern in FOLDERS for folder in tree.matches(pattern)]
+    if tree.is_this_host:
+        folders.append(folder_here())
+    for folder in folders:
+        place = tree.locate(folder)
+        if os.path.isdir(os.path.join(place, "pyxsd")) and place not in places:
+            places.append(place)
+            found.append(_copy(tree, folder))
     return found
+
+
+def interpreter(tree: Tree) -> str:
+    """The host's own Python, such as /usr/bin/python3.11; "" where there is none.
+
+    Debian and Fedora have /usr/bin/python3 as a link to the file with the version in its name.
+    """
+    place = tree.locate(PYTHON)
+    return place[len(tree.root.rstrip("/")):] if os.path.isfile(place) else ""
+
+
+def version_of(interpreter_path: str) -> tuple[int, ...]:
+    """(3, 11) for /usr/bin/python3.11; () where the name has no version."""
+    named = re.search(r"/python(\d+)\.(\d+)$", interpreter_path)
+    return tuple(map(int, named.groups())) if named else ()
 
 
 def _copy(tree: Tree, folder: str) -> Copy:
@@ -67,6 +91,13 @@ def _version(tree: Tree, folder: str) -> str:
         text = ""
     named = re.search(r"^__version__\b[^=]*=\s*[\"']([^\"']+)", text, re.MULTILINE)
     return named.group(1) if named else ""
+
+
+def folder_here() -> str:
+    """The folder in which the folder `pyxsd` of this program lies."""
+    import pyxsd
+
+    return os.path.dirname(os.path.dirname(os.path.abspath(str(pyxsd.__file__))))
 
 
 def version_here() -> str:

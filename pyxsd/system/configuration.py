@@ -30,6 +30,10 @@ MAX_WARNINGS = 100
 
 SYSLOG_PREFIX = "syslog:"
 
+# What some editors of other systems put at the start of a file and at the end of each line.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_CARRIAGE_RETURN = b"\r"
+
 # Log levels in rising order: a line is written where its level is not below the configured one.
 LEVELS = {"debug": 0, "info": 1, "warn": 2, "error": 3, "null": 4}
 
@@ -237,7 +241,9 @@ def parse(text: bytes, name: str = "-") -> tuple[Config, list[str]]:
     in the file's order, with the file's `name` and the number of the line:
     `config: F:3: unknown key persistant, did you mean persistent?`,
     `config: F:4: persistent: expect bool arg` (oxenstored's words), `config: F:5: no '=' in
-    'persistent : true'`.
+    'persistent : true'`, `config: F:6: no key before '='`.  Two traces of other systems' editors
+    are such faults as well, each named: a byte order mark at the start of the file, and a carriage
+    return behind a value.
     """
     known = keys()
     values: dict[str, Any] = {}
@@ -246,6 +252,15 @@ def parse(text: bytes, name: str = "-") -> tuple[Config, list[str]]:
         raw_key, equals, raw_value = line.partition(b"=")
         raw_key = raw_key.strip(b" \t")
         if raw_key.startswith(b"#") or not line.strip(b" \t\r"):
+            continue
+        if number == 1 and line.startswith(_BYTE_ORDER_MARK):
+            faults.add(number, "begins with a byte order mark: save the file as UTF-8 without one")
+            continue
+        if line.endswith(_CARRIAGE_RETURN):
+            faults.add(number, "ends with a carriage return: save the file with Unix line ends")
+            continue
+        if equals and not raw_key:
+            faults.add(number, "no key before '='")
             continue
         if not equals:
             faults.add(number, f"no '=' in '{_shown(raw_key)}'")

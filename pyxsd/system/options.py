@@ -6,9 +6,10 @@ answers.  Nothing here prints or ends the process: an early end is an `Exit` tha
 
 The rules are those of oxenstored's own parser but for one.  Options may stand in any order.  An
 argument is the next word, whatever it is, or follows `=`.  The last of several counts.  A fault
-anywhere wins over --help and --version.  The difference: a word that is no option is a fault,
-where oxenstored ignores it.  (An empty word is ignored here too: it is what a shell script
-makes of an unset variable in quotes.)
+anywhere wins over --help and --version.  Two differences: a word that is no option is a fault,
+where oxenstored ignores it, and so is an empty name for --config-file, where oxenstored reads
+its default file.  (An empty word is ignored here too: it is what a shell script makes of an unset
+variable in quotes.)
 """
 
 from typing import Any, NamedTuple, Optional, Union
@@ -77,7 +78,8 @@ def usage(program: str = "pyxsd") -> str:
 def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
     """Read the words behind the program's name.
 
-    Faults end with STATUS_USAGE and the usage on stderr; --help with 0 and the usage on stdout.
+    Faults end with STATUS_USAGE and two lines on stderr: what is wrong, and how to see the
+    options.  --help ends with 0 and the usage on stdout.
     An old daemon asks a new binary whether it could take over by `--live ... --help`; that, in
     any order, is --config-test.
     """
@@ -110,9 +112,10 @@ def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
             if following is None:
                 return _wrong(program, f"option '{option}' needs an argument")
             argument = following
+        if field == "config_file" and not argument:
+            return _wrong(program, f"option '{option}' needs the name of a file, and got an "
+                          "empty word")
         values[field] = argument
-    if not values.get("config_file"):
-        values.pop("config_file", None)
     if wants_help and "live" not in values:
         return Exit(stdout=usage(program))
     if wants_version:
@@ -124,7 +127,8 @@ def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
 
 def _wrong(program: str, what: str) -> Exit:
     stop = "" if what.endswith("?") else "."
-    return Exit(status=STATUS_USAGE, stderr=f"{program}: {what}{stop}\n{usage(program)}")
+    return Exit(status=STATUS_USAGE,
+                stderr=f"{program}: {what}{stop}\nTry '{program} --help'.\n")
 
 
 def check_config(path: str) -> Exit:

@@ -107,11 +107,15 @@ class PidFile:
             return cls(path, fd, (status.st_dev, status.st_ino))
 
     def remove(self) -> None:
-        """Remove the file, if it is still this one, and release it.  Never fails."""
+        """Remove the file, and release it.  Never fails.
+
+        Another file at its path stays, unless this process's pid stands in it: a start script that
+        removed the file gets it back from pyxsd-launch.
+        """
         if self._fd < 0:
             return
         try:
-            if _is_at(self.path, os.fstat(self._fd)):
+            if _is_at(self.path, os.fstat(self._fd)) or _names(self.path, os.getpid()):
                 os.unlink(self.path)
         except OSError:
             pass  # gone already, or not permitted any more
@@ -178,6 +182,15 @@ def _read_pid(fd: int) -> int:
     """The pid in the file, or 0."""
     text = os.pread(fd, 32, 0).strip()
     return int(text) if text.isdigit() else 0
+
+
+def _names(path: str, pid: int) -> bool:
+    """Whether a regular file at the path has this pid."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode) and _read_pid(fd) == pid
+    finally:
+        os.close(fd)
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -416,8 +416,8 @@ COMMAND_LINES = (
     ("-h", 0, "usage: pyxsd", ""),
     ("--version", 0, f"pyxsd {__version__}\n", ""),
     ("--wrong", 2, "", "unknown option '--wrong'"),
-    ("extra", 2, "", "pyxsd: unexpected word 'extra'.\nusage: pyxsd"),
-    ("--no-fork extra", 2, "", "pyxsd: unexpected word 'extra'.\nusage: pyxsd"),
+    ("extra", 2, "", "pyxsd: unexpected word 'extra'.\nTry 'pyxsd --help'.\n"),
+    ("--no-fork extra", 2, "", "pyxsd: unexpected word 'extra'.\nTry 'pyxsd --help'.\n"),
     ("--config-test --config-file /none", 2, "", "error: config: /none: No such file"),
     ("--config-test --config-file /dev/null", 0, "Configuration valid at /dev/null\n", ""),
 )

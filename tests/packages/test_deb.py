@@ -17,7 +17,8 @@ from tests.packages.conftest import SUITES, Built, chroot, deb
 PROGRAMS = ("pyxsd", "pyxsd-launch", "pyxsd-setup")
 
 #: Another way to the same bytes: folder, and commands before the build.
-ELSEWHERE = "/srv/elsewhere/a folder/pyxsd"
+#: (Debian's pybuild takes no blanks in it.)
+ELSEWHERE = "/srv/elsewhere/a-longer-folder/pyxsd"
 
 
 @pytest.fixture(params=SUITES)

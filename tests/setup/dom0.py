@@ -26,6 +26,7 @@ $XENSTORED --pid-file /var/run/xen/xenstored.pid $XENSTORED_ARGS
 #: What every dom0 has here: path, text.  Programs are executable; None is a folder.
 COMMON: dict[str, str | None] = {
     "/usr/sbin/pyxsd-launch": PROGRAM,
+    "/usr/bin/python3.11": "",
     "/sys/hypervisor/type": "xen\n",
     "/sys/hypervisor/version/major": "4\n",
     "/sys/hypervisor/version/minor": "17\n",
@@ -73,6 +74,8 @@ def make(folder: Path, files: Mapping[str, str | None]) -> Path:
             place.chmod(0o755)
     (folder / "var").mkdir(exist_ok=True)
     (folder / "var" / "run").symlink_to("/run")
+    if "/usr/bin/python3" not in files:
+        (folder / "usr" / "bin" / "python3").symlink_to("python3.11")
     (folder / "dev" / "xen").mkdir(parents=True)
     for name in DEVICES:
         (folder / "dev" / "xen" / name).symlink_to("/dev/null")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from pyxsd.setup import checks, cli
 from pyxsd.setup.tree import Tree
-from tests.setup.dom0 import DEBIAN, ROOT, content, make
+from tests.setup.dom0 import DEBIAN, PROGRAM, ROOT, content, make
 
 LAUNCHER = "/usr/sbin/pyxsd-launch"
 CONFIG = "/etc/xen/oxenstored.conf"
@@ -80,9 +81,37 @@ WRONG: list[tuple[str, dict[str, str | None], str, str]] = [
     ("half", {PACKAGE + "/__init__.py": ""}, "error",
      f"the copy of pyxsd in {PACKAGE[:-6]} is incomplete (without cli.py, _core.*.so"),
     ("twice", {**copy(PACKAGE, "0.1.0"), **copy(LOCAL, "0.2.0")}, "warning",
-     f"installed 2 times (0.2.0 in {LOCAL[:-6]}, 0.1.0 in {PACKAGE[:-6]}); the first one"),
+     f"installed 2 times (0.1.0 in {PACKAGE[:-6]}, 0.2.0 in {LOCAL[:-6]}); a package's launcher "
+     "starts the package's copy"),
+    ("no-python", {"/usr/bin/python3": None}, "error", "no Python: /usr/bin/python3 is missing"),
+    ("old-python", {"/usr/bin/python3": PROGRAM + "# 3.6"}, "warning",
+     "/usr/bin/python3 does not tell its version by its name"),
+    ("other-python", {**copy(PACKAGE, "0.1.0"), PACKAGE + "/_core.cpython-311.so": None,
+                      PACKAGE + "/_core.cpython-39-x86_64-linux-gnu.so": ""}, "error",
+     f"the copy of pyxsd in {PACKAGE[:-6]} is for another version of Python than 3.11"),
     ("selinux", {"/sys/fs/selinux/enforce": "1\n"}, "warning", "SELinux is enforcing"),
 ]
+
+
+# the file that /usr/bin/python3 is a link to, and the line of the report
+PYTHONS = [
+    ("python3.6", "error:   Python is 3.6; pyxsd needs 3.9 or later"),
+    ("python3.8", "error:   Python is 3.8; pyxsd needs 3.9 or later"),
+    ("python3.9", "ok:      Python 3.9 (/usr/bin/python3.9)"),
+    ("python3.15", "ok:      Python 3.15 (/usr/bin/python3.15)"),
+]
+
+
+@pytest.mark.parametrize(("name", "said"), PYTHONS)
+def test_the_python_is_that_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                          name: str, said: str) -> None:
+    """And not the one that this program runs on."""
+    root = make(tmp_path, DEBIAN)
+    (root / "usr/bin/python3").unlink()
+    (root / "usr/bin/python3").symlink_to(name)
+    (root / "usr/bin" / name).write_text("")
+    cli.main(["check", "--root", str(root)])
+    assert capsys.readouterr().out.splitlines()[0] == said
 
 
 @pytest.mark.parametrize(("files", "level", "said"), [row[1:] for row in WRONG],
@@ -111,7 +140,15 @@ def test_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str],
 def test_this_machine_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever is here: a report, no traceback."""
     assert cli.main(["check"]) in (0, 1)
-    assert " errors, " in capsys.readouterr().out
+    assert re.search(r"^\d+ errors?, \d+ warnings?\.", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_one_of_a_kind_is_in_the_singular(tmp_path: Path,
+                                          capsys: pytest.CaptureFixture[str]) -> None:
+    root = make(tmp_path, {**DEBIAN, CONFIG: f"{RIGHT}quota-maxwatch = many\n"})
+    (root / "dev/xen/gntdev").unlink()
+    assert cli.main(["check", "--root", str(root)]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "1 error, 1 warning."
 
 
 def test_a_reader_that_does_not_wait() -> None:

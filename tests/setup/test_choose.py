@@ -11,7 +11,7 @@ import pytest
 
 from pyxsd.setup import boot, choose, cli, settings
 from pyxsd.setup.tree import Tree
-from tests.setup.dom0 import DEBIAN, PROGRAM, SYSTEMD, content, lacking, make
+from tests.setup.dom0 import COMMON, DEBIAN, PROGRAM, SYSTEMD, content, lacking, make
 
 SETTINGS = {"debian": (DEBIAN, "/etc/default/xen"),
             "systemd": (SYSTEMD, "/etc/sysconfig/xencommons")}
@@ -153,12 +153,57 @@ def test_a_unit_s_own_command_is_not_edited(tmp_path: Path,
 
 
 def test_another_file_and_launcher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = make(tmp_path, {**DEBIAN, "/opt/launch": PROGRAM, "/etc/mine": "A=1\n"})
+    root = make(tmp_path, {**DEBIAN, "/opt/launch": PROGRAM, "/etc/mine": "A=1\n",
+                           "/etc/init.d/xen": "#!/bin/sh\n. /etc/default/xen\n. /etc/mine\n"})
     words = ("--root", str(root), "--file", "/etc/mine", "--launcher", "/opt/launch")
     assert run(capsys, "select", *words)[0] == 0
     assert settings.find((root / "etc/mine").read_text(), "XENSTORED").value == "/opt/launch"
     assert run(capsys, "deselect", *words)[0] == 0
     assert (root / "etc/mine").read_text() == "A=1\n"
+
+
+# files of the host, words, what is said
+NOT_READ: list[tuple[dict[str, str | None], str]] = [
+    (DEBIAN, "no boot script of this host reads /etc/mine (the one that is read is "
+     "/etc/default/xen); --force writes it all the same"),
+    ({**COMMON, "/usr/sbin/oxenstored": PROGRAM},
+     "no boot script of this host reads /etc/mine (no way of starting a xenstored was found: "),
+    ({**SYSTEMD, "/usr/lib/systemd/system/xenstored.service":
+      "[Service]\nExecStart=/usr/sbin/oxenstored\n"},
+     "no boot script of this host reads /etc/mine (Xen's systemd unit); --force"),
+]
+
+
+@pytest.mark.parametrize(("files", "said"), NOT_READ)
+def test_a_file_that_nothing_reads_is_refused(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str | None],
+        said: str) -> None:
+    root = make(tmp_path, {**files, "/etc/mine": "A=1\n"})
+    before = content(root)
+    words = ("select", "--root", str(root), "--file", "/etc/mine")
+    status, out, error = run(capsys, *words)
+    assert (status, out, content(root)) == (1, "", before)
+    assert error.startswith(f"pyxsd-setup: {said}"), error
+    assert run(capsys, *words, "--force")[0] == 0
+    assert "XENSTORED=/usr/sbin/pyxsd-launch\n" in (root / "etc/mine").read_text()
+
+
+def test_a_link_to_the_file_that_is_read_is_taken(tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    root = make(tmp_path, DEBIAN)
+    (root / "etc/mine").symlink_to("default/xen")
+    assert run(capsys, "select", "--root", str(root), "--file", "/etc/mine")[0] == 0
+    assert boot.look(Tree(str(root))).kind == "pyxsd"
+
+
+@pytest.mark.parametrize("command", ["select", "deselect"])
+def test_a_file_is_named_by_its_whole_path(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                           command: str) -> None:
+    root = make(tmp_path, DEBIAN)
+    before = content(root)
+    status, _, error = run(capsys, command, "--root", str(root), "--file", "etc/default/xen")
+    assert (status, content(root)) == (2, before)
+    assert "--file etc/default/xen: give the whole path" in error
 
 
 def test_a_full_disk_leaves_the_file_whole(tmp_path: Path,

@@ -60,6 +60,13 @@ def test_pages_are_up_to_date(make: ModuleType, page: str) -> None:
     assert text_of(page) == make.make(page), f"run: {MAKE}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_entry_has_a_text(page: str) -> None:
+    """An option without a help text gives a lone full stop."""
+    entries = re.findall(r"^\.TP\n(.*)\n(.*)$", text_of(page), re.MULTILINE)
+    assert entries and [entry for entry in entries if not re.search(r"\w\w", entry[1])] == []
+
+
 @pytest.mark.parametrize(("module", "page", "commands"), PROGRAMS,
                          ids=[page for _, page, _ in PROGRAMS])
 def test_pages_and_help_name_the_same_options(module: str, page: str, commands: list[str]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -130,7 +131,9 @@ def test_a_daemon_without_a_socket_is_found_by_its_pid_file(
     (host / "run/xen").mkdir()
     with Daemon(arguments=("--no-fork", "--disable-socket", "--pid-file", str(host / pid_file)),
                 env={"XENSTORED_RUNDIR": str(host / "elsewhere")}, wait=False) as daemon:
-        wait_for((host / pid_file).exists, "no pid file")
+        # The file is made first, and gets its text, locked, a moment later.
+        wait_for(lambda: (host / pid_file).exists() and (host / pid_file).read_text() != "",
+                 "no pid file")
         _, said = status(capsys, host)
         assert f"pyxsd, process {daemon.pid}, without a socket at " in said
         assert status(capsys, host, "--in-use")[0] == 0
@@ -145,6 +148,13 @@ def test_only_a_socket_that_listens_has_a_listener(tmp_path: Path) -> None:
         assert running.listener(path) == 0
         server.listen()
         assert running.listener(path) == os.getpid()
+
+
+def test_the_copy_of_an_environment_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """This one lies in no folder of the system's Python."""
+    assert cli.main(["status"]) == 0
+    assert re.search(rf"^installed: +pyxsd {re.escape(pyxsd.__version__)} in {ROOT}$",
+                     capsys.readouterr().out, re.MULTILINE)
 
 
 # settings of Debian's file, whether pyxsd may be what they mean

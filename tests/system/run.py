@@ -25,7 +25,8 @@ def main() -> int:
     parser.add_argument("--start", choices=session.STARTS, action="append")
     parser.add_argument("--quick", dest="size", action="store_const", const="quick")
     parser.add_argument("--full", dest="size", action="store_const", const="full")
-    parser.add_argument("--wheel", type=Path, help="a wheel of pyxsd to run (default: as imported)")
+    parser.add_argument("--wheel", "--deb", dest="package", type=Path,
+                        help="a wheel or Debian package of pyxsd to run (default: as imported)")
     parser.add_argument("--logs", type=Path, help="keep the logs of good runs too, in this folder")
     options = parser.parse_args()
     size = options.size or "full"
@@ -34,7 +35,7 @@ def main() -> int:
     for start in starts:
         folder = Path(tempfile.mkdtemp(prefix=f"pyxsd-system-{start}-", dir=options.logs))
         try:
-            done = session.hold(folder, options.daemon, start, size, options.wheel)
+            done = session.hold(folder, options.daemon, start, size, options.package)
         except MissingError as error:
             print(f"system test: {error}", file=sys.stderr)
             return 2

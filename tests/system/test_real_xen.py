@@ -3,8 +3,9 @@
 
 Environment: SYSTEM_DAEMON (pyxsd, oxenstored, cxenstored; default pyxsd), SYSTEM_SIZE (quick:
 one machine with one guest; full: two machines, started in both ways, with all the lives of
-guests; default quick), SYSTEM_WHEEL (a wheel of pyxsd; default: the pyxsd that can be imported),
-SYSTEM_LOGS (where the logs go; default: pytest's temporary directory).
+guests; default quick), SYSTEM_WHEEL (a wheel of pyxsd) or SYSTEM_DEB (its package for Debian 12;
+default: the pyxsd that can be imported), SYSTEM_LOGS (where the logs go; default: pytest's
+temporary directory).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def test_dom0_and_guests(start: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     logs = os.environ.get("SYSTEM_LOGS")
     folder = Path(tempfile.mkdtemp(prefix=f"{DAEMON}-{start}-", dir=logs)) if logs else tmp_path
     try:
-        done = session.hold(folder, DAEMON, start, SIZE, session.wheel_given())
+        done = session.hold(folder, DAEMON, start, SIZE, session.package_given())
     except MissingError as error:
         if os.environ.get("PYXSD_REQUIRE_ALL") == "1":
             pytest.fail(f"the system test cannot run: {error}")

@@ -131,6 +131,32 @@ def test_quota_shows_and_sets(world: World) -> None:
     assert control(world, b"quota", b"max") == b"nodes             : 2\nwatches           : 0\n\0"
 
 
+# key, value in the configuration, quota, what is shown: 0 is a check that is off
+CONFIGURED = [
+    ("quota_maxentity", 0, "nodes", "none"),
+    ("quota_maxentity", -1, "nodes", "none"),
+    ("quota_maxsize", 0, "node-size", "none"),
+    ("quota_maxsize", -1, "node-size", "0"),
+    ("quota_path_max", 0, "path-max", "none"),
+    ("quota_path_max", -1, "path-max", "0"),
+    ("quota_maxrequests", 0, "transaction-nodes", "none"),
+    ("quota_maxrequests", -1, "transaction-nodes", "0"),
+    ("quota_maxwatch", 0, "watches", "0"),
+    ("quota_maxwatch", -1, "watches", "0"),
+    ("quota_transaction", -1, "transactions", "0"),
+    ("quota_maxoutstanding", -1, "outstanding", "1"),
+    ("quota_maxwatchevents", 0, "watch-events", "1"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "name", "said"), CONFIGURED)
+def test_quota_tells_none_at_all_from_no_limit(make_world: Make, key: str, value: int, name: str,
+                                               said: str) -> None:
+    shown = dict(line.split(":") for line in
+                 control(make_world(**{key: value}), b"quota").decode().splitlines()[:-1])
+    assert shown[f"{name:<18}"].strip() == said
+
+
 def test_quota_max_without_domains(make_world: Make) -> None:
     """Domain 0's own nodes do not count."""
     world: World = make_world(domids=())

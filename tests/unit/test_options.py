@@ -20,7 +20,6 @@ RIGHT: list[tuple[list[str], Options | Exit]] = [
     (["--no-domain-init"], Options(domain_init=False)),
     (["--config-file", "/c"], Options(config_file="/c")),
     (["--config-file=/c=d"], Options(config_file="/c=d")),
-    (["--config-file="], Options()),
     (["--config-file", "/c", "--config-file", "/d"], Options(config_file="/d")),
     (["--no-fork"], Options(daemonize=False)),
     (["--reraise-top-level"], Options(reraise_top_level=True)),
@@ -78,6 +77,10 @@ WRONG: list[tuple[list[str], str]] = [
     (["--live", "--bogus", "--help"], "pyxsd: unknown option '--bogus'.\n"),
     (["--pid-file"], "pyxsd: option '--pid-file' needs an argument.\n"),
     (["--no-fork", "-T"], "pyxsd: option '-T' needs an argument.\n"),
+    (["--config-file="], "pyxsd: option '--config-file' needs the name of a file, and got an empty "
+     "word.\n"),
+    (["--config-file", "", "--no-fork"],
+     "pyxsd: option '--config-file' needs the name of a file, and got an empty word.\n"),
     (["--no-fork=3"], "pyxsd: option '--no-fork' takes no argument.\n"),
     (["--config-test="], "pyxsd: option '--config-test' takes no argument.\n"),
 ]
@@ -90,7 +93,7 @@ def test_right(words: list[str], expected: Options | Exit) -> None:
 
 @pytest.mark.parametrize(("words", "first"), WRONG)
 def test_wrong(words: list[str], first: str) -> None:
-    assert options.parse(words) == Exit(status=2, stderr=first + options.usage())
+    assert options.parse(words) == Exit(status=2, stderr=first + "Try 'pyxsd --help'.\n")
 
 
 def test_usage_names_every_option_and_field() -> None:

@@ -196,6 +196,15 @@ def test_another_s_pid_file_is_not_removed(pid_path: str) -> None:
     assert Path(pid_path).read_text() == "1\n"
 
 
+def test_a_pid_file_that_somebody_wrote_anew_for_this_process_is_removed(pid_path: str) -> None:
+    """pyxsd-launch does so for a start script that removed it and waits for it."""
+    held = PidFile.claim(pid_path)
+    os.unlink(pid_path)
+    Path(pid_path).write_text(f"{os.getpid()}\n")
+    held.remove()
+    assert not os.path.exists(pid_path)
+
+
 def test_a_device_as_pid_file() -> None:
     before = len(os.listdir("/proc/self/fd"))
     first = PidFile.claim("/dev/null")

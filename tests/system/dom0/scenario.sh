@@ -2,7 +2,7 @@
 #
 # What is done in dom0, from starting the xenstored to stopping it. Results are CHECK lines; the
 # driver on the outside knows which must come. Given as SYSTEM_daemon, SYSTEM_start (debian,
-# launch) and SYSTEM_size (quick, full).
+# launch), SYSTEM_size (quick, full) and SYSTEM_packaged (1: the daemon is the package's, 0).
 
 GUEST_COMMAND_LINE="console=hvc0 nokaslr mitigations=off loglevel=4 panic=1 random.trust_cpu=on"
 . ./lib.sh

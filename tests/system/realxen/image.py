@@ -226,13 +226,13 @@ def _interpreter_archive() -> Path:
     return target
 
 
-def build(folder: Path, daemon: str, wheel: Path | None) -> Image:
+def build(folder: Path, daemon: str, package: Path | None) -> Image:
     """Build the images for a run.
 
     Args:
         folder: where to.
         daemon: oxenstored, cxenstored or pyxsd; only the last adds Python to the image.
-        wheel: see `pytree.add_pyxsd`.
+        package: a Debian package or a wheel of pyxsd; None: see `pytree.add_pyxsd`.
 
     Raises:
         MissingError: something is missing; the text says what.
@@ -243,7 +243,10 @@ def build(folder: Path, daemon: str, wheel: Path | None) -> Image:
     dom0_base(parts[0], folder / "guest.cpio")
     if daemon == "pyxsd":
         archive = Archive()
-        packed = pytree.add_pyxsd(archive, wheel)
+        if package is not None and package.suffix == ".deb":
+            packed = pytree.add_deb(archive, package)
+        else:
+            packed = pytree.add_pyxsd(archive, package)
         archive.write(folder / "pyxsd.cpio")
         parts += [_interpreter_archive(), folder / "pyxsd.cpio"]
     initramfs = folder / "dom0.cpio"

@@ -81,6 +81,15 @@ def _fetch(package: str) -> Path:
     return root
 
 
+def fetched(package: str) -> Path:
+    """Return the root of the files of a Debian package, which is not installed for it.
+
+    Raises:
+        MissingError: it cannot be fetched.
+    """
+    return _fetch(package)
+
+
 def find(path: str) -> Path:
     """Return a file of ``SOURCES`` on this machine, from its package if need be.
 

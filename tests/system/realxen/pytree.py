@@ -21,7 +21,7 @@ import zipfile
 from pathlib import Path
 
 from .cpio import Archive
-from .packages import MissingError, libraries
+from .packages import MissingError, fetched, libraries, run
 
 #: pyxsd as it is built in place.
 BUILT_HERE = Path(__file__).resolve().parents[3] / "pyxsd"
@@ -58,6 +58,10 @@ LEFT_OUT = frozenset(
 
 #: What pyxsd imports besides the library.
 NEEDED = ("_cffi_backend", "sortedcontainers")
+
+#: The same as Debian's packages, and where they and pyxsd's own have their modules.
+NEEDED_PACKAGES = ("python3-cffi-backend", "python3-sortedcontainers")
+DEBIAN_SITE = "/usr/lib/python3/dist-packages"
 
 
 def _compiled(source: Path, seen_as: str) -> bytes:
@@ -124,6 +128,30 @@ def _add_package(archive: Archive, found: Path, inside: str) -> None:
             folder, name = where.rsplit("/", 1)
             cached = f"{folder}/__pycache__/{name[:-3]}.{sys.implementation.cache_tag}.pyc"
             archive.file(cached, _compiled(file, where))
+
+
+def add_deb(archive: Archive, deb: Path) -> str:
+    """Add the files of the Debian package pyxsd, and Debian's packages of what it imports.
+
+    The programs in the package have /usr/bin/python3, which must be the interpreter that runs
+    this. Returns what was packed, for the log.
+
+    Raises:
+        MissingError: this is another interpreter, or a package cannot be had.
+    """
+    if Path("/usr/bin/python3").resolve() != interpreter_path():
+        raise MissingError(f"a Debian package is tried with /usr/bin/python3, not {sys.executable}")
+    archive.link("/usr/bin/python3", interpreter_path().name)
+    with tempfile.TemporaryDirectory() as scratch:
+        run("dpkg-deb", "-x", str(deb), scratch)
+        for root in (Path(scratch), *map(fetched, NEEDED_PACKAGES)):
+            for found in sorted((root / DEBIAN_SITE[1:]).iterdir()):
+                _add_package(archive, found, DEBIAN_SITE)
+        for folder in ("usr/sbin", "usr/libexec"):
+            for file in sorted(Path(scratch, folder).rglob("*")):
+                if file.is_file():
+                    archive.file(f"/{file.relative_to(scratch)}", file.read_bytes(), 0o755)
+    return deb.name
 
 
 def _located(module: str) -> Path:

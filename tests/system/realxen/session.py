@@ -32,13 +32,13 @@ class Session:
         return "\n".join(self.log.splitlines()[-lines:])
 
 
-def wheel_given() -> Path | None:
-    """Return the wheel named by SYSTEM_WHEEL, if one is."""
-    name = os.environ.get("SYSTEM_WHEEL")
+def package_given() -> Path | None:
+    """Return the package named by SYSTEM_DEB or SYSTEM_WHEEL, if one is."""
+    name = os.environ.get("SYSTEM_DEB") or os.environ.get("SYSTEM_WHEEL")
     return Path(name) if name else None
 
 
-def hold(folder: Path, daemon: str, start: str, size: str, wheel: Path | None) -> Session:
+def hold(folder: Path, daemon: str, start: str, size: str, package: Path | None) -> Session:
     """Build, run and judge.
 
     Args:
@@ -46,16 +46,19 @@ def hold(folder: Path, daemon: str, start: str, size: str, wheel: Path | None) -
         daemon: one of DAEMONS.
         start: one of STARTS.
         size: one of SIZES.
-        wheel: of pyxsd, or None for the pyxsd that this interpreter imports.
+        package: a Debian package (.deb) or a wheel of pyxsd, or None for the pyxsd that this
+            interpreter imports. A Debian package is chosen in dom0 with pyxsd-setup, and started
+            by its launcher.
 
     Raises:
         MissingError: something that is needed is missing.
     """
     began = time.monotonic()
-    built = image.build(folder, daemon, wheel)
+    packaged = daemon == "pyxsd" and package is not None and package.suffix == ".deb"
+    built = image.build(folder, daemon, package)
     build_time = machine.elapsed(began)
     began = time.monotonic()
-    parameters = {"daemon": daemon, "start": start, "size": size}
+    parameters = {"daemon": daemon, "start": start, "size": size, "packaged": str(int(packaged))}
     log = machine.run(built, folder, parameters, PATIENCE[size])
     (folder / "run.log").write_text(log)
     for left in (*folder.glob("*.cpio"), built.hypervisor):
@@ -65,4 +68,5 @@ def hold(folder: Path, daemon: str, start: str, size: str, wheel: Path | None) -
         f"{daemon} ({built.packed}), start {start}, {size}: {len(results)} checks, "
         f"image {build_time}, machine {machine.elapsed(began)}"
     )
-    return Session(checks.verdict(log, daemon, start, size), results, log, summary)
+    wrong = checks.verdict(log, daemon, start, size, packaged)
+    return Session(wrong, results, log, summary)
