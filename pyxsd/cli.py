@@ -13,7 +13,8 @@ from pyxsd._core import Server
 from pyxsd.daemon import Daemon
 from pyxsd.domains import Domains
 from pyxsd.host import Host
-from pyxsd.state import restore
+from pyxsd.state import restore, show
+from pyxsd.state.host_state import StateError
 from pyxsd.system import background, configuration, descriptors, listening, options, pid_file
 from pyxsd.system.daemon_log import BANNER, DaemonLog, open_daemon_log
 from pyxsd.system.destinations import open_access_log
@@ -40,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         _say(STDOUT, parsed.stdout)
         _say(STDERR, parsed.stderr)
         return parsed.status
+    if parsed.show_state:
+        return _show_state(parsed.show_state, parsed.as_format)
     config, faults = configuration.load(parsed.config_file)
     for fault in faults:
         _say(STDERR, f"{fault}\n")
@@ -68,6 +71,23 @@ def main(argv: list[str] | None = None) -> int:
             _tell(launched.message)
         return launched.status
     return _serve(config, parsed, listener, launched, faults)
+
+
+def _show_state(path: str, as_format: str) -> int:
+    """Prints a state file; 0 where all of it was understood and printed, else 1."""
+    try:
+        shown = show.show_file(path, as_format)
+        with open(STDOUT, "wb", closefd=False) as out:
+            out.write(shown.output)
+    except StateError as error:
+        _tell(str(error))
+        return 1
+    except OSError as error:
+        _tell(f"standard output: {error.strerror}")
+        return 1
+    for line in shown.told:
+        _tell(line)
+    return 0 if shown.whole else 1
 
 
 def _say(fd: int, text: str) -> None:

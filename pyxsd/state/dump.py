@@ -148,10 +148,10 @@ def write_file(path: str, rows: Iterable[bytes]) -> None:
 
 
 class Loaded:
-    """What a dump says; see lines()."""
+    """What a dump says; see lines().  The nodes go into `tree`, by its load()."""
 
-    def __init__(self) -> None:
-        self.tree = Tree()
+    def __init__(self, tree: Any = None) -> None:
+        self.tree = Tree() if tree is None else tree
         self.listener = -1
         self.evtchn: tuple[int, int] | None = None
         self.domains: list[tuple[int, int, int, int]] = []  # domid, mfn, remote, local port
@@ -172,12 +172,25 @@ def read_file(path: str, value_max: int, warn: Callable[[str], None]) -> Loaded:
         if file.readline().rstrip(b"\n") != FIRST_LINE:
             raise DumpError(f"{path}: not a dump: it does not begin with {FIRST_LINE.decode()}")
         loaded = Loaded()
-        for number, line in enumerate(file, 2):
-            try:
-                _read_line(loaded, line.rstrip(b"\n"), value_max)
-            except ValueError as error:
-                warn(f"{path}: line {number} skipped: {error}")
+        for number, _, fault in read_lines(file, loaded, value_max):
+            warn(f"{path}: line {number} skipped: {fault}")
     return loaded
+
+
+def read_lines(file: Iterable[bytes], loaded: Loaded,
+               value_max: int) -> Iterator[tuple[int, int, str]]:
+    """Reads the lines behind the first one into `loaded`.
+
+    Yields each one that is skipped: its number in the file, the offset in bytes where it
+    begins, and what is wrong with it.
+    """
+    at = len(FIRST_LINE) + 1
+    for number, line in enumerate(file, 2):
+        try:
+            _read_line(loaded, line.rstrip(b"\n"), value_max)
+        except ValueError as error:
+            yield number, at, str(error)
+        at += len(line)
 
 
 def _read_line(loaded: Loaded, line: bytes, value_max: int) -> None:

@@ -35,6 +35,8 @@ class Options(NamedTuple):
     live: bool = False
     config_test: bool = False
     disable_socket: bool = False
+    show_state: str = ""
+    as_format: str = ""  # of the state that is shown; empty: text
 
 
 class Exit(NamedTuple):
@@ -58,7 +60,11 @@ TABLE: tuple[tuple[str, str, Optional[bool], str], ...] = (
     ("--live", "live", True, "accepted; live update is not there yet"),
     ("--config-test", "config_test", True, "check the configuration file and end"),
     ("--disable-socket", "disable_socket", True, "serve no socket"),
+    ("--show-state", "show_state", None, "print a xenstored's state file as text and end"),
+    ("--as", "as_format", None, "print it as oxenstored's (db) or C xenstored's (stream)"),
 )
+
+STATE_FORMATS = ("db", "stream")  # arguments of --as
 
 _HELP = ("--help", "-help", "-h")
 _VERSION = "--version"
@@ -67,8 +73,9 @@ _VERSION = "--version"
 def usage(program: str = "pyxsd") -> str:
     """The text of --help; ends in a newline."""
     lines = [f"usage: {program} [option]..."]
-    for option, _field, value, text in TABLE:
-        left = option if value is not None else f"{option} <file>"
+    for option, field, value, text in TABLE:
+        argument = "|".join(STATE_FORMATS) if field == "as_format" else "<file>"
+        left = option if value is not None else f"{option} {argument}"
         lines.append(f"  {left:<22} {text}")
     lines.append(f"  {_VERSION:<22} show the version and end")
     lines.append(f"  {'-h, --help':<22} show this text and end; with --live: as --config-test")
@@ -112,10 +119,15 @@ def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
             if following is None:
                 return _wrong(program, f"option '{option}' needs an argument")
             argument = following
-        if field == "config_file" and not argument:
+        if field in ("config_file", "show_state") and not argument:
             return _wrong(program, f"option '{option}' needs the name of a file, and got an "
                           "empty word")
         values[field] = argument
+    as_format = values.get("as_format", "")
+    if as_format and as_format not in STATE_FORMATS:
+        return _wrong(program, f"option '--as' takes {' or '.join(STATE_FORMATS)}")
+    if as_format and not values.get("show_state"):
+        return _wrong(program, "option '--as' needs '--show-state'")
     if wants_help and "live" not in values:
         return Exit(stdout=usage(program))
     if wants_version:

@@ -33,6 +33,9 @@ RIGHT: list[tuple[list[str], Options | Exit]] = [
     (["--live", "--restart"], Options(live=True, restart=True)),
     (["--config-test"], Options(config_test=True)),
     (["--disable-socket"], Options(disable_socket=True)),
+    (["--show-state", "/s"], Options(show_state="/s")),
+    (["--as=db", "--show-state", "/s"], Options(show_state="/s", as_format="db")),
+    (["--show-state", "/s", "--as", "stream"], Options(show_state="/s", as_format="stream")),
     (["", "--no-fork", ""], Options(daemonize=False)),
     (["--pid-file", "word"], Options(pid_file="word")),
     (["--help"], HELP),
@@ -82,6 +85,11 @@ WRONG: list[tuple[list[str], str]] = [
     (["--config-file", "", "--no-fork"],
      "pyxsd: option '--config-file' needs the name of a file, and got an empty word.\n"),
     (["--no-fork=3"], "pyxsd: option '--no-fork' takes no argument.\n"),
+    (["--as", "db"], "pyxsd: option '--as' needs '--show-state'.\n"),
+    (["--show-state", "/s", "--as", "xml"], "pyxsd: option '--as' takes db or stream.\n"),
+    (["--show-state="], "pyxsd: option '--show-state' needs the name of a file, and got an empty "
+                        "word.\n"),
+    (["--show-state"], "pyxsd: option '--show-state' needs an argument.\n"),
     (["--config-test="], "pyxsd: option '--config-test' takes no argument.\n"),
 ]
 
@@ -110,6 +118,7 @@ def test_defaults() -> None:
         "domain_init": True, "config_file": "/etc/xen/oxenstored.conf", "daemonize": True,
         "reraise_top_level": False, "access_log": True, "pid_file": "", "trace_file": "",
         "restart": False, "live": False, "config_test": False, "disable_socket": False,
+        "show_state": "", "as_format": "",
     }  # fmt: skip
     assert Exit() == (0, "", "")
 
