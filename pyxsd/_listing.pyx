@@ -33,25 +33,20 @@ cdef enum:
 
 @cython.final
 @cython.no_gc
-cdef class _Listing:
+cdef class Listing:
     """A directory as DIRECTORY_PART saw it.
 
     The reference keeps the node from being changed in place, so a change of it
     or of anything below makes another node of it.
     """
-    cdef Node *node
-    cdef uint64_t epoch      # of the store: a change of it touched every node
-    cdef uint64_t generation
-    cdef bytes names
-
     def __dealloc__(self):
         if self.node != NULL:
             node_unref(self.node)
 
 
-cdef _Listing _listing_of(State s, Request *r, Connection c, Node *node):
+cdef Listing _listing_of(State s, Request *r, Connection c, Node *node):
     """The listing of a directory that domain 0 asked for, now the last used one."""
-    cdef _Listing listing
+    cdef Listing listing
     if c.listings is None:
         c.listings = []
     for listing in c.listings:
@@ -60,7 +55,7 @@ cdef _Listing _listing_of(State s, Request *r, Connection c, Node *node):
             break
     else:
         node_directory(<Tree>r.tree, r.path, &c.who, r.answer, <size_t>-1)
-        listing = _Listing.__new__(_Listing)
+        listing = Listing.__new__(Listing)
         listing.names = r.answer.data[r.answer.head:r.answer.tail] \
             if r.answer.data != NULL else b""
         listing.node = node_ref(node)
@@ -78,7 +73,7 @@ cdef int directory_part(State s, Request *r) except -1:
     cdef Slice path, number, rest = r.payload
     cdef int64_t offset
     cdef Node *node
-    cdef _Listing listing
+    cdef Listing listing
     cdef bytes names
     cdef uint64_t generation
     if not slice_cut(&rest, &path) or not slice_take(&rest, &number) \

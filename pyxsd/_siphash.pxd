@@ -14,7 +14,8 @@ cdef struct HashKey:
     uint64_t low
     uint64_t high
 
-# The key of this process.  It is set when the module is imported and never again.
+# The key of this process.  It is set when the module is imported, and once more at most, before
+# the first server is made.
 cdef HashKey hash_key
 
 cdef struct SipState:

@@ -26,6 +26,14 @@ def _set_key(bytes key):
 _set_key(_read_key(os.environ.get("PYXSD_HASH_KEY")))
 
 
+def use_key(bytes key not None):
+    """Takes another key of 16 bytes: that of the process whose image is taken over.  Before the
+    first server is made: no table with the old key may be there."""
+    if len(key) != 16:
+        raise ValueError("a key has 16 bytes")
+    _set_key(key)
+
+
 def siphash(bytes key not None, bytes data not None):
     """SipHash-1-3 of data under a key of 16 bytes; the hash as an integer of 64 bits."""
     cdef HashKey parsed

@@ -204,5 +204,10 @@ cdef class MemoryTransport(Transport):
 
     @property
     def unread(self):
-        """Bytes fed and not read yet."""
+        """How many bytes are fed and not read yet."""
         return buffer_len(&self.inp)
+
+    @property
+    def content(self):
+        """The bytes fed and not read yet."""
+        return self.inp.data[self.inp.head:self.inp.tail] if self.inp.data != NULL else b""

@@ -25,7 +25,7 @@ def for_stream(state: HostState, version: int = 1) -> tuple[HostState, list[str]
     rings = {client.domid for client in state.clients if client.domid is not None}
     if 0 not in rings:
         losses.append("domain 0 has no ring: C xenstored does not start from such a file")
-    clients = [_for_stream(client, losses)
+    clients = [_for_stream(_common(client, losses), losses)
                for client in sorted(state.clients, key=lambda client: client.domid != 0)]
     nodes = [fit for node in state.nodes
              if (fit := _node_for_stream(node, rings, losses)) is not None]
@@ -74,11 +74,20 @@ def _node_for_stream(node: Node, rings: set[int], losses: list[str]) -> Node | N
     return node._replace(permissions=tuple(kept))
 
 
+def _common(client: Client, losses: list[str]) -> Client:
+    """Neither format has open transactions and waiting events."""
+    if client.transactions:
+        losses.append(f"{client.name}: {len(client.transactions)} open transactions")
+    if client.waiting:
+        losses.append(f"{client.name}: {len(client.waiting)} events that wait")
+    return replace(client, transactions={}, waiting=[])
+
+
 def for_db(state: HostState) -> tuple[HostState, list[str]]:
     """For oxenstored.  A ring's page and remote port are written as 0 where they are not known:
     the domain has to be introduced again then."""
     losses: list[str] = []
-    clients = [_for_db(client, losses) for client in state.clients]
+    clients = [_for_db(_common(client, losses), losses) for client in state.clients]
     nodes = [node._replace(permissions=_without_stale(node, losses)) for node in state.nodes]
     if state.domain_quotas or state.global_quotas or state.settings:
         losses.append("quotas and features are not in a dump")

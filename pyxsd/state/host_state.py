@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What a xenstored leaves for its successor, whatever file it wrote it to.
 
-A `HostState` is a plain value: two are equal where they mean the same.  `stream` reads and
-writes C xenstored's file, `database` oxenstored's; `carry` says what one of them cannot hold.
+A `HostState` is a plain value: two are equal where they mean the same.  `stream_reader` and
+`stream_writer` know C xenstored's file, `database` oxenstored's, `picture` what an image of
+pyxsd's has in common with these; `carry` says what one of the first two cannot hold.
 
 What a reader cannot make sense of is one of two things.  Damage to the form of the file (a
 length that leads outside, a missing end) raises StateError: nothing of the file can be trusted.
@@ -66,6 +67,9 @@ class Client:
     input: bytes = b""  # what was read and not served: requests as the client sent them
     output: bytes = b""  # what was not sent yet
     watches: list[Watch] = field(default_factory=list)  # in the order of the file
+    # Events that found no room in `output`: path and token of each
+    waiting: list[tuple[bytes, bytes]] = field(default_factory=list)
+    transactions: dict[int, int] = field(default_factory=dict)  # id: how many requests it had
 
     @property
     def name(self) -> str:
@@ -85,8 +89,8 @@ class Settings:
 class HostState:
     """All that a file says, in the order of the file."""
 
-    kind: str  # "stream" or "db"
-    version: int = 1  # of the stream
+    kind: str  # "stream", "db" or "image"
+    version: int = 1  # of the stream or the image
     big_endian: bool = False  # the stream's byte order
     listener: int = -1  # descriptor of the listening socket; -1: none
     evtchn: int = -1  # descriptor of the event channel device; -1: none

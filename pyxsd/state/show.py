@@ -11,9 +11,10 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from pyxsd.state import carry, dump, stream
+from pyxsd.state import carry, dump, records, stream
 from pyxsd.state.database import read_db, write_db
 from pyxsd.state.host_state import LETTERS, Client, HostState, Node, StateError
+from pyxsd.state.picture import read_image
 from pyxsd.state.stream_reader import read_stream
 from pyxsd.state.stream_writer import write_stream
 
@@ -70,8 +71,10 @@ def read_any(data: bytes) -> HostState:
         return read_stream(data)
     if data.startswith(dump.FIRST_LINE):
         return read_db(data)
-    raise StateError("neither a state of C xenstored (\"xenstore\") nor a dump of oxenstored "
-                     f"(\"{dump.FIRST_LINE.decode()}\")")
+    if data.startswith(records.MAGIC):
+        return read_image(data)
+    raise StateError(f"not a state file: none of {stream.MAGIC!r}, {dump.FIRST_LINE!r} and "
+                     f"{records.MAGIC!r} stands at its beginning")
 
 
 def convert(state: HostState, as_format: str) -> tuple[bytes, list[str]]:
@@ -86,9 +89,11 @@ def convert(state: HostState, as_format: str) -> tuple[bytes, list[str]]:
 
 def text(state: HostState) -> Iterator[bytes]:
     """The lines that docs/state.md describes, without their newlines."""
-    yield (b"format stream %d, %s-endian" % (
-        state.version, b"big" if state.big_endian else b"little")
-        if state.kind == "stream" else b"format db")
+    if state.kind == "stream":
+        yield b"format stream %d, %s-endian" % (
+            state.version, b"big" if state.big_endian else b"little")
+    else:
+        yield b"format %s" % state.kind.encode()
     yield b"listening-socket %d" % state.listener
     yield b"event-channels %d" % state.evtchn
     if state.virq_port is not None:
@@ -123,6 +128,10 @@ def _client(client: Client) -> Iterator[bytes]:
     for watch in client.watches:
         line = b"  watch %s %s" % (quoted(watch.path), quoted(watch.token))
         yield line if watch.depth is None else line + b" depth=%d" % watch.depth
+    for number, requests in client.transactions.items():
+        yield b"  transaction %d requests=%d" % (number, requests)
+    for path, token in client.waiting:
+        yield b"  waiting-event %s %s" % (quoted(path), quoted(token))
 
 
 def _node(node: Node) -> bytes:

@@ -21,6 +21,7 @@ cdef enum:
     FANOUT = 32              # slots of a full page
     SPARSE = 8               # a page with fewer slots is joined with a neighbour
     JOINED = 24              # where both together have at most so many
+    LEVELS_MAX = 32          # of a directory: more than memory can hold
 
 cdef int64_t _live = 0
 
@@ -293,3 +294,37 @@ cdef Node *page_remove(Page **top, const char *name, size_t n) except NULL:
         _free(page)
         top[0] = NULL
     return node
+
+
+# -- making a page from its slots ---------------------------------------------
+
+cdef Node *_last(void *slot, int level) noexcept nogil:
+    """The node with the greatest name in a slot of a page of that level."""
+    cdef Page *page
+    while level:
+        page = <Page *>slot
+        slot = page.slot[page.count - 1]
+        level -= 1
+    return <Node *>slot
+
+
+cdef Page *page_make(int level, int count, void **slots) except NULL:
+    cdef Page *page
+    cdef Node *before
+    cdef int i
+    if not 0 < count <= FANOUT or not 0 <= level < LEVELS_MAX:
+        raise ValueError(f"a page of level {level} with {count} slots")
+    for i in range(count):
+        if level and (<Page *>slots[i]).level != level - 1:
+            raise ValueError(f"a page of level {(<Page *>slots[i]).level} in one of level {level}")
+        if i:
+            before = _last(slots[i - 1], level)
+            if page_compare(before.name, before.name_len, page_first(slots[i], level)) >= 0:
+                raise ValueError("names that are not in ascending order")
+    page = _new(level, count)
+    for i in range(count):
+        page.slot[i] = slots[i]
+        _slot_ref(page, i)
+        page.total += _slot_total(page, i)
+        page.count += 1
+    return page

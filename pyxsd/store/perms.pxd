@@ -66,6 +66,8 @@ cdef struct Actor:
 # Reads "n5\0r0\0..."; what follows the last NUL is dropped.  NULL where it is
 # malformed or empty (and with MemoryError set where memory ran out).
 cdef Perms *perms_parse(const char *p, size_t n, Mentions *mentions) except? NULL
+# The list of these entries, at least one; ValueError for an access that is none.
+cdef Perms *perms_make(const PermEntry *entries, size_t count, Mentions *mentions) except NULL
 cdef Perms *perms_simple(int64_t owner, int access, Mentions *mentions) except NULL
 # The list without the entries of some domains; where one of them is the owner, nobody
 # (domid -1) owns instead.  A new reference.

@@ -106,6 +106,18 @@ cdef Perms *perms_parse(const char *p, size_t n, Mentions *mentions) except? NUL
     return _counted(perms, mentions)
 
 
+cdef Perms *perms_make(const PermEntry *entries, size_t count, Mentions *mentions) except NULL:
+    cdef Perms *perms
+    cdef size_t i
+    for i in range(count):
+        if entries[i].access & ~(PERM_READ | PERM_WRITE):
+            raise ValueError(f"an access of {entries[i].access}")
+    perms = _new(count)
+    for i in range(count):
+        perms.entry[i] = entries[i]
+    return _counted(perms, mentions)
+
+
 cdef Perms *perms_simple(int64_t owner, int access, Mentions *mentions) except NULL:
     cdef Perms *perms = _new(1)
     perms.entry[0].domid = owner

@@ -1,0 +1,487 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""An image says all that a server knows: one made of it does the same from then on."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from pyxsd._core import Server
+from pyxsd._wire import MemoryTransport
+from pyxsd.state import image, records, show, values
+from pyxsd.state.host_state import StateError
+from pyxsd.system.configuration import Config
+from tests.fuzz.program import RECORD
+from tests.fuzz.test_cases import corpus
+from tests.leaks import differences, live_counts
+from tests.state import twins
+from tests.world import EVENT, Host, World, packet, packets
+
+RANDOM = int(os.environ.get("PYXSD_IMAGE_PROGRAMS", "200"))
+
+
+def test_random_programs() -> None:
+    """With a second server after every seventh step, which lives for the next 40."""
+    made = 0
+    for seed in range(RANDOM):
+        source = random.Random(seed)
+        made += twins.run(source.randbytes(1 + RECORD * source.choice((5, 20, 60, 200))),
+                          lambda number: number % 7 == 3)
+    assert made > RANDOM
+
+
+def test_the_programs_that_reach_the_most() -> None:
+    assert sum(twins.run(program, lambda number: number % 5 == 1, 20)
+               for program in corpus()) > 500
+
+
+# -- by hand ------------------------------------------------------------------
+
+def again(world: World, now: float | None = None, config: Config | None = None) -> World:
+    """A world whose server was made of the image of this one's; its clients have new ends."""
+    data = image.save(world.server)
+    other: World = World.__new__(World)
+    other.host = Host()
+    other.server = Server(config or Config(), other.host)
+    other.host.server = other.server
+    other.host.mfns = dict(world.host.mfns)
+    other.now = world.now if now is None else now
+    other.sockets, other.rest = {}, dict(world.rest)
+    ends: dict[int, MemoryTransport] = {}
+
+    def transport_of(number: int, domid: int | None) -> MemoryTransport:
+        known: Any = world.server.connections[number].transport
+        ends[number] = twins.again(known)
+        if domid is not None:
+            other.host.transports[domid] = ends[number]
+        return ends[number]
+
+    image.load(data, other.server, other.now, transport_of)
+    for name, (connection, _) in world.sockets.items():
+        other.sockets[name] = (other.server.connections[connection.id], ends[connection.id])
+    if now is None:
+        assert image.save(other.server) == data
+    return other
+
+
+def events_of(world: World, name: str) -> list[bytes]:
+    return [body for type_, _, _, body in world.drain(name) if type_ == EVENT]
+
+
+@pytest.mark.parametrize("go", [0, 1, 2])
+def test_events_that_are_still_to_be_delivered(go: int) -> None:
+    """A removal below 300 watches is a job of slices; some watches go while it waits."""
+    world = World()
+    for i in range(300):
+        world.ask("s0", "WRITE", b"/top/%03d\0x" % i)
+        world.ask("s1", "WATCH", b"/top/%03d\0t%d\0" % (i, i))
+    world.drain("s1")
+    world.server.agenda.slice_ns = 0
+    world.connection("s0")[1].feed(packet("RM", b"/top\0"))
+    world.server.begin(world.now, world.now)
+    world.server.service(world.connection("s0")[0])
+    if go:
+        # The watch that the search has come to, and one that it is still to find.
+        for i in (128, 127, 129, 200)[: 3 * go]:
+            world.connection("s1")[1].feed(packet("UNWATCH", b"/top/%03d\0t%d\0" % (i, i)))
+        world.server.service(world.connection("s1")[0])
+    other = again(world)
+    for each in (world, other):
+        each.server.agenda.slice_ns = 10 ** 12
+        each.turn()
+    one, two = events_of(world, "s1"), events_of(other, "s1")
+    assert one == two and len(one) > 290 and one != sorted(one, reverse=True)
+    assert world.drain("s0") == other.drain("s0")
+    for each in (world, other):
+        each.close()
+
+
+def test_nodes_that_are_one_stay_one() -> None:
+    """A commit asks whether a node is the very node of its start."""
+    world = World()
+    world.ask("s0", "WRITE", b"/a/x\0one")
+    world.ask("s0", "WRITE", b"/b/y\0one")
+    tx = int(world.ask("s0", "TRANSACTION_START", b"\0")[1][:-1])
+    assert world.ask("s0", "READ", b"/a/x\0", tx)[1] == b"one"
+    world.ask("s0", "WRITE", b"/a/x\0two", tx)
+    world.ask("s1", "WRITE", b"/b/y\0three")
+    other = again(world)
+    for each in (world, other):
+        assert each.ask("s0", "TRANSACTION_END", b"T\0", tx)[1] == b"OK\0"
+        assert each.ask("s1", "READ", b"/a/x\0")[1] == b"two"
+        assert each.ask("s1", "READ", b"/b/y\0")[1] == b"three"
+        # Merged, and not run again.
+        assert each.server.transactions_merged == 1
+        each.close()
+
+
+def test_what_was_read_still_counts() -> None:
+    """Another one changed what a transaction has read: its end fails."""
+    world = World()
+    world.ask("s0", "WRITE", b"/a/x\0one")
+    world.ask("s0", "WRITE", b"/b/y\0one")
+    tx = int(world.ask("s0", "TRANSACTION_START", b"\0")[1][:-1])
+    world.ask("s0", "READ", b"/a/x\0", tx)
+    world.ask("s0", "WRITE", b"/b/y\0two", tx)
+    world.ask("s1", "WRITE", b"/a/x\0three")
+    other = again(world)
+    for each in (world, other):
+        assert each.ask("s0", "TRANSACTION_END", b"T\0", tx)[1] == b"EAGAIN\0"
+        each.close()
+
+
+def test_an_event_that_is_queued_is_not_queued_again() -> None:
+    world = World()
+    world.ask("s1", "WATCH", b"/a\0t\0")
+    world.drain("s1")
+    world.connection("s1")[1].room = 0
+    world.ask("s0", "WRITE", b"/a\0one")
+    other = again(world)
+    for each in (world, other):
+        each.ask("s0", "WRITE", b"/a\0two")
+        each.connection("s1")[1].room = -1
+        each.turn("s1")
+        assert events_of(each, "s1") == [b"/a\0t\0"]
+        each.close()
+
+
+def test_waiting_events_come_in_their_order() -> None:
+    """One of each watch in turn, the watch first behind which one waits the longest."""
+    world = World(Config(quota_maxwatchevents=2))
+    for name in (b"c", b"a", b"b"):
+        world.ask("s1", "WATCH", b"/%s\0%s\0" % (name, name))
+    world.drain("s1")
+    world.connection("s1")[1].room = 0
+    for path in (b"/x", b"/b/0", b"/a/0", b"/b/1", b"/c/1", b"/b/2", b"/a/1", b"/a/2"):
+        world.ask("s0", "WRITE", path + b"\0v")
+    other = again(world)
+    assert world.connection("s1")[0].waiting_events > 3
+    heard = []
+    for each in (world, other):
+        each.connection("s1")[1].room = -1
+        for _ in range(4):
+            each.turn("s1")
+        heard.append(events_of(each, "s1"))
+        each.close()
+    assert heard[0] == heard[1] and len(heard[0]) == 7
+
+
+def test_who_was_punished_stays_punished() -> None:
+    """A guest without credit is not served, and is known to be found blocked."""
+    config = Config(conflict_burst_limit=1.0, conflict_max_history_seconds=1.0)
+    world = World(config)
+    world.introduce(1)
+    world.ask("s0", "WRITE", b"/a\0v")
+    world.ask("s0", "SET_PERMS", b"/a\0b0\0")
+    tx = int(world.ask("s0", "TRANSACTION_START", b"\0")[1][:-1])
+    world.ask("s0", "READ", b"/a\0", tx)
+    world.ask("s0", "WRITE", b"/b\0w", tx)
+    world.ask("d1", "WRITE", b"/a\0x")
+    assert world.ask("s0", "TRANSACTION_END", b"T\0", tx)[1] == b"EAGAIN\0"
+    world.feed("d1", packet("READ", b"/a\0"))
+    assert world.drain("d1") == [] and world.connection("d1")[0].blocked
+    other = again(world, config=config)
+    assert other.connection("d1")[0].credit == world.connection("d1")[0].credit == 0.0
+    answers = []
+    for each in (world, other):
+        for _ in range(3):
+            each.now += 1.0
+            each.server.tick(each.now)
+            each.turn()
+        answers.append(each.drain("d1"))
+    assert answers[0] == answers[1] and len(answers[0]) == 1
+    for each in (world, other):
+        each.close()
+
+
+def test_a_listing_goes_on() -> None:
+    world = World()
+    for i in range(2000):
+        world.ask("s0", "WRITE", b"/dir/%05d\0" % i)
+    first = world.ask("s0", "DIRECTORY_PART", b"/dir\x000\0")[1]
+    other = again(world)
+    count, names = first.split(b"\0", 1)
+    rest = b"/dir\0%d\0" % len(names)
+    assert world.ask("s0", "DIRECTORY_PART", rest) == other.ask("s0", "DIRECTORY_PART", rest)
+    for each in (world, other):
+        assert each.ask("s0", "DIRECTORY_PART", rest)[1].startswith(count + b"\0")
+        each.ask("s1", "WRITE", b"/dir/more\0")
+        assert not each.ask("s0", "DIRECTORY_PART", rest)[1].startswith(count + b"\0")
+        each.close()
+
+
+def test_times_move_with_the_clock() -> None:
+    """A punished guest gets its point back when as much time has passed as it had to wait."""
+    world = World(Config(conflict_burst_limit=1.0, conflict_max_history_seconds=1.0))
+    other = again(world, now=5.0)
+    tx = int(world.ask("s0", "TRANSACTION_START", b"\0")[1][:-1])
+    later = again(world, now=3.0)
+    assert later.connection("s0")[0].transactions[tx].since == 3.0
+    for each in (world, other, later):
+        each.close()
+
+
+def test_nothing_stays_behind() -> None:
+    before = live_counts()
+    world = World()
+    world.introduce(1)
+    world.ask("s0", "WRITE", b"/a/b\0c")
+    world.ask("s0", "WATCH", b"/a\0t\0")
+    world.ask("s0", "TRANSACTION_START", b"\0")
+    other = again(world)
+    world.close()
+    other.close()
+    del world, other
+    assert not differences(before, live_counts())
+
+
+def test_not_inside_of_a_request() -> None:
+    world = World()
+    caught: list[type[BaseException]] = []
+
+    def introduce(*_: object) -> None:
+        try:
+            image.save(world.server)
+        except RuntimeError as error:
+            caught.append(type(error))
+
+    world.host.introduce = introduce  # type: ignore[method-assign, assignment]
+    world.ask("s0", "INTRODUCE", b"1\x004660\x007\0")
+    assert caught == [RuntimeError]
+    world.close()
+
+
+# -- another process ----------------------------------------------------------
+
+OTHER = """
+import sys
+from pyxsd._siphash import use_key
+from pyxsd.state import image
+data = open(sys.argv[1], "rb").read()
+use_key(image.hash_key(data))
+from pyxsd._core import Server
+from pyxsd._wire import MemoryTransport
+from pyxsd.system.configuration import Config
+from tests.world import Host
+server = Server(Config(), Host())
+image.load(data, server, 1000.0, lambda number, domid: MemoryTransport())
+sys.stdout.buffer.write(image.save(server))
+"""
+
+
+def example() -> World:
+    """A server with something of everything, in few bytes."""
+    world = World(Config(quota_maxwatchevents=1))
+    world.introduce(1)
+    world.ask("s0", "WRITE", b"/a/b\0value")
+    world.ask("s0", "SET_PERMS", b"/a\0b0\0r1\0")
+    world.ask("s1", "WATCH", b"/a\0token\0")
+    world.connection("s1")[1].room = 0
+    for name, path in (("s0", b"/a/1"), ("s0", b"/a/2"), ("s2", b"/a/3")):
+        # The first event is in the output, the second waits, the third holds up who caused it.
+        world.ask(name, "WRITE", path + b"\0x")
+    tx = int(world.ask("s0", "TRANSACTION_START", b"\0")[1][:-1])
+    world.ask("s0", "WRITE", b"/a/t\0x", tx)
+    world.ask("s0", "DIRECTORY_PART", b"/a\x000\0")
+    world.feed("s0", packet("READ", b"/a\0")[:17])
+    return world
+
+
+def test_another_process_with_the_key(tmp_path: Any) -> None:
+    world = example()
+    data = image.save(world.server)
+    world.close()
+    (tmp_path / "image").write_bytes(data)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment.pop("PYXSD_HASH_KEY", None)
+    done = subprocess.run([sys.executable, "-c", OTHER, str(tmp_path / "image")], env=environment,
+                          stdout=subprocess.PIPE, check=True)
+    assert done.stdout == data
+
+
+def test_another_key_is_refused() -> None:
+    world = example()
+    data = changed(image.save(world.server), b"SERV", "hash_key", bytes(16))
+    with pytest.raises(StateError, match="another hash key"):
+        load(data)
+    load(data, any_key=True).close()
+    world.close()
+
+
+# -- shown --------------------------------------------------------------------
+
+def test_shown(tmp_path: Any) -> None:
+    world = example()
+    path = tmp_path / "image"
+    path.write_bytes(image.save(world.server))
+    world.close()
+    lines = show.show_file(str(path)).output.decode().splitlines()
+    assert lines[0] == "format image"
+    assert 'node "/a" b0,r1 ""' in lines and 'node "/a/b" n0 "value"' in lines
+    assert '  watch "/a" "token"' in lines
+    assert sum(line.startswith("  waiting-event ") for line in lines) == 2
+    assert "  transaction 1 requests=1" in lines
+    for as_format in show.WRITERS:
+        converted = show.show_file(str(path), as_format)
+        assert any("1 open transactions" in line for line in converted.told)
+        assert any("2 events that wait" in line for line in converted.told)
+        assert {node.path: node for node in show.read_any(converted.output).nodes}[b"/a/b"].value \
+            == b"value"
+
+
+# -- damage -------------------------------------------------------------------
+
+def load(data: bytes, any_key: bool = False) -> Any:
+    """A server made of an image, which nobody talks to; StateError."""
+    server = Server(Config(), Host())
+    try:
+        image.load(data, server, 1000.0, lambda number, domid: MemoryTransport(), any_key)
+    except StateError:
+        server.close()
+        raise
+    return server
+
+
+def rewritten(data: bytes, types: Any, change: Any) -> bytes:
+    """The image with the bodies of some records changed, and the right checksum."""
+    writer = records.Writer()
+    for record in records.read(data, image.TYPES):
+        writer.add(record.type, change(record.body) if record.type in types else record.body)
+    return writer.finish()
+
+
+def changed(data: bytes, type_: bytes, key: str, value: Any) -> bytes:
+    """The image with one field of its records of that type changed."""
+    def change(body: bytes) -> bytes:
+        row = values.decode(body)
+        row[key] = value
+        return values.encode(row)
+    return rewritten(data, {type_}, change)
+
+
+def test_cut_and_flipped() -> None:
+    world = example()
+    data = image.save(world.server)
+    world.close()
+    for length in range(len(data)):
+        with pytest.raises(StateError):
+            records.read(data[:length], image.TYPES)
+    for at in range(len(data)):
+        damaged = bytearray(data)
+        damaged[at] ^= 0x21
+        with pytest.raises(StateError):
+            records.read(bytes(damaged), image.TYPES)
+
+
+def test_altered_with_the_right_checksum() -> None:
+    """Content that makes no sense does no harm: it is refused, or a server comes of it."""
+    world = example()
+    data = image.save(world.server)
+    world.close()
+    gc.collect()
+    before = live_counts()
+    whole = records.read(data, image.TYPES)
+    refused = 0
+    source = random.Random(1)
+    for number, record in enumerate(whole):
+        for at in range(len(record.body)):
+            body = bytearray(record.body)
+            body[at] ^= source.choice((1, 0x80, 0xFF, 0x10))
+            writer = records.Writer()
+            for other, each in enumerate(whole):
+                writer.add(each.type, bytes(body) if other == number else each.body)
+            try:
+                server = load(writer.finish(), any_key=True)
+            except StateError as error:
+                refused += 1
+                assert str(error).startswith(("record ", "the image as a whole: "))
+            else:
+                server.close()
+    assert refused > 500
+    del server, world
+    gc.collect()
+    assert not differences(before, live_counts())
+
+
+MEANINGLESS = [
+    (b"SERV", "quotas", [1], "1 quotas"),
+    (b"SERV", "tree", [99, 1, 1, 0], "there is no node 99"),
+    (b"CONN", "id", 1, "the connection 1 stands there twice"),
+    (b"CONN", "interest", 77, "waits for 77"),
+    (b"CONN", "pending", [[12345, [], []]], "there is no watch 12345"),
+    (b"CONN", "listings", [[0, 1, 1, b""]], "a listing of nothing"),
+    (b"CONN", "watches", [[1, b"//", b"t", 0]], "a watch on b'//'"),
+    (b"CONN", "output", None, ""),
+    (b"LATE", "paused", [77], "77 is missing"),
+    (b"TURN", "waiting", [[1, 1, 77]], "77 is missing"),
+]
+
+
+@pytest.mark.parametrize(("type_", "key", "value", "words"), MEANINGLESS)
+def test_meaningless(type_: bytes, key: str, value: Any, words: str) -> None:
+    world = example()
+    data = changed(image.save(world.server), type_, key, value)
+    world.close()
+    with pytest.raises(StateError) as error:
+        load(data)
+    assert words in str(error.value)
+
+
+def test_records_that_are_not_known() -> None:
+    """One that may be skipped is; any other one is refused."""
+    world = example()
+    data = image.save(world.server)
+    for type_, refused in ((b"more", False), (b"MORE", True)):
+        writer = records.Writer()
+        for record in records.read(data, image.TYPES):
+            writer.add(record.type, record.body)
+        writer.add(type_, b"what a later version says")
+        if refused:
+            with pytest.raises(StateError, match=r"\(MORE\) at byte \d+: not known"):
+                load(writer.finish())
+        else:
+            load(writer.finish()).close()
+    world.close()
+
+
+@pytest.mark.parametrize("missing", [b"SERV", b"LATE", b"TURN", b"CONN"])
+def test_records_that_are_missing(missing: bytes) -> None:
+    world = example()
+    writer = records.Writer()
+    for record in records.read(image.save(world.server), image.TYPES):
+        if record.type != missing:
+            writer.add(record.type, record.body)
+    world.close()
+    with pytest.raises(StateError):
+        load(writer.finish())
+
+
+def test_another_version() -> None:
+    data = bytearray(records.Writer().finish())
+    data[8] = 9
+    with pytest.raises(StateError, match="the image has version 9"):
+        records.read(bytes(data), image.TYPES)
+
+
+def test_whole_packets_reach_nobody_twice() -> None:
+    """Output that was sent in part goes on where it stopped."""
+    world = World()
+    world.connection("s0")[1].room = 20
+    world.feed("s0", packet("DIRECTORY", b"/\0"))
+    got = world.connection("s0")[1].take()
+    other = again(world)
+    for each in (world, other):
+        each.connection("s0")[1].room = -1
+        each.turn("s0")
+    rest = [each.connection("s0")[1].take() for each in (world, other)]
+    for each in (world, other):
+        each.close()
+    assert rest[0] == rest[1]
+    whole, left = packets(got + rest[0])
+    assert (len(got), len(whole), left) == (20, 1, b"")
