@@ -43,7 +43,7 @@ class Record(NamedTuple):
 
 
 def _name(type_: bytes) -> str:
-    return type_.decode("ascii", "backslashreplace")
+    return type_.decode("ascii") if type_.isalpha() else repr(type_)
 
 
 class Writer:
