@@ -350,6 +350,13 @@ cdef object _unsigned(number):
     return number
 
 
+cdef int _restore(Path *out, bytes kept) except -1:
+    """path_restore() of what a file says."""
+    if kept[:1] not in (b"/", b"@"):
+        raise ValueError(f"not a path: {kept[:64]!r}")
+    return path_restore(out, kept)
+
+
 cdef class _Loader:
     """A server that an image is being loaded into."""
 
@@ -662,7 +669,7 @@ cdef class _Loader:
             txn.requests.append((type_, payload, status, _unsigned(digest)))
         txn.recorded_bytes = row["recorded_bytes"]
         for event, path in row["changes"]:
-            path_restore(self.s.path, path)
+            _restore(self.s.path, path)
             if event not in (EVENT_CHANGED, EVENT_PERMS, EVENT_REMOVED):
                 raise ValueError(f"a change of kind {event}")
             txn.changes.append((event, path))
@@ -672,7 +679,7 @@ cdef class _Loader:
         txn.written_ancestor = row["written"]
         for path in (txn.read_ancestor, txn.written_ancestor):
             if path is not None:
-                path_restore(self.s.path, path)
+                _restore(self.s.path, path)
         return txn
 
     def _listing(self, number, epoch, generation, names):
@@ -694,7 +701,7 @@ cdef class _Loader:
         job.below = row["below"]
         job.begun = row["begun"]
         job.newest = row["newest"]
-        path_restore(self.events.path, job.text)
+        _restore(self.events.path, job.text)
         if job.begun:
             found = row["search"]
             if job.name is not None:

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The coverage-guided fuzzer: libFuzzer around an interpreter that runs tests.fuzz.machine.run().
+ * The coverage-guided fuzzer: libFuzzer around an interpreter that runs tests.fuzz.machine.run(),
+ * or run() of the module that PYXSD_FUZZ_MODULE names, as tests.fuzz.readers.
  *
  * The extension modules are built with -fsanitize=fuzzer-no-link and report their edges to the
  * libFuzzer in this program.  An exception of run() is a find: it is printed and the program
@@ -31,6 +32,7 @@ static void die(const char *what)
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     const char *python = getenv("PYXSD_FUZZ_PYTHON");
+    const char *name;
     PyConfig config;
     PyObject *module;
 
@@ -46,13 +48,14 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     if (PyStatus_Exception(Py_InitializeFromConfig(&config)))
         die("the interpreter does not start");
     PyConfig_Clear(&config);
-    module = PyImport_ImportModule("tests.fuzz.machine");
+    name = getenv("PYXSD_FUZZ_MODULE");
+    module = PyImport_ImportModule(name ? name : "tests.fuzz.machine");
     if (!module)
-        die("tests.fuzz.machine cannot be imported");
+        die("the module with run() cannot be imported");
     run = PyObject_GetAttrString(module, "run");
     Py_DECREF(module);
     if (!run)
-        die("tests.fuzz.machine has no run");
+        die("the module has no run");
     return 0;
 }
 

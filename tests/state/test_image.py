@@ -418,6 +418,9 @@ MEANINGLESS = [
     (b"CONN", "listings", [[0, 1, 1, b""]], "a listing of nothing"),
     (b"CONN", "watches", [[1, b"//", b"t", 0]], "a watch on b'//'"),
     (b"CONN", "output", None, ""),
+    (b"CONN", "jobs", [{"text": b"a/b", "name": None, "deep": False, "below": False,
+                        "begun": False, "newest": 1, "before": 0, "after": 0}],
+     "not a path: b'a/b'"),
     (b"LATE", "paused", [77], "77 is missing"),
     (b"TURN", "waiting", [[1, 1, 77]], "77 is missing"),
 ]
