@@ -35,6 +35,8 @@ cdef class Connection:
     cdef readonly bint deaf          # the client will read nothing more
     cdef readonly bint hung_up       # both; the loop reports it again and again
     cdef readonly bint stalled       # was found blocked when it was to be served
+    cdef readonly bint awaits        # the answer to its last request comes later
+    cdef Header asked                # that request
     # Kept by the agenda
     cdef bint to_flush               # has output for the end of the turn
     cdef bint is_ready               # waits for its share of the turn

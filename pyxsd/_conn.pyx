@@ -57,7 +57,7 @@ cdef class Connection:
     cdef bint is_blocked(self, int64_t outstanding) noexcept:
         """Must it wait with its next request?  outstanding: replies that may wait."""
         return self.out.replies >= outstanding or self.overflowing != 0 or self.credit <= 0.0 \
-            or self.jobs is not None \
+            or self.jobs is not None or self.awaits \
             or (self.is_guest and buffer_len(&self.out.buf) >= OUTPUT_BYTES)
 
     @property
@@ -105,6 +105,26 @@ cdef class Connection:
     def waiting_events(self):
         """Events that wait behind this connection's watches."""
         return sum(len(pending) for pending in self.pending.values())
+
+    @property
+    def has_jobs(self):
+        """Are there events of its changes that are still to be delivered?"""
+        return self.jobs is not None
+
+    @property
+    def counters(self):
+        """(generation, last transaction id, quota of watches, quota of transactions): what the
+        client could see begin anew if another process did not go on from there.  A quota is -1
+        where that of all connections holds."""
+        return self.generation, self.last_tx, self.most_watches, self.most_transactions
+
+    def restore_counters(self, uint64_t generation, uint32_t last_tx, int64_t most_watches,
+                         int64_t most_transactions):
+        """Goes on where `counters` of another process's connection was."""
+        self.generation = generation
+        self.last_tx = last_tx
+        self.most_watches = most_watches
+        self.most_transactions = most_transactions
 
     @property
     def blocked(self):

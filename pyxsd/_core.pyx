@@ -142,6 +142,7 @@ cdef class Server:
         self.s.events.drop_debts(c)
         (<Transactions>self.s.transactions).drop(c)
         c.listings = None
+        c.awaits = False
         c.out.clear()
         if c is not self.serving:
             # Else the packet at hand is in there; who serves it drops it.
@@ -241,6 +242,22 @@ cdef class Server:
     def serve_later(self, Connection c not None):
         """Serves what a client has sent once the request at hand is done, in its turn."""
         self.agenda.ready(c)
+
+    def answer(self, Connection c not None, bytes payload not None):
+        """The answer to the CONTROL request for which the host answered None; the connection is
+        not served until it is there.  Nothing where the client has gone or begun anew."""
+        if not c.awaits:
+            return
+        c.awaits = False
+        if not c.deaf:
+            c.out.put(c.asked.type, c.asked.req_id, c.asked.tx_id, payload, len(payload))
+            self.agenda.touch(c)
+        self.agenda.unblock(c)
+
+    def restore_state(self, Connection c not None, bint bad):
+        """Of a connection that another process has served: is it a ring that broke its rules?"""
+        c.bad = bad
+        self.agenda.want(c)
 
     def service(self, Connection c not None):
         """Serves what a client has sent, for at most one slice of time; its output goes out
@@ -576,6 +593,15 @@ cdef class Server:
         buffer_put(&c.inp, <const char *>inp, len(inp))
         self.agenda.touch(c)
         self.agenda.ready(c)
+
+    @property
+    def owner_quotas(self):
+        """{domid: nodes} of those that have a limit of their own, 0 for none."""
+        return {owner: self.limits.of_owner(owner) for owner in self.limits.owners}
+
+    def set_owner_quota(self, int64_t owner, value):
+        """Gives a domid a limit of nodes of its own, 0 for none; ValueError."""
+        self.limits.set_owner(owner, value)
 
     def set_tree(self, Tree tree not None):
         """Takes over a tree that was read from a state file."""

@@ -50,6 +50,9 @@ cdef int dispatch(State s, Connection c, const Header *head, const char *payload
             # It released its own domain.
             return 0
         log_request(s, &r, c.label)
+        if c.awaits:
+            c.asked = head[0]
+            return 0
         _reply(s, &r, head, status)
         if r.new_watch != NULL:
             s.events.first_event(c, r.new_watch)

@@ -6,7 +6,7 @@ error being no exception (see _request).  Rare requests go up to the host:
 
     introduce(connection, domid, mfn, port), release(connection, domid),
     resume(connection, domid)              None, or RequestError
-    control(connection, payload)           the payload of the answer
+    control(connection, payload)           the payload of the answer; None: see Server.answer
     feature_or_quota(connection, type, payload)    the same, for types 23 to 26
 
 What the host does must not serve anybody: see Server.serve_later.
@@ -291,6 +291,9 @@ cdef int _control(State s, Request *r) except -1:
             answer = s.host.control(client(r), r.payload.p[:r.payload.n])
         except RequestError:
             pass
+        if answer is None:
+            client(r).awaits = True
+            return ST_OK
     return buffer_put(r.answer, <const char *>answer, len(answer))
 
 

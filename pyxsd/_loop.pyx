@@ -168,8 +168,12 @@ cdef class Loop:
 
     cdef int _wait_for(self, Connection c) except -1:
         cdef int fd = (<SocketTransport?>c.transport).fd
+        cdef epoll_event event
         if c.closed:
-            # Closing takes the descriptor out of the epoll set.
+            # Closing alone does not take it out of the epoll set while another process has a copy
+            # of it, as during a live update; its number would speak for the next client then.
+            if c.registered >= 0:
+                epoll_ctl(self.epfd, EPOLL_CTL_DEL, fd, &event)
             self.connections.pop(fd, None)
             c.transport.close()
         elif c.registered != c.interest:

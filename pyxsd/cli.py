@@ -21,6 +21,10 @@ from pyxsd.system.destinations import open_access_log
 from pyxsd.system.errors import ServiceError
 from pyxsd.system.log import Log
 from pyxsd.system.notify import Notifier
+from pyxsd.update import arrival, carried
+from pyxsd.update.channel import Channel, memory_file
+from pyxsd.update.dialogue import Dialogue
+from pyxsd.update.program import own_program
 from pyxsd.xen import Xen
 
 STDOUT, STDERR = 1, 2
@@ -36,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     background.ensure_stdio()
     parsed = options.parse(sys.argv[1:] if argv is None else argv)
     if isinstance(parsed, options.Options) and parsed.config_test:
-        parsed = options.check_config(parsed.config_file)
+        parsed = options.check_config(parsed.config_file, parsed.live)
     if isinstance(parsed, options.Exit):
         _say(STDOUT, parsed.stdout)
         _say(STDERR, parsed.stderr)
@@ -44,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     if parsed.show_state:
         return _show_state(parsed.show_state, parsed.as_format)
     config, faults = configuration.load(parsed.config_file)
+    if parsed.take_over:
+        descriptors.raise_file_limit()
+        return _take_over(config, parsed)
     for fault in faults:
         _say(STDERR, f"{fault}\n")
     if not parsed.daemonize:
@@ -123,6 +130,7 @@ def _serve(config: Config, parsed: Options, listener: int,
         for warning in [*faults, *warnings]:
             daemon_log.warn("xenstored", warning)
         daemon = _build(config, parsed, listener, daemon_log)
+        daemon.pid_files = [file for file in held if file.fileno() >= 0]
         notifier = Notifier(os.environ)
         daemon.install_signals()
         # Nothing that is alive now ever becomes garbage, and nothing later is a cycle.
@@ -132,23 +140,127 @@ def _serve(config: Config, parsed: Options, listener: int,
         if launch is not None:
             launch.ready()
         notifier.ready(os.getpid() if launch is not None else 0)
-        daemon.run()
-        notifier.stopping()
-        daemon.save()
-        daemon.close()
-        daemon.domains.stop()
-        if daemon.domains.xen is not None:
-            daemon.domains.xen.close()
-        notifier.close()
-        daemon_log.close()
+        _run(daemon, held, notifier)
     finally:
         for file in held:
             file.remove()
     return 0
 
 
+def _run(daemon: Daemon, held: list[pid_file.PidFile], notifier: Notifier) -> None:
+    """Serves, and cleans up; after a live update all that there is belongs to the other process."""
+    daemon.run()
+    if daemon.successor:
+        notifier.moved(daemon.successor)
+        for file in held:
+            file.leave()
+        return
+    notifier.stopping()
+    daemon.server.host.updates.close()
+    daemon.save()
+    daemon.close()
+    daemon.domains.stop()
+    if daemon.domains.xen is not None:
+        daemon.domains.xen.close()
+    notifier.close()
+    daemon.daemon_log.close()
+
+
+def _take_over(config: Config, parsed: Options) -> int:
+    """This is the new program of a live update: does what the old daemon orders, and serves."""
+    try:
+        old = Channel(int(parsed.take_over))
+    except (ValueError, OSError) as error:
+        _tell(f"cannot take over by {parsed.take_over}: {error}")
+        return options.STATUS_USAGE
+    order = arrival.wait_for_order(old)
+    if order is None:
+        return background.STATUS_FATAL
+    held: list[pid_file.PidFile] = []
+    try:
+        if order.word == "try":
+            file = memory_file(arrival.rehearse(order.data, config))
+            old.send("written", descriptors=[file])
+            return 0
+        # Nothing that is made now becomes garbage.
+        gc.disable()
+        daemon = _build_again(config, parsed, order, held)
+    except Exception as error:
+        arrival.refuse(old, error)
+        return background.STATUS_FATAL
+    daemon.install_signals()
+    gc.freeze()
+    if not arrival.agreed(old):
+        return background.STATUS_FATAL
+    daemon.go_on()
+    try:
+        old.send("taken")
+    except OSError:
+        pass  # it has died meanwhile: all the more must this process serve
+    old.close()
+    try:
+        _run(daemon, held, Notifier(os.environ))
+    finally:
+        for pid in held:
+            pid.remove()
+    return 0
+
+
+def _build_again(config: Config, parsed: Options, order: arrival.Order,
+                 held: list[pid_file.PidFile]) -> Daemon:
+    """A daemon with the state and the descriptors of another one; ValueError, LookupError and
+    OSError where that cannot be.  The host sees nothing of it yet."""
+    state = carried.read(order.data)
+    around = state.surroundings
+    given = arrival.Descriptors(order.descriptors, arrival.number_of_descriptors(state))
+    listener = given.take() if around.listens else -1
+    daemon_log = open_daemon_log(config)
+    xen = None
+    if around.has_channels:
+        xen = Xen()
+        xen.open_pages_and_states()
+        xen.adopt_channels(given.take())
+    held += [pid_file.PidFile.adopt(path, given.take()) for path in around.pid_files]
+    if around.log_file:
+        daemon_log.redirect(around.log_file)
+    daemon = _assemble(config, parsed, listener, daemon_log, xen, came_by_update=True)
+    daemon.pid_files = held
+    server, domains = daemon.server, daemon.domains
+    domains.virq_port = around.virq_port
+    server.log.switch(False)  # nobody connects anew
+    carried.build(state, server, domains, lambda _number: daemon.loop.adopt(given.take()))
+    server.log.switch(around.access_log)
+    if xen is not None:
+        domains.map_taken_over(config.xenstored_kva)
+        daemon.watch_event_channels()
+    return daemon
+
+
 def _build(config: Config, parsed: Options, listener: int,
            daemon_log: DaemonLog) -> Daemon:
+    xen = _open_xen(daemon_log)
+    daemon = _assemble(config, parsed, listener, daemon_log, xen)
+    domains = daemon.domains
+    if xen is not None:
+        try:
+            domains.start()
+        except OSError as error:
+            daemon_log.error("xenstored", f"deaths of domains will not be seen: {error.strerror}")
+        if parsed.domain_init:
+            _start_domain0(domains, config, daemon_log)
+    if parsed.restart or config.persistent:
+        restore.from_file(os.path.join(daemon.run_directory, "db"), daemon.server, domains, config,
+                          daemon_log, required=parsed.restart)
+    else:
+        daemon_log.info("xenstored", "No live reload: regular startup")
+    if xen is not None:
+        daemon.watch_event_channels()
+    return daemon
+
+
+def _assemble(config: Config, parsed: Options, listener: int, daemon_log: DaemonLog,
+              xen: Xen | None, came_by_update: bool = False) -> Daemon:
+    """The parts of a daemon, brought together; its store is fresh, and nobody is connected."""
     host = Host(daemon_log)
     access = Log()
     daemon: Daemon | None = None
@@ -166,26 +278,12 @@ def _build(config: Config, parsed: Options, listener: int,
                           config.access_log_special_ops)
     server = Server(config, host, formatter, os.fsencode(_executable()))
     server.begin(time.time(), time.monotonic())
-    xen = _open_xen(daemon_log)
     domains = Domains(server, xen, daemon_log.log)
     host.attach(server, domains)
     run_directory = listening.run_directory(os.environ)
     daemon = Daemon(config, server, domains, daemon_log, access, run_directory, listener)
     daemon.reraise = parsed.reraise_top_level
-    if xen is not None:
-        try:
-            domains.start()
-        except OSError as error:
-            daemon_log.error("xenstored", f"deaths of domains will not be seen: {error.strerror}")
-        if parsed.domain_init:
-            _start_domain0(domains, config, daemon_log)
-    if parsed.restart or config.persistent:
-        restore.from_file(os.path.join(run_directory, "db"), server, domains, config, daemon_log,
-                          required=parsed.restart)
-    else:
-        daemon_log.info("xenstored", "No live reload: regular startup")
-    if xen is not None:
-        daemon.watch_event_channels()
+    host.updates = Dialogue(daemon, own_program(), os.environ, came_by_update)
     return daemon
 
 

@@ -33,8 +33,8 @@ class ControlHost(Protocol):
     def memory(self) -> str:
         """A report on the memory in use, lines of text."""
 
-    def live_update(self, arguments: list[str]) -> bytes:
-        """The answer to live-update with these arguments."""
+    def live_update(self, connection: Any, arguments: list[str]) -> bytes | None:
+        """The answer to live-update with these arguments; None: it comes by Server.answer()."""
 
 
 def shown(value: bool) -> str:
@@ -54,8 +54,8 @@ class Control:
         self.server = server
         self.host = host
 
-    def run(self, connection: Any, payload: bytes) -> bytes:
-        """The answer to a CONTROL request."""
+    def run(self, connection: Any, payload: bytes) -> bytes | None:
+        """The answer to a CONTROL request; None where it comes later, by Server.answer()."""
         name, *arguments = payload.split(b"\0")
         if arguments and arguments[-1] == b"":
             arguments.pop()
@@ -151,10 +151,11 @@ class Control:
         """mfn <domid>: as given to INTRODUCE."""
         return b"%d\0" % self.host.mfn(number(arguments[0]))
 
-    def live_update(self, connection: Any, arguments: list[bytes]) -> bytes:
-        """live-update ...: see the host."""
-        return bytes(self.host.live_update([a.decode("utf-8", "surrogateescape")
-                                            for a in arguments]))
+    def live_update(self, connection: Any, arguments: list[bytes]) -> bytes | None:
+        """live-update ...: see update.dialogue."""
+        answer: bytes | None = self.host.live_update(
+            connection, [a.decode("utf-8", "surrogateescape") for a in arguments])
+        return answer
 
     # -- C xenstored's --------------------------------------------------------
 
@@ -212,7 +213,7 @@ class Command(NamedTuple):
     """One row of the table: what runs, its arguments in help, and whether anybody may ask for
     it where allow-debug is set (it changes nothing of the daemon then)."""
 
-    run: Callable[[Control, Any, list[bytes]], bytes]
+    run: Callable[[Control, Any, list[bytes]], bytes | None]
     usage: str = ""
     is_open: bool = False
 
@@ -227,7 +228,8 @@ COMMANDS: dict[bytes, Command] = {
     b"txn": Command(Control.txn, "<domid>", True),
     b"xenbus": Command(Control.xenbus, "<domid>", True),
     b"mfn": Command(Control.mfn, "<domid>", True),
-    b"live-update": Command(Control.live_update, "<argument>..."),
+    b"live-update": Command(Control.live_update,
+                            "[-f <file>|-c <argument>...|-s [-t <s>] [-F]|-a]"),
     b"check": Command(Control.check),
     b"log": Command(Control.log, "[on|off]"),
     b"logfile": Command(Control.logfile, "<file>"),

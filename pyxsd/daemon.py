@@ -22,6 +22,7 @@ from pyxsd.state import dump
 from pyxsd.state.saver import Saver
 from pyxsd.system import tracebacks
 from pyxsd.system.descriptors import Reserve
+from pyxsd.update import carried
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pyxsd.system.configuration import Config
     from pyxsd.system.daemon_log import DaemonLog
     from pyxsd.system.log import Log
+    from pyxsd.system.pid_file import PidFile
 
 UNEXPECTED_PAUSE = 0.05  # seconds
 HANDLER_PAUSE = 0.5  # seconds without a handler that failed
@@ -56,6 +58,8 @@ class Daemon:
         self.listener = listener
         self.reraise = False
         self.stopping = False
+        self.successor = 0  # the process that has taken over from this one
+        self.pid_files: list[PidFile] = []  # handed over in a live update
         self.epoll = select.epoll()
         self.loop = Loop(server, self.epoll.fileno(), config.poll_time_us, self._write_access_log,
                          self._handler_failed)
@@ -91,6 +95,8 @@ class Daemon:
         while not self.stopping:
             try:
                 self._do_what_is_due(loop.poller.now)
+                if self.stopping:
+                    break  # another process serves now
                 # Returns for what hardly ever happens; requests are served in there.
                 loop.run(self.due, self.config.persistent)
             except Exception:
@@ -106,6 +112,8 @@ class Daemon:
         while self.timers and self.timers[0][0] <= now:
             _, what = self.timers.pop(0)
             what()
+            if self.stopping:
+                return
         self.due = self.timers[0][0]
         if server.wants_time:
             self.due = min(self.due, server.tick(now) or self.due)
@@ -117,6 +125,14 @@ class Daemon:
         deadline = time.monotonic() + seconds
         self.timers.add((deadline, what))
         self.due = min(self.due, deadline)
+
+    def soon(self, what: Callable[[], None]) -> None:
+        """Calls `what` once, when the turn at hand is over."""
+        self.after(0.0, what)
+        try:
+            os.write(self._wake[1], b"\0")
+        except BlockingIOError:
+            pass  # there is so much in it that the loop comes here anyway
 
     def _write_access_log(self) -> None:
         log = self.server.log
@@ -219,6 +235,58 @@ class Daemon:
     def _save_readable(self) -> None:
         self.saved = self.server.transactions_done
         self._write("db", dump.readable(self.server.tree))
+
+    # -- live update ----------------------------------------------------------
+
+    def surroundings(self) -> carried.Surroundings:
+        """What belongs to this process and not to its server."""
+        virq_port = self.domains.virq_port
+        return carried.Surroundings(
+            self.listener >= 0, self.domains.xen is not None, virq_port,
+            bool(self.server.log.active), self.daemon_log.redirected,
+            tuple(file.path for file in self.pid_files))
+
+    def state(self) -> bytes:
+        """Everything that another process needs in order to go on."""
+        return carried.write(self.server, self.domains, self.surroundings())
+
+    def descriptors(self) -> list[int]:
+        """Those that the state speaks of, in its order.  The access log is written, so that the
+        lines of the other process follow."""
+        self._write_access_log()
+        found = [self.listener] if self.listener >= 0 else []
+        if self.domains.xen is not None:
+            found.append(self.domains.xen.fileno())
+        found += [file.fileno() for file in self.pid_files]
+        return found + [c.transport.fileno() for c in carried.sockets(self.server)]
+
+    def go_on(self) -> None:
+        """Another process has stopped serving for this one: from now on it is the daemon."""
+        for file in self.pid_files:
+            try:
+                file.write()
+            except OSError as error:
+                self.log("warn", f"cannot write the pid file {file.path}: {error.strerror}")
+        if self.domains.xen is not None:
+            self.domains.go_on()
+        self.log("info", f"live update: took over {self.server.tree.size} nodes, "
+                 f"{len(self.server.domains)} domains, {len(self.loop.connections)} sockets")
+
+    def handed_over(self, pid: int) -> None:
+        """Another process serves: nothing of what it has is touched from now on."""
+        self.saver.stop()
+        self.successor = pid
+        self.stopping = True
+        # A signal that came meanwhile is for whoever serves.
+        try:
+            for number in filter(None, os.read(self._wake[0], 512)):
+                os.kill(pid, number)
+        except (BlockingIOError, ProcessLookupError):
+            pass
+
+    def log(self, level: str, text: str) -> None:
+        """A line for the daemon log."""
+        self.daemon_log.log(level, "xenstored", text)
 
     # -- periodic work --------------------------------------------------------
 

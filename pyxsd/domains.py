@@ -169,6 +169,50 @@ class Domains:
                  "written; what was under way then is dropped")
         self.server.restore_stream(domain.connection, b"", b"")
 
+    # -- another process goes on ----------------------------------------------
+
+    def take_over(self, domid: int, mfn: int, remote_port: int, port: int, unique_id: int,
+                  expected: tuple[int, int] | None) -> Any:
+        """Connects a domain that another process has served until now; its connection.
+
+        port is bound already, on the event channel device that came from that process.  expected:
+        the indices of a ring that could not be opened there.  The page is mapped later.
+        """
+        domain = Domain(domid, mfn, remote_port)
+        domain.unique_id, domain.port, domain.expected = unique_id, port, expected
+        domain.transport = RingTransport(0, self.xen.channels, port)
+        self._connect(domain)
+        return domain.connection
+
+    def map_taken_over(self, page_file: str) -> None:
+        """Maps the pages of all domains that were taken over, and changes nothing in them.
+
+        OSError where domain 0's, which page_file has, cannot be mapped.  A domain whose page
+        cannot be had is tried again with each interrupt: it may have died a moment ago.
+        """
+        for domain in self.table.values():
+            if domain.domid in self.closed:
+                continue
+            try:
+                domain.page = self.xen.map_page(domain.domid) if domain.domid \
+                    else self.xen.map_file(page_file)
+            except OSError as error:
+                if domain.domid == 0:
+                    raise
+                self.log("error", "domain",
+                         f"domain {domain.domid} is not served for now: {error.strerror}")
+                self.closed.add(domain.domid)
+                continue
+            domain.transport.attach(domain.page, domain.port)
+
+    def go_on(self) -> None:
+        """From now on this process serves the domains that were taken over: looks at each ring,
+        since who was told of its last kick is not known, and lets all ports fire."""
+        self.xen.unmask([*self.by_port, self.virq_port] if self.virq_port else [*self.by_port])
+        for domain in self.table.values():
+            domain.transport.advertise(FEATURES)
+            self.server.serve_later(domain.connection)
+
     # -- requests -------------------------------------------------------------
 
     def introduce(self, connection: Any, domid: int, mfn: int, port: int) -> None:
@@ -280,6 +324,8 @@ class Domains:
     def _reopen(self, domain: Domain, port: int) -> None:
         """Maps and binds what could not be had before; OSError."""
         domain.remote_port = port
+        # One that was taken over without its page has a port, which can be bound once.
+        self._unbind(domain)
         self._open(domain, self.xen.map_page(domain.domid))
         self.closed.discard(domain.domid)
         self.by_port[domain.port] = domain.connection

@@ -25,6 +25,7 @@ class Host:
         self.server: Any = None
         self.domains: Any = None
         self.commands: Any = None
+        self.updates: Any = None  # the Dialogue about live updates
 
     def attach(self, server: Any, domains: Any) -> None:
         """Whom requests go to."""
@@ -54,9 +55,10 @@ class Host:
         """RESUME."""
         self.domains.resume(connection, domid)
 
-    def control(self, connection: Any, payload: bytes) -> bytes:
-        """CONTROL."""
-        return bytes(self.commands.run(connection, payload))
+    def control(self, connection: Any, payload: bytes) -> bytes | None:
+        """CONTROL; None: the answer comes later."""
+        answer: bytes | None = self.commands.run(connection, payload)
+        return answer
 
     def feature_or_quota(self, connection: Any, type_: int, payload: bytes) -> bytes:
         """GET_FEATURE and the other newer requests."""
@@ -89,11 +91,10 @@ class Host:
             rows += [f"{name}: {count}" for name, count in module.live_counts().items()]
         return "\n".join(rows) + "\n"
 
-    def live_update(self, arguments: list[str]) -> bytes:
-        """live-update: nothing to abort, and starting one is not possible."""
-        if arguments == ["-a"]:
-            return b"OK\0"
-        return b"Live update is not supported by this version"
+    def live_update(self, connection: Any, arguments: list[str]) -> bytes | None:
+        """live-update: see update.dialogue."""
+        answer: bytes | None = self.updates.command(connection, arguments)
+        return answer
 
 
 def resident_bytes() -> int:

@@ -53,6 +53,15 @@ class Xen:
     def open(self) -> None:
         """Opens event channels, grants and domain states; XenError."""
         self._check(self._api.open_evtchn(self._glue))
+        self.open_pages_and_states()
+
+    def adopt_channels(self, fd: int) -> None:
+        """Takes over the descriptor of an event channel device that another process has opened,
+        with all ports that are bound there; XenError, and the descriptor stays open."""
+        self._check(self._api.fdopen_evtchn(self._glue, fd))
+
+    def open_pages_and_states(self) -> None:
+        """Opens grants and domain states alone; XenError."""
         self._check(self._api.open_gnttab(self._glue))
         self._check(self._api.open_domains(self._glue))
 
@@ -114,11 +123,15 @@ class Xen:
         """Frees a local port."""
         self._check(self._api.unbind(self._glue, port))
 
+    def unmask(self, ports: list[int]) -> None:
+        """Lets these ports become pending again; XenError."""
+        self._check(self._api.unmask(self._glue, ffi.new("uint32_t[]", ports), len(ports)))
+
     def discard_events(self, ports: list[int]) -> None:
         """Empties the device's queue of pending ports, which cannot be read any more once it has
         overflowed, and unmasks these ports; XenError.  What was in the queue is not told."""
         self._check(self._api.discard_pending(self._glue))
-        self._check(self._api.unmask(self._glue, ffi.new("uint32_t[]", ports), len(ports)))
+        self.unmask(ports)
 
     # -- domains --------------------------------------------------------------
 

@@ -87,7 +87,7 @@ class Host:
         if domid not in self.server.domains:
             raise RequestError("EINVAL")
 
-    def control(self, connection: Any, payload: bytes) -> bytes:
+    def control(self, connection: Any, payload: bytes) -> bytes | None:
         return self.commands.run(connection, payload)
 
     def mfn(self, domid: int) -> int:
@@ -96,8 +96,8 @@ class Host:
     def trim(self) -> None:
         pass
 
-    def live_update(self, arguments: list[str]) -> bytes:
-        return b"OK\0"
+    def live_update(self, connection: Any, arguments: list[str]) -> bytes | None:
+        return None if arguments == ["later"] else b"OK\0"
 
     def feature_or_quota(self, connection: Any, type_: int, payload: bytes) -> bytes:
         return features.run(self.server, connection, type_, payload)

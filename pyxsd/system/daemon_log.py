@@ -43,6 +43,7 @@ class DaemonLog:
         clock: Callable[[], float] = time.monotonic,
         stderr: int = 2,
     ) -> None:
+        self.redirected = ""  # the file that `redirect` was given last
         self._threshold = LEVELS[level]
         self._nb_chars = nb_chars
         self._wall_clock = wall_clock
@@ -143,6 +144,7 @@ class DaemonLog:
         self._out.close()
         self._out = new
         self._syslog = False
+        self.redirected = path
 
     def close(self) -> None:
         """Close the file, after telling what `limited` left out; what is logged later is lost."""

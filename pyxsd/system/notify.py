@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import _socket  # the bare module: `socket` takes 5 ms to import and adds nothing that is used
+import os
+import select
+import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +39,32 @@ class Notifier:
     def stopping(self) -> bool:
         """STOPPING=1."""
         return self._send("STOPPING=1")
+
+    def moved(self, main_pid: int) -> bool:
+        """MAINPID=: another process is the service now.
+
+        Waits until the service manager has understood, at most a second: it forgets who a
+        message came from where that process has ended.
+        """
+        if not self._send(f"MAINPID={main_pid}"):
+            return False
+        reading, writing = os.pipe()
+        try:
+            assert self._socket is not None
+            self._socket.sendmsg([b"BARRIER=1"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS,
+                                                  struct.pack("i", writing))], 0, self._address)
+            os.close(writing)
+            writing = -1
+            # The manager closes its copy when it has read everything before.
+            poller = select.poll()
+            poller.register(reading, 0)
+            return bool(poller.poll(1000))
+        except OSError:
+            return False
+        finally:
+            os.close(reading)
+            if writing >= 0:
+                os.close(writing)
 
     def close(self) -> None:
         """Close the socket; what is told later is not sent."""

@@ -37,6 +37,7 @@ class Options(NamedTuple):
     disable_socket: bool = False
     show_state: str = ""
     as_format: str = ""  # of the state that is shown; empty: text
+    take_over: str = ""  # the descriptor on which a daemon that leaves waits
 
 
 class Exit(NamedTuple):
@@ -57,7 +58,7 @@ TABLE: tuple[tuple[str, str, Optional[bool], str], ...] = (
     ("--pid-file", "pid_file", None, "write the process id there as well"),
     ("-T", "trace_file", None, "accepted, without effect"),
     ("--restart", "restart", True, "read the database at the start"),
-    ("--live", "live", True, "accepted; live update is not there yet"),
+    ("--live", "live", True, "with --help: say whether it can take over in a live update"),
     ("--config-test", "config_test", True, "check the configuration file and end"),
     ("--disable-socket", "disable_socket", True, "serve no socket"),
     ("--show-state", "show_state", None, "print a xenstored's state file as text and end"),
@@ -65,6 +66,12 @@ TABLE: tuple[tuple[str, str, Optional[bool], str], ...] = (
 )
 
 STATE_FORMATS = ("db", "stream")  # arguments of --as
+
+#: The option that a daemon gives to the program that shall take over from it; for nobody else, so
+#: --help does not name it.
+TAKE_OVER = "--take-over"
+#: What --live --help prints: a program that does not is no pyxsd that can take over.
+CAN_TAKE_OVER = "pyxsd can take over by live update\n"
 
 _HELP = ("--help", "-help", "-h")
 _VERSION = "--version"
@@ -90,7 +97,9 @@ def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
     An old daemon asks a new binary whether it could take over by `--live ... --help`; that, in
     any order, is --config-test.
     """
-    rows = {option: (field, value) for option, field, value, _text in TABLE}
+    rows: dict[str, tuple[str, Optional[bool]]] = {
+        option: (field, value) for option, field, value, _text in TABLE}
+    rows[TAKE_OVER] = ("take_over", None)
     values: dict[str, Any] = {}
     wants_help = wants_version = False
     words = iter(argv)
@@ -107,7 +116,8 @@ def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
         if not word.startswith("-"):
             return _wrong(program, f"unexpected word '{word}'")
         if option not in rows:
-            return _wrong(program, f"unknown option '{word}'" + hint(option, (*rows, _VERSION)))
+            known = (*(row[0] for row in TABLE), _VERSION)
+            return _wrong(program, f"unknown option '{word}'" + hint(option, known))
         field, value = rows[option]
         if value is not None:
             if equals:
@@ -143,13 +153,15 @@ def _wrong(program: str, what: str) -> Exit:
                 stderr=f"{program}: {what}{stop}\nTry '{program} --help'.\n")
 
 
-def check_config(path: str) -> Exit:
+def check_config(path: str, live: bool = False) -> Exit:
     """What --config-test answers about the file: here alone a warning is fatal.
+
+    live: a daemon asks on behalf of a live update.
 
     A file that cannot be read is fatal as well, but for one case: where nothing stands at the
     default path the daemon runs with the defaults, as oxenstored does, and that is valid.
     """
-    valid = f"Configuration valid at {path}\n"
+    valid = f"Configuration valid at {path}\n" + (CAN_TAKE_OVER if live else "")
     try:
         text = config.read_file(path)
     except OSError as error:

@@ -106,6 +106,29 @@ class PidFile:
                 fd = -1
             return cls(path, fd, (status.st_dev, status.st_ino))
 
+    @classmethod
+    def adopt(cls, path: str, fd: int) -> PidFile:
+        """A pid file that another process has claimed and whose descriptor it has handed over: the
+        lock came with it."""
+        status = os.fstat(fd)
+        return cls(path, fd, (status.st_dev, status.st_ino))
+
+    def fileno(self) -> int:
+        """Its descriptor; -1 where there is none to lock."""
+        return self._fd
+
+    def write(self) -> None:
+        """Put this process's pid into the file instead of what stands there; OSError."""
+        text = f"{os.getpid()}\n".encode()
+        os.pwrite(self._fd, text, 0)
+        os.ftruncate(self._fd, len(text))
+
+    def leave(self) -> None:
+        """Let go of the file, which belongs to another process now."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
     def remove(self) -> None:
         """Remove the file, and release it.  Never fails.
 

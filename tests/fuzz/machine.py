@@ -27,7 +27,7 @@ WANT_IN, WANT_OUT = 1, 4
 class FuzzHost(Host):
     """The domains, and what CONTROL needs; nothing of it touches a file."""
 
-    def control(self, connection: Any, payload: bytes) -> bytes:
+    def control(self, connection: Any, payload: bytes) -> bytes | None:
         """Without the commands' file names."""
         name = payload.split(b"\0", 1)[0]
         return super().control(connection, name + b"\0" if name == b"memreport" else payload)

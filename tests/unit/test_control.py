@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pyxsd._accesslog import AccessLog
+from pyxsd._conn import Connection
 from pyxsd.system.daemon_log import DaemonLog
 from tests.unit.kit import begin, error, ok, watch
 from tests.world import World, packet
@@ -28,14 +29,14 @@ def world(make_world: Make) -> World:
 
 
 class Calls:
-    """Stands for a method of the host; keeps what it was called with."""
+    """Stands for a method of the host; keeps what it was called with, but for connections."""
 
     def __init__(self, name: str, host: Any) -> None:
         self.name = name
         self.calls: list[tuple[Any, ...]] = []
 
     def __call__(self, *arguments: Any) -> Any:
-        self.calls.append(arguments)
+        self.calls.append(tuple(each for each in arguments if not isinstance(each, Connection)))
         return {"memory": "1 page\n", "live_update": b"OK\0", "access_log": True}.get(self.name)
 
 

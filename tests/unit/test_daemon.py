@@ -336,8 +336,8 @@ def test_what_the_host_answers(host: Host, tmp_path: Path) -> None:
     assert host.access_log(True) is True and host.access_log(None) is True
     assert host.access_log(False) is False and host.access_log(None) is False
     assert host.mfn(5) == 77
-    assert host.live_update(["-a"]) == b"OK\0"
-    assert host.live_update(["-s"]) == b"Live update is not supported by this version"
+    host.updates = SimpleNamespace(command=lambda connection, words: connection + words[0].encode())
+    assert host.live_update(b"client ", ["-a"]) == b"client -a"
     host.complain("kind", "said by complain")
     host.log("info", "facility", "said by log")
     text = (tmp_path / "daemon.log").read_text()

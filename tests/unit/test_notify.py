@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,32 @@ def test_notify(tmp_path: Path, abstract: bool) -> None:
     notifier.close()
     notifier.close()
     assert not notifier.ready()
+
+
+def test_another_process_is_the_service(tmp_path: Path) -> None:
+    """The manager is told, and has closed its end of the barrier when the call returns."""
+    name = str(tmp_path / "notify")
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(name)
+    manager.settimeout(10)
+    seen: list[bytes] = []
+
+    def read() -> None:
+        seen.append(manager.recv(4096))
+        data, fds, _, _ = socket.recv_fds(manager, 4096, 4)
+        seen.append(data)
+        for fd in fds:
+            os.close(fd)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    assert notifier.moved(4321)
+    reader.join()
+    assert seen == [b"MAINPID=4321", b"BARRIER=1"]
+    notifier.close()
+    manager.close()
+    assert not notifier.moved(1)
 
 
 def test_notify_without_a_manager(tmp_path: Path) -> None:

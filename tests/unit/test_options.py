@@ -110,7 +110,9 @@ def test_usage_names_every_option_and_field() -> None:
     assert [line.split()[0] for line in lines[1:]] == [
         *(row[0] for row in options.TABLE), "--version", "-h,",
     ]  # fmt: skip
-    assert {row[1] for row in options.TABLE} == set(Options._fields)
+    # The option of a live update is for the daemon alone.
+    assert {row[1] for row in options.TABLE} | {"take_over"} == set(Options._fields)
+    assert options.TAKE_OVER not in options.usage()
 
 
 def test_defaults() -> None:
@@ -119,8 +121,17 @@ def test_defaults() -> None:
         "reraise_top_level": False, "access_log": True, "pid_file": "", "trace_file": "",
         "restart": False, "live": False, "config_test": False, "disable_socket": False,
         "show_state": "", "as_format": "",
+        "take_over": "",
     }  # fmt: skip
     assert Exit() == (0, "", "")
+
+
+def test_live_help_says_that_it_can_take_over(tmp_path: Path) -> None:
+    """By that a daemon knows a pyxsd which it can hand over to."""
+    path = tmp_path / "conf"
+    path.write_text("quota-maxsize = 2048\n")
+    assert options.check_config(str(path), live=True).stdout.endswith(options.CAN_TAKE_OVER)
+    assert options.CAN_TAKE_OVER not in options.check_config(str(path)).stdout
 
 
 def test_the_result_is_read_only() -> None:

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The conversation of the old daemon with the new program: messages over a pair of sockets.
+
+A message is a word, a text and some descriptors.  In the order in which they are sent:
+
+    ready        new   its imports are done
+    try          old   load this state (one descriptor, a memory file) and write it out again
+    written      new   the state as it was written out (one descriptor)
+    take         old   load this state and take the host over
+    descriptors  old   those that the state speaks of, PIECE at most in a message
+    end          old   there are no more
+    built        new   everything is there, and nothing was touched yet
+    go           old   from now on the new one serves; the old one has stopped
+    taken        new   it begins to serve
+    refused      new   instead of each of these: why not
+"""
+
+from __future__ import annotations
+
+import _socket  # the bare module: `socket` takes 5 ms to import and adds nothing that is used
+import os
+import struct
+from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# The kernel takes 253 descriptors with one message.
+PIECE = 250
+_TEXT_MAX = 16384
+_INT = struct.Struct("i")
+
+
+class Message(NamedTuple):
+    """One message; whoever receives it closes the descriptors."""
+
+    word: str
+    text: str
+    descriptors: list[int]
+
+
+class Channel:
+    """One end of the conversation, given by its descriptor, which it closes."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_inheritable(fd, False)
+        self._socket = _socket.socket(fileno=fd)
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, int]:
+        """One end, and the descriptor of the other one."""
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        return cls(ours.detach()), theirs.detach()
+
+    def send(self, word: str, text: str = "", descriptors: Sequence[int] = (),
+             seconds: float | None = None) -> None:
+        """Sends a message, and waits at most so long for room; OSError, TimeoutError."""
+        data = f"{word}\0{text}".encode("utf-8", "surrogateescape")[:_TEXT_MAX]
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS,
+                   struct.pack(f"{len(descriptors)}i", *descriptors))] if descriptors else []
+        self._socket.settimeout(seconds)
+        self._socket.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
+
+    def receive(self, seconds: float | None = None) -> Message:
+        """The next message, waiting at most so long (0: not at all).
+
+        TimeoutError or BlockingIOError where none has come, EOFError where the other end is
+        closed.
+        """
+        self._socket.settimeout(seconds)
+        data, rights, _, _ = self._socket.recvmsg(
+            _TEXT_MAX, _socket.CMSG_SPACE(PIECE * _INT.size), _socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            raise EOFError
+        word, _, text = data.decode("utf-8", "surrogateescape").partition("\0")
+        found = [fd for level, kind, packed in rights
+                 if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
+                 for (fd,) in _INT.iter_unpack(packed[:len(packed) // 4 * 4])]
+        return Message(word, text, found)
+
+    def close(self) -> None:
+        """Closes this end."""
+        self._socket.close()
+
+
+def memory_file(data: bytes) -> int:
+    """The descriptor of a file in memory that holds these bytes; OSError."""
+    fd = os.memfd_create("pyxsd-state", os.MFD_CLOEXEC)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view):]
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_memory_file(fd: int, most: int) -> bytes:
+    """All bytes of such a file, which is closed; ValueError where it is longer than `most`."""
+    try:
+        size = os.fstat(fd).st_size
+        if size > most:
+            raise ValueError(f"{size} bytes of state, where {most} are the most")
+        data = bytearray()
+        while len(data) < size:
+            piece = os.pread(fd, size - len(data), len(data))
+            if not piece:
+                break
+            data += piece
+        return bytes(data)
+    finally:
+        os.close(fd)

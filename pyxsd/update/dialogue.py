@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""CONTROL `live-update`: the dialogue with xenstore-control, in the words of oxenstored.
+
+    -f PROGRAM          the program that shall take over, with the daemon's own arguments
+    -c ARGUMENT...      more arguments for it, kept for good
+    -s [-t S] [-F]      does it; waits at most S seconds (60) for what cannot be carried over
+    -a                  calls it off
+    (nothing)           says how things are
+
+-f and -c are answered when the program has been checked; the client that asked is not served until
+then, everybody else is.  -s is answered `BUSY` until the update is over, then with its outcome,
+once; where it went well it is the new daemon that answers `OK`.
+
+What takes time is written as generators: each yields how many seconds it wants to wait, and the
+daemon serves meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from pyxsd import __version__
+from pyxsd.update import carried, channel
+from pyxsd.update.program import Process, Program, ProgramError, fault_of, verdict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping
+    from typing import Any, Callable, Protocol
+
+    class OldDaemon(Protocol):
+        """What the dialogue needs of the daemon that it is held with."""
+
+        server: Any
+
+        def after(self, seconds: float, what: Callable[[], None]) -> None:
+            """Calls `what` once, between two turns, in so many seconds."""
+
+        def soon(self, what: Callable[[], None]) -> None:
+            """Calls `what` once, when the turn at hand is over."""
+
+        def state(self) -> bytes:
+            """The whole state, as carried.write() makes it."""
+
+        def descriptors(self) -> list[int]:
+            """Those that the state speaks of."""
+
+        def handed_over(self, pid: int) -> None:
+            """Another process serves from now on: this one leaves without touching anything."""
+
+        def log(self, level: str, text: str) -> None:
+            """A line for the daemon log."""
+
+OK = b"OK\0"
+BUSY = b"BUSY"
+UNDER_WAY = "a live update is under way"
+
+POLL_SECONDS = 0.01  # between two looks at the new program
+OBSTACLE_SECONDS = 0.05  # between two looks at what cannot be carried over
+CHECK_SECONDS = 5.0  # for --help
+READY_SECONDS = 10.0  # for the new program's imports
+WRITTEN_SECONDS = 3.0  # for a trial or for taking over, and
+NODE_SECONDS = 50e-6  # as much more for each node
+COMPARED = 1 << 20  # bytes of two states that are compared at once
+TIMEOUT = 60  # of -s, seconds
+
+
+class Dialogue:
+    """The state of one daemon's live update.
+
+    came_by_update: this process has taken over a moment ago, and the next -s is to be told so.
+    """
+
+    def __init__(self, daemon: OldDaemon, program: Program, environ: Mapping[str, str],
+                 came_by_update: bool = False) -> None:
+        self._daemon = daemon
+        self._environ = environ
+        self.program = program
+        self._checked = False  # has the program loaded a state and written it out again?
+        self._pending = False
+        self._outcome: list[str] = ["OK"] if came_by_update else []
+        self._asked: Any = None  # the connection that waits for the end of a check
+        self._steps: Iterator[float] | None = None
+        self._process: Process | None = None
+
+    # -- what is asked --------------------------------------------------------
+
+    def command(self, connection: Any, words: list[str]) -> bytes | None:
+        """The answer to live-update with these words; None where Server.answer() gives it."""
+        if not words:
+            return self._shown().encode("utf-8", "surrogateescape") + b"\0"
+        handler = COMMANDS.get(words[0])
+        if handler is None:
+            return _text("Unknown arguments: " + ",".join(words))
+        try:
+            return handler(self, connection, words[1:])
+        except ProgramError as error:
+            return _text(str(error))
+
+    def _shown(self) -> str:
+        doing = "under way" if self._pending else "none under way"
+        if self._asked is not None:
+            doing = "a program is being checked"
+        return (f"pyxsd {__version__}, process {os.getpid()}\nlive update: {doing}\n"
+                f"program: {' '.join(self.program.words())}\n")
+
+    def file(self, connection: Any, words: list[str]) -> bytes | None:
+        """-f PROGRAM"""
+        if len(words) != 1:
+            raise ProgramError("Unknown arguments: " + ",".join(["-f", *words]))
+        fault = fault_of(words[0])
+        if fault:
+            raise ProgramError(fault)
+        self._check(connection, Program(words[0], (), self.program.arguments))
+        return None
+
+    def arguments(self, connection: Any, words: list[str]) -> bytes | None:
+        """-c ARGUMENT..."""
+        self._check(connection, self.program._replace(
+            arguments=(*self.program.arguments, *words)))
+        return None
+
+    def _check(self, connection: Any, program: Program) -> None:
+        if self._steps is not None:
+            raise ProgramError(UNDER_WAY)
+        self._asked = connection
+        self._begin(self._checking(program))
+
+    def start(self, _connection: Any, words: list[str]) -> bytes:
+        """-s [-t S] [-F]"""
+        if self._pending:
+            return BUSY
+        if self._outcome:
+            outcome, self._outcome = self._outcome, []
+            return _text("\n".join(outcome))
+        seconds, force = _options(words)
+        if self._steps is not None:
+            raise ProgramError(UNDER_WAY)
+        self._pending = True
+        self._daemon.log("info", "live update: asked for, by " + " ".join(self.program.words()))
+        self._begin(self._updating(time.monotonic() + seconds, force))
+        return BUSY
+
+    def abort(self, _connection: Any, _words: list[str]) -> bytes:
+        """-a"""
+        self._outcome = []
+        if self._steps is not None:
+            self._daemon.log("info", "live update: called off")
+            self._over("live update was called off")
+            self._outcome = []
+        return OK
+
+    # -- generators, step by step ---------------------------------------------
+
+    def close(self) -> None:
+        """The daemon ends: so does a program that was about to take over from it."""
+        if self._steps is not None:
+            self._over("the daemon ends")
+
+    def _begin(self, steps: Iterator[float]) -> None:
+        self._steps = steps
+        self._daemon.soon(lambda: self._go_on(steps))
+
+    def _go_on(self, steps: Iterator[float]) -> None:
+        if steps is not self._steps:
+            return  # it was called off
+        try:
+            pause = next(steps)
+        except StopIteration:
+            self._over("")
+        except ProgramError as error:
+            self._over(str(error))
+        except Exception as error:  # whatever fails, the daemon goes on, and the log says why
+            self._over(f"{type(error).__name__}: {error}")
+        else:
+            self._daemon.after(pause, lambda: self._go_on(steps))
+
+    def _over(self, fault: str) -> None:
+        """The end of a check or of an update: nothing of it stays but its outcome."""
+        self._steps = None
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+        if fault:
+            self._daemon.log("warn", f"live update: {fault}")
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            self._daemon.server.answer(asked, _text(fault) if fault else OK)
+        elif self._pending:
+            self._pending = False
+            self._outcome = [fault or "OK"]
+
+    def _spawn(self, program: Program, *more: str, converse: bool) -> Process:
+        self._process = Process(program, self._environ, *more, converse=converse)
+        return self._process
+
+    def _done_with(self, process: Process) -> None:
+        process.kill()
+        self._process = None
+
+    # -- the check ------------------------------------------------------------
+
+    def _checking(self, program: Program) -> Iterator[float]:
+        yield from self._asking_for_help(program)
+        yield from self._trying(program)
+        self.program = program
+        self._checked = True
+
+    def _asking_for_help(self, program: Program) -> Iterator[float]:
+        process = self._spawn(program, "--help", converse=False)
+        end = time.monotonic() + CHECK_SECONDS
+        while not process.ended():
+            process.output()
+            if time.monotonic() > end:
+                raise ProgramError(f"Command '{' '.join(program.words('--help'))}' did not end "
+                                   f"within {CHECK_SECONDS:.0f} seconds")
+            yield POLL_SECONDS
+        fault = verdict(program, process)
+        self._done_with(process)
+        if fault:
+            raise ProgramError(fault)
+
+    def _trying(self, program: Program) -> Iterator[float]:
+        """The program loads the state of now in a process of its own and writes it out again."""
+        process = yield from self._ready(program)
+        state = self._daemon.state()
+        self._send(process, "try", descriptors=[channel.memory_file(state)])
+        seconds = WRITTEN_SECONDS + NODE_SECONDS * self._daemon.server.tree.size
+        message = yield from self._expecting(process, "written", seconds)
+        if len(message.descriptors) != 1:
+            raise ProgramError("the program has written no state")
+        written = channel.read_memory_file(message.descriptors[0], 2 * len(state) + 65536)
+        for at in range(0, max(len(state), len(written)), COMPARED):
+            if state[at:at + COMPARED] != written[at:at + COMPARED]:
+                raise ProgramError("the program has written out another state than it was given: "
+                                   + _difference(state[at:at + COMPARED],
+                                                 written[at:at + COMPARED], at))
+            yield 0.0
+        self._done_with(process)
+
+    # -- talking to the program -----------------------------------------------
+
+    def _ready(self, program: Program) -> Generator[float, None, Process]:
+        """A process that has done its imports and waits for a state."""
+        process = self._spawn(program, converse=True)
+        yield from self._expecting(process, "ready", READY_SECONDS)
+        return process
+
+    def _expecting(self, process: Process, word: str,
+                   seconds: float) -> Generator[float, None, channel.Message]:
+        """The next message, which must be that word; ProgramError."""
+        end = time.monotonic() + seconds
+        while True:
+            message = _next(process, word, 0.0)
+            if message is not None:
+                return message
+            if time.monotonic() > end:
+                raise ProgramError(f"the new program is silent: it did not say `{word}` within "
+                                   f"{seconds:.0f} seconds")
+            yield POLL_SECONDS
+
+    def _send(self, process: Process, word: str, text: str = "", *,
+              descriptors: list[int]) -> None:
+        """Sends a message with descriptors of our own, which are closed."""
+        assert process.channel is not None
+        try:
+            process.channel.send(word, text, descriptors, seconds=1.0)
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+
+    # -- the update -----------------------------------------------------------
+
+    def _updating(self, deadline: float, force: bool) -> Iterator[float]:
+        if not self._checked:
+            yield from self._checking(self.program)
+        process = yield from self._ready(self.program)
+        while True:
+            found = carried.obstacles(self._daemon.server)
+            if not found:
+                break
+            if time.monotonic() >= deadline:
+                if not force:
+                    raise ProgramError("\n".join(found))
+                self._daemon.log("warn", "live update: lost by force: " + "; ".join(found))
+                break
+            if process.ended():
+                raise ProgramError(f"the new program {process.how_it_ended()}")
+            yield OBSTACLE_SECONDS
+        self._hand_over(process)
+
+    def _hand_over(self, process: Process) -> None:
+        """Nobody is served in here: this process hands over, or goes on as if nothing had been."""
+        daemon = self._daemon
+        assert process.channel is not None
+        began = time.monotonic()
+        seconds = WRITTEN_SECONDS + NODE_SECONDS * daemon.server.tree.size
+        self._send(process, "take", descriptors=[channel.memory_file(daemon.state())])
+        given = daemon.descriptors()
+        for at in range(0, len(given), channel.PIECE):
+            process.channel.send("descriptors", "", given[at:at + channel.PIECE], seconds=seconds)
+        process.channel.send("end", seconds=seconds)
+        _must(process, "built", seconds)
+        process.channel.send("go", seconds=seconds)
+        # It serves nobody before it has said so; where it does not, it is ended.
+        _must(process, "taken", seconds)
+        daemon.log("info", f"live update: process {process.pid} has taken over after "
+                   f"{(time.monotonic() - began) * 1000:.0f} ms")
+        self._process = None
+        daemon.handed_over(process.pid)
+
+
+#: By its first word: who serves a command.
+COMMANDS: dict[str, Callable[[Dialogue, Any, list[str]], bytes | None]] = {
+    "-f": Dialogue.file,
+    "-c": Dialogue.arguments,
+    "-s": Dialogue.start,
+    "-a": Dialogue.abort,
+}
+
+
+def _text(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _options(words: list[str]) -> tuple[int, bool]:
+    """(seconds, force) of -s; ProgramError."""
+    seconds, force = TIMEOUT, False
+    left = iter(words)
+    for word in left:
+        if word == "-F":
+            force = True
+        elif word == "-t":
+            number = next(left, "")
+            if not number.isdigit() or len(number) > 9:
+                raise ProgramError(f"live-update -s: wrong argument '{number}'; option '-t' "
+                                   "expects an integer.")
+            seconds = int(number)
+        else:
+            raise ProgramError(f"live-update -s: unknown option '{word}'.")
+    return seconds, force
+
+
+def _next(process: Process, word: str, seconds: float) -> channel.Message | None:
+    """The next message, which must be that word; None where none has come within `seconds`."""
+    assert process.channel is not None
+    try:
+        message = process.channel.receive(seconds)
+    except (BlockingIOError, TimeoutError):
+        return None
+    except (EOFError, OSError):
+        process.kill()
+        raise ProgramError(f"the new program {process.how_it_ended()} before it said `{word}`") \
+            from None
+    if message.word == word:
+        return message
+    for fd in message.descriptors:
+        os.close(fd)
+    if message.word == "refused":
+        raise ProgramError(f"the new program refuses: {message.text}")
+    raise ProgramError(f"the new program says `{message.word[:32]}` where `{word}` was expected")
+
+
+def _must(process: Process, word: str, seconds: float) -> None:
+    """Waits for a message, which must be that word; ProgramError."""
+    if _next(process, word, seconds) is None:
+        raise ProgramError(f"the new program is silent: it did not say `{word}` within "
+                           f"{seconds:.0f} seconds")
+
+
+def _difference(given: bytes, written: bytes, at: int) -> str:
+    """Where two pieces of a state differ, and what stands there."""
+    n = next((i for i, (a, b) in enumerate(zip(given, written)) if a != b),
+             min(len(given), len(written)))
+    return f"offset {at + n}: {written[n:n + 32]!r}, not {given[n:n + 32]!r}"

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""`live-update` against the real daemon: the dialogue, and everything that can go wrong in it.
+
+Whatever goes wrong, the old daemon goes on: it serves, it accepts, it has no descriptor and no
+child more than before, and the answer says why.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.conftest import TOOLS, require
+from tests.clients.daemon import Client, wait_for
+from tests.update.kit import (
+    BUSY,
+    OK,
+    UpdatedDaemon,
+    control,
+    descriptors,
+    is_gone,
+    outcome,
+    program,
+    update,
+    wait_for_descriptors,
+)
+
+
+@pytest.fixture
+def daemon() -> Iterator[UpdatedDaemon]:
+    """A daemon with a node, whose log has no complaint at the end but of updates that failed."""
+    running = UpdatedDaemon()
+    try:
+        with running.client() as client:
+            assert client.ask("WRITE", b"/fake\0fake")[1] == OK
+        yield running
+        assert running.answers() or not running.pid_file.exists()
+        # (What programs that fail have to say goes to the daemon's standard error.)
+        for line in running.log():
+            assert "error|" not in line and "Traceback" not in line, line
+    finally:
+        running.stop()
+
+
+def children(pid: int) -> str:
+    """The processes that it has started and not waited for."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text()
+
+
+def held(daemon: UpdatedDaemon, client: Client) -> list[str]:
+    """The daemon's descriptors, when it has closed those of clients that are gone."""
+    for _ in range(3):
+        assert client.ask("READ", b"/fake\0")[1] == b"fake"
+    return descriptors(daemon.pid)
+
+
+def goes_on(daemon: UpdatedDaemon, client: Client, before: list[str], pid: int) -> None:
+    """The daemon is the same process as before, and nothing of the attempt is left."""
+    assert daemon.pid == pid
+    assert client.ask("READ", b"/fake\0")[1] == b"fake"
+    with daemon.client() as other:
+        assert other.ask("WRITE", b"/after\0v")[1] == OK
+    wait_for_descriptors(pid, before)
+    assert children(pid) == ""
+    assert control(client).endswith(b"\n\0") and b"none under way" in control(client)
+
+
+def test_an_update(daemon: UpdatedDaemon) -> None:
+    """Another process serves, the same connection goes on, and who asks next is told."""
+    with daemon.client() as client:
+        assert client.ask("WATCH", b"/fake\0t\0")[1] == OK
+        assert client.event() == b"/fake\0t\0"
+        pid = daemon.pid
+        assert control(client, "-f", program(daemon.root)) == OK
+        assert control(client, "-s", "-t", "9") == BUSY
+        assert outcome(client) == b"OK"
+        assert daemon.pid != pid
+        assert daemon.process.wait(30) == 0
+        assert client.ask("WRITE", b"/fake\0x")[1] == OK
+        assert client.event() == b"/fake\0t\0"
+        assert b"process %d" % daemon.pid in control(client)
+    assert not (daemon.run / "db").exists()
+    daemon.end_all()
+    assert (daemon.run / "db").exists()
+
+
+def test_to_its_own_program_again_and_again(daemon: UpdatedDaemon) -> None:
+    """Without -f, and with the same descriptors after each."""
+    with daemon.client() as client:
+        update(client)
+        before = held(daemon, client)
+        for _ in range(3):
+            update(client)
+        wait_for_descriptors(daemon.pid, before)
+
+
+def test_the_tool(daemon: UpdatedDaemon) -> None:
+    """Debian's xenstore-control, which sends -f, -c and -s one after the other."""
+    found = sorted(Path("/").glob(f"{TOOLS[1:]}/xenstore-control"))
+    if not found:
+        require("xenstore-control is not installed")
+    pid = daemon.pid
+    done = subprocess.run([found[-1], "live-update", "-c", "--no-access-log", program(daemon.root)],
+                          env=daemon.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert daemon.pid != pid
+    with daemon.client() as client:
+        assert b"--no-access-log" in control(client)
+    done = subprocess.run([found[-1], "live-update", "/bin/false"], env=daemon.env,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode != 0 and "exited with code 1" in done.stdout
+
+
+#: Words and the answer (a pattern for the whole), on a daemon that is not being updated.
+ANSWERS = (
+    (["-a"], rb"OK\0"),
+    (["-x", "y"], rb"Unknown arguments: -x,y"),
+    (["-f"], rb"Unknown arguments: -f"),
+    (["-f", "relative"], rb"relative: not an absolute path"),
+    (["-f", "/none/such"], rb"/none/such: No such file or directory"),
+    (["-f", "/etc"], rb"/etc: not a program"),
+    (["-f", "/etc/passwd"], rb"/etc/passwd: not a program"),
+    (["-f", "/bin/true"], rb"/bin/true is not a pyxsd that can take over"),
+    (["-f", "/bin/false"], rb"Command '/bin/false --live --restart .* --help' exited with code 1"),
+    (["-c", "--bogus"], rb"Command '.* --bogus --help' exited with code 2"),
+    (["-s", "-t", "x"], rb"live-update -s: wrong argument 'x'; option '-t' expects an integer\."),
+    (["-s", "-z"], rb"live-update -s: unknown option '-z'\."),
+)
+
+
+def test_answers(daemon: UpdatedDaemon) -> None:
+    with daemon.client() as client:
+        before = held(daemon, client)
+        for words, pattern in ANSWERS:
+            answer = control(client, *words)
+            assert re.fullmatch(pattern, answer, re.DOTALL), (words, answer)
+        assert b"bogus" not in control(client), "arguments that were refused are kept"
+        goes_on(daemon, client, before, daemon.pid)
+
+
+@pytest.mark.parametrize("name", ["oxenstored", "xenstored"])
+def test_other_xenstoreds(daemon: UpdatedDaemon, name: str) -> None:
+    """They end with 0 when they are asked for help; started, they would serve beside us."""
+    found = sorted(Path("/").glob(f"{TOOLS[1:]}/{name}"))
+    if not found:
+        require(f"{name} is not installed")
+    with daemon.client() as client:
+        # Debian's oxenstored does not even start where it may not raise the file limit.
+        assert control(client, "-f", str(found[-1])).endswith(
+            (b"is not a pyxsd that can take over", b"exited with code 2"))
+        assert daemon.answers()
+
+
+#: (point, fault), and what the answer to -f, or that to -s, says.
+FAULTS = (
+    ("help", "hangs", b"did not end within 5 seconds"),
+    ("help", "exits", b"exited with code 3"),
+    ("help", "is killed", b"was killed by signal 9"),
+    ("start", "hangs", b"did not say `ready` within 10 seconds"),
+    ("start", "exits", b"exited with code 3 before it said `ready`"),
+    ("start", "says nonsense", b"says `nonsense` where `ready` was expected"),
+    ("start", "closes", b"before it said `ready`"),
+    ("try", "hangs", b"did not say `written` within 3 seconds"),
+    ("try", "exits", b"exited with code 3 before it said `written`"),
+    ("try", "says nonsense", b"says `nonsense` where `written` was expected"),
+    ("try", "writes nothing", b"the program has written no state"),
+    ("take", "hangs", b"did not say `built` within 3 seconds"),
+    ("take", "exits", b"exited with code 3 before it said `built`"),
+    ("take", "is killed", b"was killed by signal 9 before it said `built`"),
+    ("take", "says nonsense", b"says `nonsense` where `built` was expected"),
+    ("go", "hangs", b"did not say `taken` within 3 seconds"),
+    ("go", "exits", b"exited with code 3 before it said `taken`"),
+    ("go", "closes", b"before it said `taken`"),
+)
+
+
+@pytest.mark.parametrize("point,fault,told", FAULTS, ids=[f"{p} {f}" for p, f, _ in FAULTS])
+def test_a_program_that_fails(daemon: UpdatedDaemon, point: str, fault: str, told: bytes) -> None:
+    pid = daemon.pid
+    with daemon.client() as client, daemon.client() as other:
+        before = held(daemon, client)
+        answer = control(client, "-f", program(daemon.root, point, fault))
+        if point in ("take", "go"):
+            assert answer == OK
+            # What is under way meanwhile is answered once, by the old daemon.
+            other.send("WRITE", b"/half\0way")
+            answer = outcome(client)
+            assert other.answer() == (11, OK)
+        assert told in answer, answer
+        goes_on(daemon, client, before, pid)
+        # And the next one works.
+        update(client, program(daemon.root))
+        assert client.ask("READ", b"/fake\0")[1] == b"fake"
+
+
+def test_a_program_that_lies_about_its_state(daemon: UpdatedDaemon) -> None:
+    """It has written another path than it was given."""
+    with daemon.client() as client:
+        assert client.ask("WATCH", b"/fake\0t\0")[1] == OK
+        client.event()
+        before = held(daemon, client)
+        answer = control(client, "-f", program(daemon.root, "try", "lies"))
+        assert b"another state than it was given: offset" in answer
+        goes_on(daemon, client, before, daemon.pid)
+
+
+def test_open_transactions_hold_it_up(daemon: UpdatedDaemon) -> None:
+    """Until they end; at the deadline they are named; -F drops them, and their ids stay unknown."""
+    with daemon.client() as client, daemon.client() as other:
+        number = int(other.ask("TRANSACTION_START", b"\0")[1].rstrip(b"\0"))
+        pid = daemon.pid
+        assert re.fullmatch(rb'A\d+: 1 tx, out: false, perm: 0"rw"',
+                            outcome(client, "-t", "0"))
+        assert daemon.pid == pid
+        # It ends while the daemon waits.
+        assert control(client, "-s", "-t", "60") == BUSY
+        assert other.ask("WRITE", b"/in\0v", number)[1] == OK
+        assert other.ask("TRANSACTION_END", b"T\0", number)[1] == OK
+        assert outcome(client) == b"OK"
+        assert daemon.pid != pid
+        pid = daemon.pid
+        number = int(other.ask("TRANSACTION_START", b"\0")[1].rstrip(b"\0"))
+        assert outcome(client, "-t", "0", "-F") == b"OK"
+        assert daemon.pid != pid
+        assert other.ask("WRITE", b"/in\0v", number) == (16, b"EIO\0")
+        assert int(other.ask("TRANSACTION_START", b"\0")[1].rstrip(b"\0")) != number
+
+
+def test_asked_twice_and_called_off(daemon: UpdatedDaemon) -> None:
+    """While one is under way others are told so; -a ends it, from any connection."""
+    with daemon.client() as client, daemon.client() as other, daemon.client() as third:
+        third.ask("TRANSACTION_START", b"\0")
+        pid, before = daemon.pid, held(daemon, client)
+        assert control(client, "-s") == BUSY
+        assert control(other, "-s", "-t", "1", "-F") == BUSY
+        assert control(other, "-f", program(daemon.root)) == b"a live update is under way"
+        assert b"under way" in control(other)
+        wait_for(lambda: children(pid), "no program was started")
+        assert control(other, "-a") == OK
+        assert daemon.pid == pid
+        goes_on(daemon, client, before, pid)
+
+
+@pytest.mark.parametrize("point", ["help", "start", "try"])
+def test_a_check_that_is_called_off(daemon: UpdatedDaemon, point: str) -> None:
+    """By another connection, while the program hangs; who asked for the check is told."""
+    with daemon.client() as client, daemon.client() as other:
+        pid, before = daemon.pid, held(daemon, client)
+        words = ["live-update", "-f", program(daemon.root, point, "hangs")]
+        client.send("CONTROL", "\0".join(words).encode() + b"\0")
+        # Its next request is served behind the check, and nobody else waits for it.
+        client.send("READ", b"/fake\0")
+        wait_for(lambda: children(pid), "no program was started")
+        assert other.ask("READ", b"/fake\0")[1] == b"fake"
+        assert control(other, "-s") == b"a live update is under way"
+        assert control(other, "-a") == OK
+        assert client.answer() == (0, b"live update was called off")
+        assert client.answer() == (2, b"fake")
+        goes_on(daemon, client, before, pid)
+
+
+@pytest.mark.parametrize("when", ["check", "update"])
+def test_the_asking_client_goes(daemon: UpdatedDaemon, when: str) -> None:
+    """As with oxenstored that changes nothing: the next client is told."""
+    pid = daemon.pid
+    path = program(daemon.root)
+    client = daemon.client()
+    if when == "update":
+        assert control(client, "-f", path) == OK
+    words = ["live-update", "-f", path] if when == "check" else ["live-update", "-s"]
+    client.send("CONTROL", "\0".join(words).encode() + b"\0")
+    wait_for(lambda: children(pid) or daemon.pid != pid, "no program was started")
+    client.close()
+    with daemon.client() as other:
+        if when == "check":
+            wait_for(lambda: path.encode() in control(other), "the program was not taken")
+        assert outcome(other) == b"OK"
+        assert daemon.pid != pid
+
+
+def test_sigterm_while_a_program_hangs(daemon: UpdatedDaemon) -> None:
+    """The daemon ends, and so does the program."""
+    pid = daemon.pid
+    with daemon.client() as client:
+        words = ["live-update", "-f", program(daemon.root, "start", "hangs")]
+        client.send("CONTROL", "\0".join(words).encode() + b"\0")
+        wait_for(lambda: children(pid), "no program was started")
+        child = int(children(pid).split()[0])
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: daemon.process.poll() is not None, "it does not end")
+        wait_for(lambda: is_gone(child), "the program stays")
+
+
+def test_sockets_keep_their_bytes(daemon: UpdatedDaemon) -> None:
+    """Half a request, and replies that the client has not taken."""
+    with daemon.client() as client, daemon.client() as half, daemon.client() as slow:
+        half.sock.sendall(b"\2\0\0\0\5\0")
+        for n in range(200):
+            assert client.ask("WRITE", b"/many/%d\0" % n)[1] == OK
+        # More replies than the kernel keeps for one who does not read.
+        for _ in range(1000):
+            slow.send("DIRECTORY", b"/many\0")
+        update(client)
+        half.sock.sendall(b"\0\0\0\0\0\0\6\0\0\0" + b"/fake\0")
+        assert half.packet() == (2, 5, 0, b"fake")
+        for n in range(1000):
+            type_, number, _, payload = slow.packet()
+            assert (type_, number, payload.count(b"\0")) == (1, n + 1, 200)
