@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 
-from pyxsd.setup import boot, checks, choose, installed, running
+from pyxsd.setup import boot, checks, choose, installed, running, update
 from pyxsd.setup.tree import Tree
 
 TYPE_CHECKING = False
@@ -50,6 +50,11 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--launcher", metavar="PROGRAM", default="",
                                  help=f"the launcher, where it is neither {boot.LAUNCHER} nor "
                                  "beside this program")
+        if name == "update":
+            command.add_argument("--yes", action="store_true", help="do it without asking")
+            command.add_argument("--timeout", metavar="SECONDS", type=int, default=update.SECONDS,
+                                 help="wait so long for open transactions "
+                                 f"(default: {update.SECONDS})")
         if name == "select":
             command.add_argument("--force", action="store_true",
                                  help="select it even where check finds errors, or where no boot "
@@ -209,6 +214,20 @@ def deselect(given: argparse.Namespace, tree: Tree) -> int:
     return STATUS_OK
 
 
+def update_now(given: argparse.Namespace, tree: Tree) -> int:
+    """update: a live update of the daemon that runs to the installed version."""
+    what = update.plan(running.look_in(tree), installed.version_here())
+    _print(update.described(what, given.timeout))
+    if not update.agreed(given.yes):
+        print("Nothing was changed.")
+        return STATUS_NO
+    version = update.run(what, max(0, given.timeout))
+    now = running.look_in(tree)
+    print(f"Updated: pyxsd {version}, process {now.pid}, serves now; process {what.now.pid} "
+          "ends.")
+    return STATUS_OK
+
+
 def _print(lines: list[str]) -> None:
     for line in lines:
         print(line)
@@ -219,6 +238,7 @@ COMMANDS = (
     ("status", status, "show what runs now, and what the next boot starts"),
     ("check", check, "see whether pyxsd would work on this host, without touching anything"),
     ("select", select, "let the next boot start pyxsd"),
+    ("update", update_now, "let the daemon that runs hand over to the installed version"),
     ("deselect", deselect, "let the next boot start what it started before"),
 )
 

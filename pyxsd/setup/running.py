@@ -163,7 +163,13 @@ def control_version(path: str, seconds: float = ANSWER_SECONDS) -> str:
 
     "" where it gives none: it is older than that command, or did not answer in time.
     """
-    payload = b"version\0"
+    text = control(path, b"version\0", seconds)
+    found = re.fullmatch(rb"pyxsd ([^\s\0]+)\0?", text)
+    return found.group(1).decode("ascii", "replace") if found else ""
+
+
+def control(path: str, payload: bytes, seconds: float = ANSWER_SECONDS) -> bytes:
+    """The answer to a CONTROL request; b"" where there was none in time, or an error."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(seconds)
         try:
@@ -172,9 +178,8 @@ def control_version(path: str, seconds: float = ANSWER_SECONDS) -> str:
             kind, _, _, length = _HEADER.unpack(_receive(client, _HEADER.size))
             text = _receive(client, min(length, _ANSWER_MAX))
         except (OSError, EOFError):
-            return ""
-    found = re.fullmatch(rb"pyxsd ([^\s\0]+)\0?", text)
-    return found.group(1).decode("ascii", "replace") if found and kind == _CONTROL else ""
+            return b""
+    return text if kind == _CONTROL else b""
 
 
 def _receive(client: socket.socket, length: int) -> bytes:
