@@ -53,6 +53,7 @@ cdef class Transactions:
     cdef int _rerun(self, Connection c, Transaction txn, Tree tree, Transaction into,
                     bytes label) except -1
     cdef int _blame(self, Connection c, Transaction txn, bytes label) except -1
+    cdef int _punish(self, Connection c, Transaction txn, Connection guilty) except -1
 
 # What a request reads and writes, for the merge of a transaction.
 cdef int note_effect(Transaction txn, Request *r, int status) except -1

@@ -268,7 +268,8 @@ cdef class Transactions:
         """Punishes those whose changes made a transaction fail; a status.
 
         Guilty is who changed the store so that the transaction's requests went through before
-        and not after.
+        and not after; and who made so heavy changes since the transaction's start that the
+        history had to forget some.
         """
         cdef State s = self.s
         cdef Connection other
@@ -278,6 +279,10 @@ cdef class Transactions:
         s.host.log("debug", "process",
                    f"Apportioning blame for EAGAIN in txn {txn.id}, domain={c.label.decode()}")
         self.work = WORK_BLAME
+        for other, commit in s.history.lost.values():
+            if commit > txn.start and other is not c:
+                self._punish(c, txn, other)
+                guilty.add(other.id)
         for commit, other, before, after, _ in s.history.changes:
             if commit <= txn.start or other is c or other.id in guilty:
                 continue
@@ -293,16 +298,19 @@ cdef class Transactions:
             if same == RERUN_CANNOT:
                 # oxenstored's trial fails of it, and so does the request.
                 return ST_EINVAL
-            s.host.log("debug", "process",
-                       f"Blaming domain {other.label.decode()} for conflict with domain "
-                       f"{c.label.decode()} txn {txn.id}")
+            self._punish(c, txn, other)
             guilty.add(other.id)
-            s.history.punish(other)
         if not guilty:
             self.no_culprit += 1
             s.host.log("debug", "process", f"Found no culprit for conflict in "
                        f"{label.decode()}: must be self or not in history.")
         return ST_EAGAIN
+
+    cdef int _punish(self, Connection c, Transaction txn, Connection guilty) except -1:
+        self.s.host.log("debug", "process",
+                        f"Blaming domain {guilty.label.decode()} for conflict with domain "
+                        f"{c.label.decode()} txn {txn.id}")
+        return self.s.history.punish(guilty)
 
 
 cdef bytes _shown(bytes kept):

@@ -16,7 +16,15 @@ cdef class History:
     cdef double now          # monotonic seconds, as the loop says
     cdef uint64_t commits    # changes of the store, counted
     cdef uint64_t churn      # bytes that guests have written so far
-    cdef list changes        # (commit, Connection, Tree before, Tree after, weight), of guests
+    # The changes of guests, oldest first; commit is what `commits` was after the change:
+    # (commit, Connection, Tree before, Tree after, weight)
+    cdef list changes
+    # connection id: a deque with the commits of its changes in there, oldest first; it may also
+    # have some that are not there any more
+    cdef dict numbers
+    # Guests whose weight made changes be forgotten before their time, the one that it last
+    # happened to at the end; connection id: (Connection, the newest such commit)
+    cdef object lost
     # Transactions that the changes are kept for, oldest first:
     # (connection id, tx_id, commits at its start, monotonic seconds of its start);
     # only numbers, so that an ended transaction is not kept alive
@@ -32,6 +40,11 @@ cdef class History:
     # The store was changed by c; before and after are snapshots of it.  bytes: of the
     # requests that did it.
     cdef int record(self, Connection c, Tree before, Tree after, int64_t bytes) except -1
+    # Keeps a change that is newer than all that are kept.
+    cdef int keep(self, uint64_t commit, Connection c, Tree before, Tree after,
+                  int64_t weight) except -1
+    cdef int _forget(self, Connection c) except -1
+    cdef Py_ssize_t _oldest(self, numbers) except -1
     cdef int _drop(self, Py_ssize_t begin, Py_ssize_t end) except -1
     # Takes a point of credit.
     cdef int punish(self, Connection c) except -1

@@ -11,20 +11,25 @@ paused the longest, else to the one that has been penalised the longest, or, wit
 
 Sockets and domain 0 are never punished, so their changes are not kept.
 
-The history holds snapshots, so it is bounded in number and in time, and for each guest in
-weight: how many nodes its changes copied or made, values counting as a node for every NODE_BYTES.
-A guest that writes below 500 nodes of its own keeps 50 KB with each change.  Where it is over its
-share, two changes of it in a row become one, for which it is blamed like for each of them; where
-others came between, the oldest changes are dropped.  Time is what begin() and
-tick() say it is: the history reads no clock.
+The history holds snapshots, so it is bounded in time, and for each guest in weight: how many
+nodes its changes copied or made, values counting as a node for every NODE_BYTES, and CHANGE_WEIGHT
+for each change.  A guest that writes below 500 nodes of its own keeps 50 KB with each change.
+Where a guest is over its share, its own oldest change is forgotten, and with it what others
+changed from then until the next change of that guest, since the snapshots in between hold what the
+guest has replaced.  Changes before it stay.  What was forgotten cannot be tried any more.  So that
+guest, and no other, is taken to be guilty whenever a transaction fails that began before; else a
+change could be hidden behind heavy ones.
+
+Time is what begin() and tick() say it is: the history reads no clock.
 """
 
 cimport cython
+from bisect import bisect_left
 from collections import OrderedDict, deque
 
 cdef enum:
-    CHANGES_MAX = 1024       # changes that are kept at most
     NODE_BYTES = 128         # that a copied node takes, about
+    CHANGE_WEIGHT = 4        # of a change itself: its two snapshots and its entry, 512 bytes
     WEIGHT_MAX = 8192        # of the changes of one guest: 1 MB
 
 
@@ -46,6 +51,8 @@ cdef class History:
         if self.changes is not None:
             self._drop(0, len(self.changes))
         self.changes = []
+        self.numbers = {}
+        self.lost = OrderedDict()
         self.recent_transactions = deque()
         self.paused = OrderedDict()
         self.penalised = OrderedDict()
@@ -63,32 +70,55 @@ cdef class History:
         return c.is_guest and bool(self.recent_transactions)
 
     cdef int record(self, Connection c, Tree before, Tree after, int64_t bytes) except -1:
-        cdef int64_t weight = 1 + after.copied - before.copied + bytes // NODE_BYTES
-        cdef Py_ssize_t k
+        cdef int64_t weight = CHANGE_WEIGHT + after.copied - before.copied + bytes // NODE_BYTES
         self.trim()
         if not self.recent_transactions:
             return 0
-        if c.kept + weight > WEIGHT_MAX and c.kept:
-            k = len(self.changes) - 1
-            _, last, first, _, had = self.changes[k]
-            if last is c:
-                # What was between the two changes is freed.
-                weight = max(weight, <int64_t>had)
-                c.kept += weight - had
-                self.changes[k] = (self.commits, c, first, after, weight)
-                return 0
-            # Others came between: their changes keep what it had replaced by then.
-            while c.kept and c.kept + weight > WEIGHT_MAX:
-                self._drop(0, 1)
+        while c.kept and c.kept + weight > WEIGHT_MAX:
+            self._forget(c)
+        return self.keep(self.commits, c, before, after, weight)
+
+    cdef int keep(self, uint64_t commit, Connection c, Tree before, Tree after,
+                  int64_t weight) except -1:
+        if c.id not in self.numbers:
+            self.numbers[c.id] = deque()
+        self.numbers[c.id].append(commit)
+        self.changes.append((commit, c, before, after, weight))
         c.kept += weight
-        self.changes.append((self.commits, c, before, after, weight))
         return 0
+
+    cdef int _forget(self, Connection c) except -1:
+        """Forgets the oldest change of a connection, and all up to its next one."""
+        numbers = self.numbers[c.id]
+        cdef Py_ssize_t begin = self._oldest(numbers), end
+        numbers.popleft()
+        end = self._oldest(numbers)
+        self.lost[c.id] = (c, self.changes[end - 1][0])
+        self.lost.move_to_end(c.id)
+        return self._drop(begin, end)
+
+    cdef Py_ssize_t _oldest(self, numbers) except -1:
+        """Where the first change is that these numbers are about; behind the end if there is
+        none.  Forgotten ones are taken off the numbers."""
+        cdef Py_ssize_t k
+        while numbers:
+            k = bisect_left(self.changes, (numbers[0],))
+            if k < len(self.changes) and self.changes[k][0] == numbers[0]:
+                return k
+            numbers.popleft()
+        return len(self.changes)
 
     cdef int _drop(self, Py_ssize_t begin, Py_ssize_t end) except -1:
         """Forgets some changes."""
         cdef Connection c
-        for _, c, _, _, weight in self.changes[begin:end]:
+        for commit, c, _, _, weight in self.changes[begin:end]:
             c.kept -= weight
+            if c.kept == 0:
+                del self.numbers[c.id]
+            elif begin == 0:
+                numbers = self.numbers[c.id]
+                while numbers[0] <= commit:
+                    numbers.popleft()
         del self.changes[begin:end]
         return 0
 
@@ -108,12 +138,19 @@ cdef class History:
                     break
             self.recent_transactions.popleft()
         if not self.recent_transactions:
-            return self._drop(0, len(self.changes))
+            start = self.commits
         for entry in self.changes:
-            if entry[0] > start and len(self.changes) - k <= CHANGES_MAX:
+            if entry[0] > start:
                 break
             k += 1
-        return self._drop(0, k) if k else 0
+        if k:
+            self._drop(0, k)
+        while self.lost:
+            id = next(iter(self.lost))
+            if self.lost[id][1] > start:
+                break
+            del self.lost[id]
+        return 0
 
     # -- credit ---------------------------------------------------------------
 

@@ -250,6 +250,7 @@ cdef class _Saver:
     def _named_by_history(self):
         cdef History history = self.s.history
         yield from (change[1] for change in history.changes)
+        yield from (lost[0] for lost in history.lost.values())
         yield from history.paused.values()
         yield from history.penalised.values()
 
@@ -268,6 +269,7 @@ cdef class _Saver:
             "paused": list(history.paused),
             "penalised": list(history.penalised),
             "changes": changes,
+            "lost": [[id, commit] for id, (_, commit) in history.lost.items()],
         }
 
     def _turn(self):
@@ -501,6 +503,7 @@ cdef class _Loader:
         cdef History history = self.s.history
         cdef Connection c
         late = self.late
+        newest = 0
         history.now = self.now
         history.commits = late["commits"]
         history.churn = late["churn"]
@@ -510,13 +513,16 @@ cdef class _Loader:
                 (_unsigned(id), _unsigned(tx_id), _unsigned(start), self._moved(since)))
         history.paused = OrderedDict((id, self.by_id[id]) for id in late["paused"])
         history.penalised = OrderedDict((id, self.by_id[id]) for id in late["penalised"])
+        history.lost = OrderedDict((id, (self.by_id[id], _unsigned(commit)))
+                                   for id, commit in late["lost"])
         for commit, id, before, after, weight in late["changes"]:
             c = self.by_id[id]
-            if not 0 <= weight <= UINT32_MAX:
+            if not 0 < weight <= UINT32_MAX:
                 raise ValueError(f"a change of weight {weight}")
-            c.kept += weight
-            history.changes.append((_unsigned(commit), c, self.graph.tree(before),
-                                    self.graph.tree(after), weight))
+            if not newest < commit <= history.commits:
+                raise ValueError(f"the change {commit} after the change {newest}")
+            newest = commit
+            history.keep(commit, c, self.graph.tree(before), self.graph.tree(after), weight)
 
     cdef int _watch(self, Connection c, serial, bytes path, bytes token, depth) except -1:
         cdef Watch *watch

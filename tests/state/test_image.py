@@ -200,6 +200,29 @@ def test_who_was_punished_stays_punished() -> None:
         each.close()
 
 
+def test_who_wrote_too_much_to_be_remembered_still_pays() -> None:
+    """What the history had to forget because of a guest's weight is held against it."""
+    config = Config(conflict_max_history_seconds=1.0)
+    world = World(config)
+    world.introduce(1)
+    deep = b"/".join([b"a"] * 500)
+    world.ask("s0", "MKDIR", b"/local/domain/1\0")
+    world.ask("s0", "SET_PERMS", b"/local/domain/1\0n1\0")
+    world.ask("s0", "WRITE", b"/a\0v")
+    tx = int(world.ask("s0", "TRANSACTION_START", b"\0")[1][:-1])
+    world.ask("s0", "READ", b"/a\0", tx)
+    world.ask("s0", "WRITE", b"/b\0w", tx)
+    world.ask("s1", "WRITE", b"/a\0x")
+    for n in range(40):
+        world.ask("d1", "WRITE", deep + b"\0%d" % n)
+    other = again(world, config=config)
+    for each in (world, other):
+        credit = each.connection("d1")[0].credit
+        assert each.ask("s0", "TRANSACTION_END", b"T\0", tx)[1] == b"EAGAIN\0"
+        assert each.connection("d1")[0].credit == credit - 1
+        each.close()
+
+
 def test_a_listing_goes_on() -> None:
     world = World()
     for i in range(2000):
@@ -422,6 +445,9 @@ MEANINGLESS = [
                         "begun": False, "newest": 1, "before": 0, "after": 0}],
      "not a path: b'a/b'"),
     (b"LATE", "paused", [77], "77 is missing"),
+    (b"LATE", "lost", [[77, 1]], "77 is missing"),
+    (b"LATE", "changes", [[1, 1, [0, 0, 0, 0], [0, 0, 0, 0], 0]], "a change of weight 0"),
+    (b"LATE", "changes", [[0, 1, [0, 0, 0, 0], [0, 0, 0, 0], 5]], "the change 0 after"),
     (b"TURN", "waiting", [[1, 1, 77]], "77 is missing"),
 ]
 
