@@ -11,9 +11,10 @@ All of that is bounded, since guests choose what a transaction does:
 
 - The requests that a guest's open transactions remember take not more than RECORDED_BYTES.
 - Running requests again is counted in units of work, about what reading one node takes (see
-  _cost).  A commit may spend WORK_REPLAY of them on the replay and WORK_BLAME on finding out
-  whose changes were in the way.  A transaction that needs more is answered EAGAIN; nobody is
-  blamed for what was not looked at.
+  _cost).  A commit may spend WORK_REPLAY of them on the replay; what is left of them, and
+  WORK_BLAME more, on finding out whose changes were in the way.  That is about a millisecond at
+  most.  A transaction that needs more is answered EAGAIN; nobody is blamed for what was not
+  looked at.
 - An open transaction keeps the store as it was at its start, so what is replaced since then stays
   in memory.  A guest may open a third one only while all that guests wrote since the starts of its
   open ones is less than PINNED_BYTES.
@@ -37,7 +38,7 @@ import random
 cdef enum:
     TX_ID_LIMIT = 1 << 30
     WORK_REPLAY = 8192
-    WORK_BLAME = 8192
+    WORK_BLAME = 2048
     REQUEST_COST = 120       # bytes that a remembered request takes beside its payload
 
 
@@ -274,21 +275,29 @@ cdef class Transactions:
         cdef State s = self.s
         cdef Connection other
         cdef Tree before, after
-        cdef int same
+        cdef Tree tried = None       # the store of the last trial, and how it ended
+        cdef int same = RERUN_DIFFERS
         cdef set guilty = set()
         s.host.log("debug", "process",
                    f"Apportioning blame for EAGAIN in txn {txn.id}, domain={c.label.decode()}")
-        self.work = WORK_BLAME
+        self.work += WORK_BLAME
         for other, commit in s.history.lost.values():
             if commit > txn.start and other is not c:
                 self._punish(c, txn, other)
                 guilty.add(other.id)
         for commit, other, before, after, _ in s.history.changes:
+            self.work -= 1
+            if self.work <= 0:
+                break
             if commit <= txn.start or other is c or other.id in guilty:
                 continue
-            same = self._rerun(c, txn, before.snapshot(), None, None)
+            # Mostly one change begins where the one before it has ended.
+            if tried is None or tried.root != before.root:
+                same = self._rerun(c, txn, before.snapshot(), None, None)
+                tried = before
             if same == RERUN_SAME:
                 same = self._rerun(c, txn, after.snapshot(), None, None)
+                tried = after
                 if same == RERUN_SAME:
                     continue
             elif same == RERUN_DIFFERS:

@@ -54,7 +54,7 @@ def _blame_gets_as_far(world: World, tx_id: int, changes: int) -> bool:
 
 
 @pytest.mark.parametrize(("kind", "changes"), [
-    ("nothing", 200), ("removes 900 nodes", 200), ("copies 511 nodes", 10)])
+    ("nothing", 450), ("removes 900 nodes", 200), ("copies 511 nodes", 10)])
 def test_the_search_for_the_guilty_stops_where_it_costs_much(world: World, kind: str,
                                                              changes: int) -> None:
     requests = [("WRITE", b"z\0v")]
@@ -67,6 +67,17 @@ def test_the_search_for_the_guilty_stops_where_it_costs_much(world: World, kind:
         requests = [("WRITE", b"/".join([b"a"] * 511) + b"\0w")]
     tx_id = _failing(world, *requests)
     assert _blame_gets_as_far(world, tx_id, changes) == (kind == "nothing")
+
+
+@pytest.mark.parametrize(("listings", "found"), [(80, True), (110, False)])
+def test_the_search_for_the_guilty_has_what_the_replay_left(world: World, listings: int,
+                                                            found: bool) -> None:
+    """A replay with 110 listings of 400 names takes 3,800 units of work, and so does each of the
+    two trials of the change: together too much for one commit."""
+    for n in range(400):
+        ok(world, "d1", "WRITE", b"d/%04d\0" % n)
+    tx_id = _failing(world, ("WRITE", b"z\0v"), *[("DIRECTORY", b"d\0")] * listings)
+    assert _blame_gets_as_far(world, tx_id, 0) == found
 
 
 # -- events of one request are delivered in slices of time -----------------------
