@@ -152,6 +152,17 @@ def listen(
         os.close(lock)
 
 
+def remove(path: str) -> None:
+    """Remove the socket that `listen` made, where the start fails behind it.  Never fails.
+
+    To be called while its descriptor is open: until it is closed nobody else listens at the path.
+    """
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # somebody removed it
+
+
 def _lock_directory(directory: str, timeout: float) -> int:
     deadline = time.monotonic() + timeout
     try:
