@@ -147,7 +147,7 @@ def test_the_status_and_words_of_pyxsd_come_through(place: Place) -> None:
 
 
 # words after which the launcher leaves the socket alone, and what pyxsd says on stdout
-PASSED_ON = [(["--help"], "usage: "), (["--config-test"], "Configuration valid at ")]
+PASSED_ON = [(["--help"], "usage: pyxsd-launch ["), (["--config-test"], "Configuration valid at ")]
 
 
 @pytest.mark.parametrize(("words", "said"), PASSED_ON)
