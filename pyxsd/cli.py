@@ -117,6 +117,7 @@ def _serve(config: Config, parsed: Options, listener: int,
     at boot nobody reads stderr.
     """
     held: list[pid_file.PidFile] = []
+    serving = False
     try:
         try:
             held, warnings = pid_file.claim_pid_files(config.pid_file, parsed.pid_file)
@@ -137,6 +138,7 @@ def _serve(config: Config, parsed: Options, listener: int,
         gc.collect()
         gc.freeze()
         gc.disable()
+        serving = True
         if launch is not None:
             launch.ready()
         notifier.ready(os.getpid() if launch is not None else 0)
@@ -144,6 +146,8 @@ def _serve(config: Config, parsed: Options, listener: int,
     finally:
         for file in held:
             file.remove()
+        if not serving and listener >= 0:
+            listening.remove(listening.socket_path(os.environ))
     return 0
 
 

@@ -333,7 +333,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", default="result.json", help="result file (result.json)")
     parser.add_argument("--html", metavar="FILE", help="make the page of the results, too")
     parser.add_argument(
-        "--socket", action="append", default=[], help="also measure a daemon that runs already"
+        "--socket", action="append", default=[], help="also measure a daemon that runs already, "
+        "which gets the whole load: the host's own only if no guest needs it"
     )
     parser.add_argument(
         "--only",
@@ -342,10 +343,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WORD",
         help="scenarios with WORD in the name",
     )
-    parser.add_argument("--repeat", type=int, default=5, help="samples of each point (5)")
+    parser.add_argument("--repeat", type=int, default=5, help="samples of each point, 1 or more (5)")
     parser.add_argument("--seconds", type=finite, default=0.3, help="seconds for each sample (0.3)")
     parser.add_argument(
-        "--scale", type=finite, default=0.1, help="largest size as a share of the full one (0.1)"
+        "--scale",
+        type=finite,
+        default=0.1,
+        help="largest size as a share of the full one, from 0 (the smallest size alone) to 1 (0.1)",
     )
     parser.add_argument(
         "--prepare-limit",
@@ -385,7 +389,7 @@ def run(options: argparse.Namespace) -> int:
     descriptions = []
     try:
         if options.repeat < 1 or options.seconds <= 0 or not 0 <= options.scale <= 1:
-            raise ValueError("--repeat, --seconds and --scale must be above 0, --scale at most 1")
+            raise ValueError("--repeat must be at least 1, --seconds above 0, --scale from 0 to 1")
         for name in names:
             description = daemons.find(name)
             if description.name in starts:

@@ -49,7 +49,8 @@ def select(tree: Tree, program: str, file: str = "", force: bool = False) -> lis
     done.append(f"{'Changed' if before is not None else 'Made'} {now.file}: "
                 f"{settings.VARIABLE}={program}.")
     was = f" instead of {now.program}" if now.program and now.program != program else ""
-    done.append(f"The next boot starts {program}{was}; the xenstored that runs now goes on.")
+    done.append(_unread(tree, file) or
+                f"The next boot starts {program}{was}; the xenstored that runs now goes on.")
     return done
 
 
@@ -57,7 +58,10 @@ def deselect(tree: Tree, programs: tuple[str, ...], file: str = "") -> list[str]
     """Takes `programs` out of the settings file; what was done, in sentences.  Refused."""
     now = boot.look(tree, file)
     if now.text is None or not now.file:
-        return [f"Nothing to do: {now.origin}."] if not now.fault else _refuse(now.fault)
+        if now.fault:
+            raise Refused(now.fault)
+        what = f"{now.file} is not there" if now.file else f"{now.origin} names the program itself"
+        return [f"Nothing to do: {what}."]
     backup = _backup(tree, now.file)
     if backup is not None and any(now.text == settings.selected(backup, program)
                                   for program in programs):
@@ -67,7 +71,7 @@ def deselect(tree: Tree, programs: tuple[str, ...], file: str = "") -> list[str]
     if after == now.text:
         return [f"Nothing to do: {now.file} does not name pyxsd."]
     try:
-        if after.strip():
+        if after.strip() or backup is not None:  # select did not make the file
             tree.replace(now.file, after)
             done = [f"Changed {now.file}: {settings.VARIABLE} is as it was before."]
         else:
@@ -82,11 +86,21 @@ def deselect(tree: Tree, programs: tuple[str, ...], file: str = "") -> list[str]
     except OSError as error:
         raise Refused(_cannot_write(now.file, error)) from error
     then = boot.look(tree, file)
-    if then.fault:
-        done.append(f"Careful: at the next boot {then.fault}.")
+    unread = _unread(tree, file)
+    if unread:
+        done.append(unread)
+    elif then.fault:
+        done.append(f"Careful, the next boot may start no xenstored: {then.fault}.")
     else:
         done.append(f"The next boot starts {then.program}; the xenstored that runs now goes on.")
     return done
+
+
+def _unread(tree: Tree, file: str) -> str:
+    """The sentence about a file of the caller's choice that no boot script reads, else ""."""
+    if not file or boot.is_read(tree, file):
+        return ""
+    return f"No boot script of this host reads {file}: the next boot is as it was before."
 
 
 def _found(tree: Tree) -> str:
@@ -108,10 +122,6 @@ def _backup(tree: Tree, file: str) -> str | None:
         return tree.read(file + BACKUP)
     except OSError:
         return None
-
-
-def _refuse(why: str) -> list[str]:
-    raise Refused(why)
 
 
 def _cannot_write(file: str, error: OSError) -> str:

@@ -196,8 +196,11 @@ def _count(number: int, what: str) -> str:
 def select(given: argparse.Namespace, tree: Tree) -> int:
     """select: edits the settings file, after the checks."""
     if not given.force:
+        # Selecting mends what is wrong with the next boot, unless the host has no way of starting.
+        mends = boot.look(tree).way is not None
         errors = [finding.text for finding in checks.run(tree, given.launcher)
-                  if finding.level == checks.ERROR and not finding.text.startswith("next boot:")]
+                  if finding.level == checks.ERROR
+                  and not (mends and finding.text.startswith("next boot:"))]
         if errors:
             for text in errors:
                 print(f"error:   {text}", file=sys.stderr)

@@ -97,9 +97,12 @@ def main(argv: list[str]) -> int:
     sys.argv = argv
     from pyxsd.system import options
 
-    parsed = options.parse(argv[1:])
-    starts = isinstance(parsed, options.Options) and not parsed.config_test and not parsed.live
-    if isinstance(parsed, options.Options) and starts:
+    parsed = options.parse(argv[1:], NAME)
+    if isinstance(parsed, options.Exit):
+        sys.stdout.write(parsed.stdout)
+        sys.stderr.write(parsed.stderr)
+        return parsed.status
+    if not parsed.config_test and not parsed.live and not parsed.show_state:
         status = _look(parsed.pid_file)
         if status is not None:
             return status

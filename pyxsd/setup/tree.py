@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import stat
 import tempfile
 
 from pyxsd.system import configuration
@@ -80,10 +81,15 @@ class Tree:
     def read(self, path: str) -> str | None:
         """The file's text, None where it is missing; bytes that are no UTF-8 are kept.
 
-        OSError where it cannot be read, or is longer than a settings file can be.
+        OSError where it cannot be read, is longer than a settings file can be, or is a FIFO or
+        a device.
         """
+        place = self.locate(path)
         try:
-            data = configuration.read_file(self.locate(path))
+            mode = os.stat(place).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise OSError(errno.EINVAL, "it is not a regular file", path)
+            data = configuration.read_file(place)
         except (FileNotFoundError, NotADirectoryError):
             return None
         return data.decode("utf-8", "surrogateescape")

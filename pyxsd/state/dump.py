@@ -215,7 +215,10 @@ def _number(text: bytes, least: int, most: int) -> int:
 
 
 def _hex(text: bytes) -> bytes:
-    return bytes.fromhex(text.decode("ascii"))
+    try:
+        return bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        raise ValueError(f"not pairs of hexadecimal digits: {text[:32]!r}") from None
 
 
 def _read_global(loaded: Loaded, fields: list[bytes], _: int) -> None:

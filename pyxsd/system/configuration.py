@@ -123,13 +123,15 @@ def _bool(raw: bytes) -> bool:
 
 def _int(raw: bytes) -> int:
     digits = raw[1:] if raw[:1] in (b"-", b"+") else raw
+    if not digits.isdigit():
+        raise ValueError("expect int arg")
     significant = digits.lstrip(b"0") or b"0"
     # The length is looked at first: int() of very many digits is slow, or refused by Python.
-    if digits.isdigit() and len(significant) <= 19:
+    if len(significant) <= 19:
         value = -int(significant) if raw[:1] == b"-" else int(significant)
         if INT_MIN <= value <= INT_MAX:
             return value
-    raise ValueError("expect int arg")
+    raise ValueError(f"expect int arg from {INT_MIN} to {INT_MAX}")
 
 
 def _is_decimal(raw: bytes) -> bool:

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import time
 
-from pyxsd.system.configuration import LEVELS, SYSLOG_PREFIX, Config
+from pyxsd.system.configuration import FACILITIES, LEVELS, SYSLOG_PREFIX, Config
 from pyxsd.system.destinations import open_destination
 from pyxsd.system.files import open_regular
 from pyxsd.system.log import Log
-from pyxsd.system.log_file import LogFile
 from pyxsd.system.rate_limit import SECONDS, RateLimit
 
 TYPE_CHECKING = False
@@ -134,16 +134,21 @@ class DaemonLog:
         self._out.reopen()
 
     def redirect(self, path: str) -> None:
-        """Write to another regular file from now on; OSError, and all stays, where that fails."""
-        os.close(open_regular(path))
-        nb_files, nb_lines = self._rotation
-        new = LogFile(
-            path, nb_files, nb_lines, name="daemon log", complain=self._complain_of_this,
-            clock=self._clock,
-        )  # fmt: skip
+        """Write to another regular file, or to `syslog:<facility>`, from now on.
+
+        OSError, and all stays, where the file cannot be written or there is no such facility.
+        """
+        to_syslog = path.startswith(SYSLOG_PREFIX)
+        if not to_syslog:
+            os.close(open_regular(path))
+        elif path[len(SYSLOG_PREFIX) :] not in FACILITIES:
+            raise OSError(errno.EINVAL, "unknown syslog facility")
+        new = open_destination(
+            path, *self._rotation, "daemon log", self._complain_of_this, None, self._clock
+        )
         self._out.close()
         self._out = new
-        self._syslog = False
+        self._syslog = to_syslog
         self.redirected = path
 
     def close(self) -> None:

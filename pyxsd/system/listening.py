@@ -9,9 +9,11 @@ replaced, so that it does not keep the host from booting.
 from __future__ import annotations
 
 import _socket  # the bare module: `socket` takes 5 ms to import and adds nothing that is used
+import errno
 import fcntl
 import os
 import select
+import stat
 import struct
 import time
 
@@ -55,7 +57,7 @@ def make_directory(path: str) -> None:
         raise ServiceError(f"cannot make the directory {path}: {error.strerror}") from error
 
 ABSENT = "absent"  # nothing is at the path
-STALE = "stale"  # something is there, and nobody listens
+STALE = "stale"  # a socket, or a link to nothing, is there, and nobody listens
 LIVE = "live"  # a daemon answers
 SILENT = "silent"  # something listens and does not answer: a hung daemon is a live one
 
@@ -63,7 +65,8 @@ SILENT = "silent"  # something listens and does not answer: a hung daemon is a l
 def probe(path: str, timeout: float = PROBE_SECONDS) -> str:
     """Whether a xenstored serves the socket: connects and reads `/`, within `timeout` seconds.
 
-    OSError where it cannot be told (no permission, another kind of socket).
+    OSError where it cannot be told: no permission, another kind of socket, or something that no
+    daemon can have left behind, such as a regular file or a directory.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -86,6 +89,7 @@ def _probe_once(path: str, deadline: float) -> str:
         except FileNotFoundError:
             return ABSENT
         except ConnectionRefusedError:
+            _must_be_socket(path)
             return STALE
         except BlockingIOError:  # its backlog is full
             return SILENT
@@ -106,6 +110,12 @@ def _probe_once(path: str, deadline: float) -> str:
         client.close()
 
 
+def _must_be_socket(path: str) -> None:
+    """OSError if something other than a socket is at the path; links are followed."""
+    if not stat.S_ISSOCK(os.stat(path).st_mode):
+        raise OSError(errno.ENOTSOCK, "it is not a socket, so no daemon left it behind")
+
+
 def _readable(fd: int, seconds: float) -> bool:
     poller = select.poll()
     poller.register(fd, select.POLLIN)
@@ -120,8 +130,8 @@ def listen(
 ) -> int:
     """Make the listening socket and return its descriptor (non-blocking, cloexec).
 
-    Its mode is left to the umask.  A stale socket is replaced.  The run directory is made, and
-    locked meanwhile: of two daemons that start together exactly one gets the socket.
+    Its mode is left to the umask.  A stale socket is replaced, anything else at the path is left
+    alone and refused.  The run directory is made, and locked meanwhile: of two daemons that start together exactly one gets the socket.
     AlreadyRunning beside a live xenstored, ServiceError for what the system refuses.
     """
     directory = os.path.dirname(path) or "."
@@ -140,6 +150,17 @@ def listen(
         raise ServiceError(f"cannot listen on {path}: {error.strerror or error}") from error
     finally:
         os.close(lock)
+
+
+def remove(path: str) -> None:
+    """Remove the socket that `listen` made, where the start fails behind it.  Never fails.
+
+    To be called while its descriptor is open: until it is closed nobody else listens at the path.
+    """
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # somebody removed it
 
 
 def _lock_directory(directory: str, timeout: float) -> int:

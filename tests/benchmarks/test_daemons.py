@@ -64,3 +64,12 @@ def test_built_in_names_are_unique() -> None:
     names = [description.name for description in daemons.BUILT_IN]
     assert len(names) == len(set(names))
     assert set(daemons.DEFAULT) <= set(names)
+
+
+def test_a_build_whose_program_has_another_name() -> None:
+    with pytest.raises(daemons.BadDescription) as caught:
+        daemons.find("mine=/bin/true")
+    assert str(caught.value) == (
+        "mine=/bin/true: no built-in daemon is called true; say which one the program is a build "
+        "of, as in mine=pyxsd:/bin/true")
+    assert daemons.find("mine=pyxsd:/bin/true").command[0] == "/bin/true"

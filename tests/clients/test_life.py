@@ -489,3 +489,13 @@ def test_a_broken_configuration_at_boot(tmp_path: Path, arguments: tuple[str, ..
         assert daemon.process.wait(DEADLINE) == 0
     finally:
         daemon.stop()
+
+
+@pytest.mark.parametrize("way", [("--no-fork",), ()])
+def test_a_start_that_fails_leaves_no_socket(tmp_path: Path, way: tuple[str, ...]) -> None:
+    """The pid file is written only when the socket is there already."""
+    pid_file = tmp_path / "missing" / "pid"
+    daemon = Daemon(root=tmp_path, arguments=(*way, "--pid-file", str(pid_file)), wait=False)
+    assert daemon.process.wait(DEADLINE) == 2
+    assert f"cannot write the pid file {pid_file}" in daemon.output()
+    assert daemon.run.is_dir() and not daemon.socket.exists()

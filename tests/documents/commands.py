@@ -65,6 +65,7 @@ RUN = (
     ("xenstore-control live-update*", (0, 1)),
     ("xenstore-control *", (0,)),
     ("xenstore-ls *", (0,)),
+    ("xenstore-read /tool/xenstored", (0,)),
     ("pyxsd --config-test --config-file /*", (0,)),
     ("pyxsd --version", (0,)),
     ("pyxsd --help", (0,)),

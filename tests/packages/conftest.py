@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the tests of the packages share: which of them run, throwaway systems, built packages.
 
-What needs throwaway systems takes minutes and runs where $PACKAGE_SIZE is set: quick (one Debian
-suite) or full (`make package-test`: all suites, the second build for comparison, RPMs, wheels;
-about half an hour).  $PACKAGE_FOLDER names a folder in
+The RPMs are built on this machine always.  What needs throwaway systems takes minutes and runs
+where $PACKAGE_SIZE is set: quick (one Debian suite) or full (`make package-test`: all suites, the
+second build for comparison, RPMs, wheels; about half an hour).  $PACKAGE_FOLDER names a folder in
 which `make deb` left packages that are to be tried instead of new ones.
 """
 

@@ -139,7 +139,8 @@ def test_select_mends_a_program_that_is_gone(tmp_path: Path,
                                              capsys: pytest.CaptureFixture[str]) -> None:
     root = make(tmp_path, {**DEBIAN, "/etc/default/xen": "XENSTORED=/usr/sbin/gone\n"})
     assert run(capsys, "select", "--root", str(root))[0] == 0
-    assert "Careful: " in run(capsys, "deselect", "--root", str(root))[1]
+    assert "Careful, the next boot may start no xenstored: /etc/default/xen, line 1: " \
+        in run(capsys, "deselect", "--root", str(root))[1]
 
 
 def test_a_unit_s_own_command_is_not_edited(tmp_path: Path,
@@ -231,3 +232,52 @@ def test_a_full_disk_leaves_the_file_whole(tmp_path: Path,
                          "nothing was changed.\n")
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_file_that_no_boot_script_reads_is_no_choice(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--force writes it; what the next boot starts is not told of it."""
+    root = make(tmp_path, DEBIAN)
+    status, said, _ = run(capsys, "select", "--root", str(root), "--file", "/etc/x", "--force")
+    assert status == 0
+    assert "The next boot starts" not in said
+    assert "No boot script of this host reads /etc/x: the next boot is as it was before." in said
+    said = run(capsys, "deselect", "--root", str(root), "--file", "/etc/x")[1]
+    assert "The next boot starts" not in said and "No boot script of this host reads /etc/x" in said
+
+
+def test_an_empty_file_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make(tmp_path, {**DEBIAN, "/etc/default/xen": ""})
+    before = content(root)
+    run(capsys, "select", "--root", str(root))
+    assert "Changed /etc/default/xen" in run(capsys, "deselect", "--root", str(root))[1]
+    assert content(root) == before
+
+
+@pytest.mark.parametrize("command", ["select", "deselect"])
+def test_a_fifo_is_no_settings_file(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                    command: str) -> None:
+    root = make(tmp_path, DEBIAN)
+    file = root / "etc/default/xen"
+    file.unlink()
+    os.mkfifo(file)
+    status, _, error = run(capsys, command, "--root", str(root))
+    assert status == 1
+    assert "/etc/default/xen cannot be read: it is not a regular file" in error
+    assert file.is_fifo()
+
+
+def test_deselect_of_a_file_that_is_not_there(tmp_path: Path,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    root = make(tmp_path, DEBIAN)
+    (root / "etc/default/xen").unlink()
+    assert run(capsys, "deselect", "--root", str(root))[1] == \
+        "Nothing to do: /etc/default/xen is not there.\n"
+
+
+def test_select_lists_that_the_host_starts_no_xenstored(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make(tmp_path, lacking(DEBIAN, "/etc/init.d/xen"))
+    status, _, error = run(capsys, "select", "--root", str(root))
+    assert status == 1
+    assert "error:   next boot: no way of starting a xenstored was found" in error

@@ -116,6 +116,16 @@ def test_a_socket_that_was_left_behind(place: Place) -> None:
     assert running.look(str(place.socket)).state == running.LIVE
 
 
+def test_a_file_at_the_path_of_the_socket_is_left_alone(place: Place) -> None:
+    (place.folder / "run").mkdir()
+    place.socket.write_text("precious")
+    refused = place.run()
+    assert refused.returncode != 0
+    assert "left behind by" not in refused.stderr
+    assert f"cannot listen on {place.socket}: it is not a socket" in refused.stderr
+    assert place.socket.read_text() == "precious"
+
+
 def test_a_daemon_that_hangs(place: Place) -> None:
     place.run()
     pid = place.pid()
@@ -137,7 +147,7 @@ def test_the_status_and_words_of_pyxsd_come_through(place: Place) -> None:
 
 
 # words after which the launcher leaves the socket alone, and what pyxsd says on stdout
-PASSED_ON = [(["--help"], "usage: "), (["--config-test"], "Configuration valid at ")]
+PASSED_ON = [(["--help"], "usage: pyxsd-launch ["), (["--config-test"], "Configuration valid at ")]
 
 
 @pytest.mark.parametrize(("words", "said"), PASSED_ON)

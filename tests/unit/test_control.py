@@ -283,3 +283,24 @@ def test_allow_debug_opens_no_dangerous_command(make_world: Make, tmp_path: Path
 def test_control_by_a_domain_whose_target_is_0(world: World) -> None:
     ok(world, "s0", "SET_TARGET", b"5\x000\0")
     assert control(world, b"mfn", b"5", who="d5") == b"4660\0"
+
+
+def test_logfile_takes_a_facility_of_syslog(world: World, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """`syslog:daemon` is no file's name, as in the configuration."""
+    monkeypatch.chdir(tmp_path)
+    log = DaemonLog(str(tmp_path / "log"), "info", 2, 100)
+    host: Any = world.host
+    host.log_file = log.redirect
+    assert control(world, b"logfile", b"syslog:nobody") == \
+        b"cannot write syslog:nobody: unknown syslog facility\0"
+    log.info("xenstored", "still in the file")
+    assert control(world, b"logfile", b"syslog:daemon") == b"OK\0"
+    log.info("xenstored", "not in the file")
+    assert control(world, b"logfile", b"back") == b"OK\0"
+    log.info("xenstored", "in the new file")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "log"]
+    text = (tmp_path / "log").read_text()
+    assert "still in the file" in text and "not in the file" not in text
+    assert "|xenstored] in the new file\n" in (tmp_path / "back").read_text()
+    log.close()

@@ -89,6 +89,13 @@ BROKEN = [
 ]
 
 
+@pytest.mark.parametrize("field", ["2f6", "7g", "\xe9"])
+def test_a_field_that_is_no_hexadecimal_is_named(tmp_path: Path, field: str) -> None:
+    _, [warning] = load(tmp_path, f"watch,5,2f61,{field}")
+    shown = repr(field.encode())
+    assert warning.endswith(f"line 2 skipped: not pairs of hexadecimal digits: {shown}")
+
+
 @pytest.mark.parametrize("record", BROKEN, ids=[record[:30] for record in BROKEN])
 def test_a_broken_record_is_skipped(tmp_path: Path, record: str) -> None:
     """It is named by the number of its line; those before and behind it are read."""

@@ -92,17 +92,12 @@ def listen_and_die(path: str) -> None:
     process.communicate()
 
 
-def leave_file(path: str) -> None:
-    os.makedirs(os.path.dirname(path))
-    Path(path).write_text("x")
-
-
 def leave_link(path: str) -> None:
     os.makedirs(os.path.dirname(path))
     os.symlink("nowhere", path)
 
 
-@pytest.mark.parametrize("leave", [listen_and_die, leave_file, leave_link])
+@pytest.mark.parametrize("leave", [listen_and_die, leave_link])
 def test_a_stale_socket_is_replaced(path: str, leave: object) -> None:
     assert callable(leave)
     leave(path)
@@ -214,7 +209,10 @@ def test_a_daemon_that_leaves_while_it_is_asked_is_none(path: str) -> None:
 
 # what is in the way, what the refusal says
 REFUSALS = [
-    ("directory", "cannot listen on .*: Is a directory"),
+    ("directory", "cannot listen on .*: it is not a socket"),
+    ("file", "cannot listen on .*: it is not a socket"),
+    ("link", "cannot listen on .*: it is not a socket"),
+    ("fifo", "cannot listen on .*: it is not a socket"),
     ("datagram", "cannot listen on .*: Protocol wrong type"),
     ("long", "cannot listen on .*: AF_UNIX path too long"),
 ]
@@ -226,13 +224,24 @@ def test_what_cannot_be_replaced(path: str, kind: str, text: str) -> None:
     other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     if kind == "directory":
         os.mkdir(path)
+    elif kind == "file":
+        Path(path).write_text("precious")
+    elif kind == "link":
+        Path(path + "-target").write_text("precious")
+        os.symlink(path + "-target", path)
+    elif kind == "fifo":
+        os.mkfifo(path)
     elif kind == "datagram":
         other.bind(path)
     else:
         path += "x" * 100
     mask = os.umask(0o022)
+    before = os.lstat(path) if kind != "long" else None
     with pytest.raises(ServiceError, match=text) as caught:
         listening.listen(path)
+    assert before is None or os.path.samestat(os.lstat(path), before)
+    if kind in ("file", "link"):
+        assert Path(path).read_text() == "precious"
     assert not isinstance(caught.value, AlreadyRunning)
     assert os.umask(mask) == 0o022
     other.close()
