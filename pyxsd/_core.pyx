@@ -23,8 +23,9 @@ from pyxsd._history cimport History
 from pyxsd._limits cimport Q_OUTSTANDING, UNLIMITED
 from pyxsd._request cimport Request, prepare, run
 from pyxsd._wire cimport (
-    FAIL_LENGTH, HEADER_SIZE, IO_BAD, IO_CLOSED, IO_RESET, PACKET_MAX, ST_OK, XS_WATCH, Header,
-    Transport, buffer_free, buffer_len, buffer_put, buffer_reserve,
+    FAIL_LENGTH, HEADER_SIZE, IO_BAD, IO_CLOSED, IO_RESET, PACKET_MAX, ST_OK, XS_DIRECTORY_PART,
+    XS_RESET_WATCHES, XS_RM, XS_TRANSACTION_END, XS_WATCH, Header, Transport, buffer_free,
+    buffer_len, buffer_put, buffer_reserve,
 )
 from pyxsd.events.events cimport Events
 from pyxsd.store.forget cimport forget_domains
@@ -51,7 +52,10 @@ cdef enum:
 
 
 cdef inline int _points(const Header *head) noexcept:
-    """About how dear a request may be, seen from outside."""
+    """About how dear a request may be, seen from outside.  Whose work depends on what the client
+    did before, such as the end of a transaction that is replayed, counts as all POINTS."""
+    if head.type in (XS_TRANSACTION_END, XS_RM, XS_RESET_WATCHES, XS_DIRECTORY_PART):
+        return POINTS
     return 1 + head.len // 32 + (4 if head.type >= 6 else 0)
 
 
