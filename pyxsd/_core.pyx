@@ -419,27 +419,23 @@ cdef class Server:
         return self._close(c)
 
     cdef int _flush(self, Connection c) except -1:
-        cdef size_t n
+        cdef size_t n = buffer_len(&c.out.buf)
         cdef Py_ssize_t put
-        while not c.bad and not c.deaf:
-            n = buffer_len(&c.out.buf)
-            if n == 0:
-                break
+        if n and not c.bad and not c.deaf:
             put = c.transport.write(c.out.buf.data + c.out.buf.head, n)
             if put == IO_CLOSED:
                 if not c.is_socket:
                     return self._close(c)
                 self._nobody_reads(c)
-                break
-            if put == IO_BAD:
+            elif put == IO_BAD:
                 return self._break(c)
-            if put <= 0:
-                break
-            c.out.drained(put)
-            if c.pending:
-                self.s.events.refill(c)
-            if <size_t>put < n:
-                break
+            elif put > 0:
+                c.out.drained(put)
+                if c.pending:
+                    self.s.events.refill(c)
+                    if <size_t>put == n:
+                        # It takes more, in the next turn: very many events may wait for it.
+                        self.agenda.touch(c)
         c.transport.finish()
         if c.stalled:
             self.agenda.unblock(c)

@@ -88,7 +88,7 @@ cdef class Events:
     cdef bint must_wait(self, Connection cause) noexcept
     # A new watch gets one event at once.
     cdef int first_event(self, Connection c, Watch *watch) except -1
-    # The output has got room: moves events there that wait.
+    # The output has got room: moves some of the events there that wait.
     cdef int refill(self, Connection c) except -1
     cdef int remove_watch(self, Connection c, Watch *watch) except -1
     # Ends all watches of a connection, with what waits behind them.

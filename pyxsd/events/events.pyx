@@ -19,7 +19,8 @@ those have found room.  (With _conn the answer to XSA-325, 326 and 416.)
 
 When the client reads, the output takes from the waiting events, one of each watch in turn,
 and the place that becomes free behind the watch is taken from its overflow.  The order is kept
-for each watch.  Each step moves as many events as there is new room and looks at no others.
+for each watch.  Each step moves as many events as there is new room, REFILLED at most, and looks
+at no others; the output is sent before the next step.
 
 One change can match very many watches: a thousand guests may have set a hundred each on one
 path.  And one request can make very many changes, the commit of a transaction.  The first BATCH
@@ -53,6 +54,7 @@ from pyxsd.store.transaction cimport path_keep, path_restore
 cdef enum:
     BATCH = 128              # watches looked at between two looks at the clock
     CLEARED_AT_ONCE = 64     # waiting events that are freed together with their watch
+    REFILLED = 128           # waiting events that move into the output at once
     EVENT_COST = 160         # bytes that a waiting event takes beside its path
 
 
@@ -470,10 +472,12 @@ cdef class Events:
 
     cdef int refill(self, Connection c) except -1:
         cdef Pending pending
+        cdef int left = REFILLED
         if not c.pending or not self._has_room(c):
             return 0
         # One event of each watch in turn.
-        while c.pending and self._has_room(c):
+        while left and c.pending and self._has_room(c):
+            left -= 1
             pending = next(iter(c.pending.values()))
             if not pending.waiting:
                 self._advance(pending)

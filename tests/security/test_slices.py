@@ -106,6 +106,30 @@ def test_waiting_events(make_world: Make, who: str) -> None:
         assert world.connection(name)[0].blocked == (who == "watch"), name
 
 
+def test_a_fast_reader_gets_its_waiting_events_in_slices(world: World) -> None:
+    """50,000 events wait for s1 when it begins to read, and takes whatever it is sent."""
+    ok(world, "s0", "MKDIR", b"/w\0")
+    for n in range(100):
+        watch(world, "s1", b"/w", b"%d" % n)
+    connection, transport = world.connection("s1")
+    transport.room = 0
+    for n in range(500):
+        world.feed("s0", write(b"/w/%d" % n))
+    assert connection.waiting_events > 48000
+    transport.room = -1
+    world.server.begin(world.now, world.now)
+    world.server.service(connection)
+    moved = world.server.events
+    most = 0
+    while world.server.flush():
+        most = max(most, world.server.events - moved)
+        moved = world.server.events
+    assert 0 < most <= 128
+    assert connection.waiting_events == 0 and connection.queued == (0, 0)
+    told = [body for kind, _, _, body in world.drain("s1") if kind == 15]
+    assert len(told) == 50_000 == len(set(told))
+
+
 # -- searches for watches --------------------------------------------------------
 
 def test_many_watches_on_one_path(world: World) -> None:
