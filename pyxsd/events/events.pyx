@@ -442,11 +442,15 @@ cdef class Events:
 
     cdef int _wait(self, Pending pending, bytes path, uint64_t k) except -1:
         """Gives an event a place behind its watch."""
-        cdef int64_t size = len(path) + EVENT_COST
         pending.waiting.append((path, k))
-        pending.bytes += size
-        pending.to.waiting_bytes += size
+        pending.to.waiting_bytes += len(path) + EVENT_COST
         return 0
+
+    cdef tuple _take(self, Pending pending):
+        """The oldest event behind a watch, (path, k), which gives its place back."""
+        cdef tuple event = pending.waiting.popleft()
+        pending.to.waiting_bytes -= len(event[0]) + EVENT_COST
+        return event
 
     cdef bint _may_wait(self, Pending pending, Py_ssize_t n) except -1:
         """Is there a place behind the watch for an event with a path of n bytes?"""
@@ -481,9 +485,7 @@ cdef class Events:
             pending = next(iter(c.pending.values()))
             if not pending.waiting:
                 self._advance(pending)
-            path, k = pending.waiting.popleft()
-            pending.bytes -= len(path) + EVENT_COST
-            c.waiting_bytes -= len(path) + EVENT_COST
+            path, k = self._take(pending)
             self._send(c, pending, path, k)
             self._advance(pending)
             if pending.waiting:
@@ -549,9 +551,8 @@ cdef class Events:
         return 0
 
     cdef int _forget(self, Pending pending) except -1:
-        """Drops what waits behind a watch that is gone."""
-        pending.to.waiting_bytes -= pending.bytes
-        pending.bytes = 0
+        """Drops what waits behind a watch that is gone.  It counts as the watcher's memory until
+        it is cleared away, else one that sets and removes watches could fill that many times."""
         pending.to.overfull.pop(pending.serial, None)
         self.remains.append(pending)
         return 0
@@ -592,10 +593,12 @@ cdef class Events:
             else:
                 pending = what
                 if pending.waiting:
-                    pending.waiting.popleft()
+                    path, _ = self._take(pending)
+                    pending.paths.discard(path)
                     continue
                 if pending.overflow:
-                    number, (_, _, account) = pending.overflow.popitem(last=False)
+                    number, (path, _, account) = pending.overflow.popitem(last=False)
+                    pending.paths.discard(path)
                     self._repay(account, number)
                     continue
             self.remains.popleft()

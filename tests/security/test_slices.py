@@ -130,6 +130,37 @@ def test_a_fast_reader_gets_its_waiting_events_in_slices(world: World) -> None:
     assert len(told) == 50_000 == len(set(told))
 
 
+def test_dropped_events_count_until_they_are_freed(world: World) -> None:
+    """3 MB of events wait for d1, which drops them: only as much as was freed can wait anew."""
+    ok(world, "s0", "MKDIR", b"/w\0")
+    ok(world, "s0", "SET_PERMS", b"/w\0b0\0")
+    for n in range(100):
+        watch(world, "d1", b"/w", b"%d" % n)
+    guest, transport = world.connection("d1")
+    transport.room = 0
+    cause = world.connection("s0")[0]
+    count = 0
+    while not cause.overflowing:
+        world.feed("s0", write(b"/w/%05d" % count))
+        count += 1
+    assert guest.waiting_events > 10_000
+    # The 64 events that are freed at once make room for about as many; the output is full.
+    transport.feed(packet("RESET_WATCHES", b"\0") + packet("WATCH", b"/w\0new\0"))
+    world.server.service(guest)
+    other, writer = world.connection("s1")
+    writer.feed(b"".join(write(b"/w/new%05d" % n) for n in range(200)))
+    for _ in range(50):
+        world.server.service(other)
+    assert 50 < guest.waiting_events < 70
+    assert other.overflowing == 1
+    # Nothing is forgotten: when d1 reads, it is told of all that came after.
+    transport.room = -1
+    world.turn("d1")
+    told = [body for kind, _, _, body in world.drain("d1") if kind == 15]
+    assert len([body for body in told if body.endswith(b"\0new\0")]) >= 201
+    assert not cause.overflowing and not other.overflowing
+
+
 # -- searches for watches --------------------------------------------------------
 
 def test_many_watches_on_one_path(world: World) -> None:
