@@ -288,7 +288,12 @@ cdef class Server:
         if c.jobs is not None:
             self.s.events.resume(c, until)
             if c.jobs is not None:
-                return DONE if self.s.events.must_wait(c) else AGAIN
+                if not self.s.events.must_wait(c):
+                    return AGAIN
+                if c.is_socket or not c.transport.asks_restart():
+                    return DONE
+                # Those of its former life need not wait for who does not read.
+                self.s.events.drop_jobs(c)
             if c is self.kernel:
                 return 0
         if not c.is_socket and c.transport.asks_restart():
