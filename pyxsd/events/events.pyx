@@ -208,12 +208,17 @@ cdef class Events:
         self.trie.park(&job.search, path, before)
         if job.search.done:
             return 0
-        self.spare = Job.__new__(Job)
-        if name is None:
-            job.text = path_keep(path)
-        job.keep(self.grave, before, after)
-        job.begun = True
-        return self._queue(cause, job)
+        try:
+            self.spare = Job.__new__(Job)
+            if name is None:
+                job.text = path_keep(path)
+            job.keep(self.grave, before, after)
+            job.begun = True
+            return self._queue(cause, job)
+        except BaseException:
+            # Nobody may have it; a parked search would hold its watch for ever.
+            self.trie.give_up(&job.search)
+            raise
 
     cdef int _begin(self, Job job, const Path *path) except -1:
         """Begins the search for the watches that a change concerns."""

@@ -254,3 +254,33 @@ def test_many_watches_below_a_removed_path(world: World) -> None:
     for name in [name for name in world.sockets if name != "s0"]:
         close(world, name)
     assert live_watches() == before
+
+
+def test_a_search_that_no_memory_is_left_to_keep(world: World) -> None:
+    """Whichever allocation fails while a change is served that 300 watches match: the watches can
+    all go afterwards, and none is held by a search that nobody goes on with."""
+    memory = pytest.importorskip("_testcapi")
+    before = live_watches()
+    ok(world, "s0", "MKDIR", b"/w\0")
+    for n in range(300):
+        watch(world, "s1", b"/w", b"%d" % n)
+    failures = 0
+    for n in range(60):
+        connection, transport = world.connection("s0")
+        transport.feed(write(b"/w/x", b"%d" % n))
+        memory.set_nomemory(n, n + 1)
+        try:
+            world.server.service(connection)
+        except MemoryError:
+            pass
+        finally:
+            memory.remove_mem_hooks()
+        world.turn()
+        world.drain("s1")
+        if connection.closed:
+            failures += 1
+            del world.sockets["s0"]
+    assert failures > 0
+    for name in list(world.sockets):
+        close(world, name)
+    assert live_watches() == before
