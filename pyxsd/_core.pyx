@@ -23,8 +23,9 @@ from pyxsd._history cimport History
 from pyxsd._limits cimport Q_OUTSTANDING, UNLIMITED
 from pyxsd._request cimport Request, prepare, run
 from pyxsd._wire cimport (
-    FAIL_LENGTH, HEADER_SIZE, IO_BAD, IO_CLOSED, IO_RESET, PACKET_MAX, ST_OK, XS_WATCH, Header,
-    Transport, buffer_free, buffer_len, buffer_put, buffer_reserve,
+    FAIL_LENGTH, HEADER_SIZE, IO_BAD, IO_CLOSED, IO_RESET, PACKET_MAX, ST_OK, XS_DIRECTORY_PART,
+    XS_RESET_WATCHES, XS_RM, XS_TRANSACTION_END, XS_WATCH, Header, Transport, buffer_free,
+    buffer_len, buffer_put, buffer_reserve,
 )
 from pyxsd.events.events cimport Events
 from pyxsd.store.forget cimport forget_domains
@@ -51,7 +52,10 @@ cdef enum:
 
 
 cdef inline int _points(const Header *head) noexcept:
-    """About how dear a request may be, seen from outside."""
+    """About how dear a request may be, seen from outside.  Whose work depends on what the client
+    did before, such as the end of a transaction that is replayed, counts as all POINTS."""
+    if head.type in (XS_TRANSACTION_END, XS_RM, XS_RESET_WATCHES, XS_DIRECTORY_PART):
+        return POINTS
     return 1 + head.len // 32 + (4 if head.type >= 6 else 0)
 
 
@@ -284,7 +288,12 @@ cdef class Server:
         if c.jobs is not None:
             self.s.events.resume(c, until)
             if c.jobs is not None:
-                return DONE if self.s.events.must_wait(c) else AGAIN
+                if not self.s.events.must_wait(c):
+                    return AGAIN
+                if c.is_socket or not c.transport.asks_restart():
+                    return DONE
+                # Those of its former life need not wait for who does not read.
+                self.s.events.drop_jobs(c)
             if c is self.kernel:
                 return 0
         if not c.is_socket and c.transport.asks_restart():
@@ -415,27 +424,23 @@ cdef class Server:
         return self._close(c)
 
     cdef int _flush(self, Connection c) except -1:
-        cdef size_t n
+        cdef size_t n = buffer_len(&c.out.buf)
         cdef Py_ssize_t put
-        while not c.bad and not c.deaf:
-            n = buffer_len(&c.out.buf)
-            if n == 0:
-                break
+        if n and not c.bad and not c.deaf:
             put = c.transport.write(c.out.buf.data + c.out.buf.head, n)
             if put == IO_CLOSED:
                 if not c.is_socket:
                     return self._close(c)
                 self._nobody_reads(c)
-                break
-            if put == IO_BAD:
+            elif put == IO_BAD:
                 return self._break(c)
-            if put <= 0:
-                break
-            c.out.drained(put)
-            if c.pending:
-                self.s.events.refill(c)
-            if <size_t>put < n:
-                break
+            elif put > 0:
+                c.out.drained(put)
+                if c.pending:
+                    self.s.events.refill(c)
+                    if <size_t>put == n:
+                        # It takes more, in the next turn: very many events may wait for it.
+                        self.agenda.touch(c)
         c.transport.finish()
         if c.stalled:
             self.agenda.unblock(c)

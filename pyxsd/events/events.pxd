@@ -37,7 +37,6 @@ cdef class Pending:
     cdef bytes own_path      # the path as the watch was given
     cdef size_t strip        # bytes that a relative watch drops from event paths
     cdef object waiting      # (path, k): path is b"" for own_path; k is not 0 for "@" events
-    cdef int64_t bytes       # of the watcher's memory that these take
     cdef object overflow     # number: (path, k, Account): has no share of that memory
     cdef set paths           # of all of these that an identical event may be merged with
 
@@ -88,7 +87,7 @@ cdef class Events:
     cdef bint must_wait(self, Connection cause) noexcept
     # A new watch gets one event at once.
     cdef int first_event(self, Connection c, Watch *watch) except -1
-    # The output has got room: moves events there that wait.
+    # The output has got room: moves some of the events there that wait.
     cdef int refill(self, Connection c) except -1
     cdef int remove_watch(self, Connection c, Watch *watch) except -1
     # Ends all watches of a connection, with what waits behind them.
@@ -118,6 +117,7 @@ cdef class Events:
                       uint64_t hash, bint own) except -1
     cdef bint _has_room(self, Connection to) noexcept
     cdef int _wait(self, Pending pending, bytes path, uint64_t k) except -1
+    cdef tuple _take(self, Pending pending)
     cdef bint _may_wait(self, Pending pending, Py_ssize_t n) except -1
     cdef int _log_event(self, Connection to, size_t n) except -1
     cdef int _delay(self, Connection cause, Connection to, Watch *watch, const char *path,

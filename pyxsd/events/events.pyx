@@ -19,7 +19,8 @@ those have found room.  (With _conn the answer to XSA-325, 326 and 416.)
 
 When the client reads, the output takes from the waiting events, one of each watch in turn,
 and the place that becomes free behind the watch is taken from its overflow.  The order is kept
-for each watch.  Each step moves as many events as there is new room and looks at no others.
+for each watch.  Each step moves as many events as there is new room, REFILLED at most, and looks
+at no others; the output is sent before the next step.
 
 One change can match very many watches: a thousand guests may have set a hundred each on one
 path.  And one request can make very many changes, the commit of a transaction.  The first BATCH
@@ -53,6 +54,7 @@ from pyxsd.store.transaction cimport path_keep, path_restore
 cdef enum:
     BATCH = 128              # watches looked at between two looks at the clock
     CLEARED_AT_ONCE = 64     # waiting events that are freed together with their watch
+    REFILLED = 128           # waiting events that move into the output at once
     EVENT_COST = 160         # bytes that a waiting event takes beside its path
 
 
@@ -206,12 +208,17 @@ cdef class Events:
         self.trie.park(&job.search, path, before)
         if job.search.done:
             return 0
-        self.spare = Job.__new__(Job)
-        if name is None:
-            job.text = path_keep(path)
-        job.keep(self.grave, before, after)
-        job.begun = True
-        return self._queue(cause, job)
+        try:
+            self.spare = Job.__new__(Job)
+            if name is None:
+                job.text = path_keep(path)
+            job.keep(self.grave, before, after)
+            job.begun = True
+            return self._queue(cause, job)
+        except BaseException:
+            # Nobody may have it; a parked search would hold its watch for ever.
+            self.trie.give_up(&job.search)
+            raise
 
     cdef int _begin(self, Job job, const Path *path) except -1:
         """Begins the search for the watches that a change concerns."""
@@ -440,11 +447,15 @@ cdef class Events:
 
     cdef int _wait(self, Pending pending, bytes path, uint64_t k) except -1:
         """Gives an event a place behind its watch."""
-        cdef int64_t size = len(path) + EVENT_COST
         pending.waiting.append((path, k))
-        pending.bytes += size
-        pending.to.waiting_bytes += size
+        pending.to.waiting_bytes += len(path) + EVENT_COST
         return 0
+
+    cdef tuple _take(self, Pending pending):
+        """The oldest event behind a watch, (path, k), which gives its place back."""
+        cdef tuple event = pending.waiting.popleft()
+        pending.to.waiting_bytes -= len(event[0]) + EVENT_COST
+        return event
 
     cdef bint _may_wait(self, Pending pending, Py_ssize_t n) except -1:
         """Is there a place behind the watch for an event with a path of n bytes?"""
@@ -470,16 +481,16 @@ cdef class Events:
 
     cdef int refill(self, Connection c) except -1:
         cdef Pending pending
+        cdef int left = REFILLED
         if not c.pending or not self._has_room(c):
             return 0
         # One event of each watch in turn.
-        while c.pending and self._has_room(c):
+        while left and c.pending and self._has_room(c):
+            left -= 1
             pending = next(iter(c.pending.values()))
             if not pending.waiting:
                 self._advance(pending)
-            path, k = pending.waiting.popleft()
-            pending.bytes -= len(path) + EVENT_COST
-            c.waiting_bytes -= len(path) + EVENT_COST
+            path, k = self._take(pending)
             self._send(c, pending, path, k)
             self._advance(pending)
             if pending.waiting:
@@ -545,9 +556,8 @@ cdef class Events:
         return 0
 
     cdef int _forget(self, Pending pending) except -1:
-        """Drops what waits behind a watch that is gone."""
-        pending.to.waiting_bytes -= pending.bytes
-        pending.bytes = 0
+        """Drops what waits behind a watch that is gone.  It counts as the watcher's memory until
+        it is cleared away, else one that sets and removes watches could fill that many times."""
         pending.to.overfull.pop(pending.serial, None)
         self.remains.append(pending)
         return 0
@@ -588,10 +598,12 @@ cdef class Events:
             else:
                 pending = what
                 if pending.waiting:
-                    pending.waiting.popleft()
+                    path, _ = self._take(pending)
+                    pending.paths.discard(path)
                     continue
                 if pending.overflow:
-                    number, (_, _, account) = pending.overflow.popitem(last=False)
+                    number, (path, _, account) = pending.overflow.popitem(last=False)
+                    pending.paths.discard(path)
                     self._repay(account, number)
                     continue
             self.remains.popleft()

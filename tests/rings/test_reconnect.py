@@ -318,3 +318,24 @@ def test_its_events_overflow(make_rings: Make) -> None:
     rings.drain("d1")
     ok(rings, "s0", "WRITE", b"/w/last\0v")
     assert events(rings, "d1") == [(b"/w/last", b"new")]
+
+
+def test_its_changes_wait_for_a_watcher(rings: Rings) -> None:
+    """A commit made more events than a watcher that does not read can be left with, and the rest
+    of them is still to be made: the fresh start is granted all the same."""
+    ok(rings, "s0", "SET_PERMS", b"/local/domain/1\0n1\0r2\0")
+    for n in range(100):
+        watch(rings, "d2", b"/local/domain/1", b"%d" % n)
+    connection = rings.server.domains[1]
+    guest = rings.guests[1]
+    rings.server.set_quota("watch-events", 1)
+    tx_id = begin(rings, "d1")
+    for n in range(60):
+        ok(rings, "d1", "WRITE", b"k%d\0" % n, tx_id)
+    guest.feed(packet("TRANSACTION_END", b"T\0", tx_id) + packet("READ", b"k0\0"))
+    rings.turn("d1")
+    guest.take()
+    assert connection.overflowing >= 2048 and connection.ops == 1 + 60 + 1
+    rings.reconnect(1)
+    fresh(rings, 1)
+    assert ok(rings, "d1", "READ", b"k59\0") == b""

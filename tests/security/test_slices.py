@@ -106,6 +106,61 @@ def test_waiting_events(make_world: Make, who: str) -> None:
         assert world.connection(name)[0].blocked == (who == "watch"), name
 
 
+def test_a_fast_reader_gets_its_waiting_events_in_slices(world: World) -> None:
+    """50,000 events wait for s1 when it begins to read, and takes whatever it is sent."""
+    ok(world, "s0", "MKDIR", b"/w\0")
+    for n in range(100):
+        watch(world, "s1", b"/w", b"%d" % n)
+    connection, transport = world.connection("s1")
+    transport.room = 0
+    for n in range(500):
+        world.feed("s0", write(b"/w/%d" % n))
+    assert connection.waiting_events > 48000
+    transport.room = -1
+    world.server.begin(world.now, world.now)
+    world.server.service(connection)
+    moved = world.server.events
+    most = 0
+    while world.server.flush():
+        most = max(most, world.server.events - moved)
+        moved = world.server.events
+    assert 0 < most <= 128
+    assert connection.waiting_events == 0 and connection.queued == (0, 0)
+    told = [body for kind, _, _, body in world.drain("s1") if kind == 15]
+    assert len(told) == 50_000 == len(set(told))
+
+
+def test_dropped_events_count_until_they_are_freed(world: World) -> None:
+    """3 MB of events wait for d1, which drops them: only as much as was freed can wait anew."""
+    ok(world, "s0", "MKDIR", b"/w\0")
+    ok(world, "s0", "SET_PERMS", b"/w\0b0\0")
+    for n in range(100):
+        watch(world, "d1", b"/w", b"%d" % n)
+    guest, transport = world.connection("d1")
+    transport.room = 0
+    cause = world.connection("s0")[0]
+    count = 0
+    while not cause.overflowing:
+        world.feed("s0", write(b"/w/%05d" % count))
+        count += 1
+    assert guest.waiting_events > 10_000
+    # The 64 events that are freed at once make room for about as many; the output is full.
+    transport.feed(packet("RESET_WATCHES", b"\0") + packet("WATCH", b"/w\0new\0"))
+    world.server.service(guest)
+    other, writer = world.connection("s1")
+    writer.feed(b"".join(write(b"/w/new%05d" % n) for n in range(200)))
+    for _ in range(50):
+        world.server.service(other)
+    assert 50 < guest.waiting_events < 70
+    assert other.overflowing == 1
+    # Nothing is forgotten: when d1 reads, it is told of all that came after.
+    transport.room = -1
+    world.turn("d1")
+    told = [body for kind, _, _, body in world.drain("d1") if kind == 15]
+    assert len([body for body in told if body.endswith(b"\0new\0")]) >= 201
+    assert not cause.overflowing and not other.overflowing
+
+
 # -- searches for watches --------------------------------------------------------
 
 def test_many_watches_on_one_path(world: World) -> None:
@@ -196,5 +251,35 @@ def test_many_watches_below_a_removed_path(world: World) -> None:
     assert [path for path in got if not paths[300] <= path < paths[600]] \
         == [*paths[0:300:3], *paths[600::3]]
     for name in [name for name in world.sockets if name != "s0"]:
+        close(world, name)
+    assert live_watches() == before
+
+
+def test_a_search_that_no_memory_is_left_to_keep(world: World) -> None:
+    """Whichever allocation fails while a change is served that 300 watches match: the watches can
+    all go afterwards, and none is held by a search that nobody goes on with."""
+    memory = pytest.importorskip("_testcapi")
+    before = live_watches()
+    ok(world, "s0", "MKDIR", b"/w\0")
+    for n in range(300):
+        watch(world, "s1", b"/w", b"%d" % n)
+    failures = 0
+    for n in range(60):
+        connection, transport = world.connection("s0")
+        transport.feed(write(b"/w/x", b"%d" % n))
+        memory.set_nomemory(n, n + 1)
+        try:
+            world.server.service(connection)
+        except MemoryError:
+            pass
+        finally:
+            memory.remove_mem_hooks()
+        world.turn()
+        world.drain("s1")
+        if connection.closed:
+            failures += 1
+            del world.sockets["s0"]
+    assert failures > 0
+    for name in list(world.sockets):
         close(world, name)
     assert live_watches() == before

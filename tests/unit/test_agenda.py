@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tests.unit.kit import begin, ok
 from tests.world import World, packet
 
 ASK = packet("GET_DOMAIN_PATH", b"1\0")
@@ -77,3 +80,23 @@ def test_a_slice_is_used_up(world: World) -> None:
     transport.feed(ASK * 500)  # less than is read at once
     world.server.service(connection)
     assert connection.ops == before + 500 and agenda.count == 0
+
+
+@pytest.mark.parametrize("type_", ["TRANSACTION_END", "RM", "DIRECTORY_PART", "RESET_WATCHES"])
+def test_a_slice_ends_behind_one_dear_request(world: World, type_: str) -> None:
+    """What a client did before decides how much work these are: the clock is read behind each."""
+    agenda = world.server.agenda
+    ok(world, "d1", "MKDIR", b"w\0")
+    ids = [begin(world, "d1") if type_ == "TRANSACTION_END" else 0 for _ in range(8)]
+    for n, tx_id in enumerate(ids):
+        ok(world, "d1", "MKDIR", b"w%d\0" % n, tx_id)
+    payloads = {"TRANSACTION_END": b"T\0", "DIRECTORY_PART": b"w\0000\0", "RESET_WATCHES": b"\0"}
+    agenda.slice_ns = 0
+    connection, transport = world.connection("d1")
+    transport.feed(b"".join(packet(type_, payloads.get(type_, b"w%d\0" % n), tx_id)
+                            for n, tx_id in enumerate(ids)))
+    before = connection.ops
+    world.server.service(connection)
+    assert connection.ops == before + 1
+    world.turn()
+    assert connection.ops == before + 8
