@@ -170,7 +170,7 @@ def _advice(now: Running, then: NextBoot, version: str) -> list[str]:
     if now.kind == "pyxsd" and now.state == running.LIVE and version and now.version != version:
         old = f"version {now.version}" if now.version else "an older version"
         lines.append(f"The daemon that runs is still {old}; version {version} is installed and "
-                     "starts at the next boot of the host.")
+                     "starts at the next boot of the host, or now with `pyxsd-setup update`.")
     if now.pid and not then.fault and now.kind != then.kind:
         lines.append(f"The next boot changes from {now.kind} to {then.kind}.")
     return lines

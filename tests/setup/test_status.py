@@ -77,7 +77,8 @@ def test_another_version_is_installed(capsys: pytest.CaptureFixture[str], host: 
     assert f"running now:      pyxsd {pyxsd.__version__}, process" in said
     assert "at the next boot: pyxsd 99.1 (" in said
     assert said.endswith(f"The daemon that runs is still version {pyxsd.__version__}; version 99.1 "
-                         "is installed and starts at the next boot of the host.\n")
+                         "is installed and starts at the next boot of the host, or now with "
+                         "`pyxsd-setup update`.\n")
 
 
 def test_it_runs_and_is_no_longer_selected(capsys: pytest.CaptureFixture[str], host: Path,
