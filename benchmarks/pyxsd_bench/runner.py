@@ -349,7 +349,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--scale",
         type=finite,
         default=0.1,
-        help="largest size as a share of the full one, from 0 (the smallest size alone) to 1 (0.1)",
+        help="largest size as a share of the full one, 0 (the smallest alone) to 1 (0.1)",
     )
     parser.add_argument(
         "--prepare-limit",
