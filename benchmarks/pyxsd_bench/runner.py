@@ -343,13 +343,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WORD",
         help="scenarios with WORD in the name",
     )
-    parser.add_argument("--repeat", type=int, default=5, help="samples of each point, 1 or more (5)")
+    parser.add_argument("--repeat", type=int, default=5, help="samples of a point, 1 or more (5)")
     parser.add_argument("--seconds", type=finite, default=0.3, help="seconds for each sample (0.3)")
     parser.add_argument(
         "--scale",
         type=finite,
         default=0.1,
-        help="largest size as a share of the full one, from 0 (the smallest size alone) to 1 (0.1)",
+        help="largest size as a share of the full one, from 0 to 1 (0.1)",
     )
     parser.add_argument(
         "--prepare-limit",

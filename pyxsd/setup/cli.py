@@ -197,7 +197,7 @@ def select(given: argparse.Namespace, tree: Tree) -> int:
     """select: edits the settings file, after the checks."""
     if not given.force:
         # Selecting mends what is wrong with the next boot, unless the host has no way of starting.
-        mends = boot.look(tree).way is not None
+        mends = bool(given.file) or boot.look(tree).way is not None
         errors = [finding.text for finding in checks.run(tree, given.launcher)
                   if finding.level == checks.ERROR
                   and not (mends and finding.text.startswith("next boot:"))]

@@ -131,7 +131,8 @@ def listen(
     """Make the listening socket and return its descriptor (non-blocking, cloexec).
 
     Its mode is left to the umask.  A stale socket is replaced, anything else at the path is left
-    alone and refused.  The run directory is made, and locked meanwhile: of two daemons that start together exactly one gets the socket.
+    alone and refused.  The run directory is made, and locked meanwhile: of two daemons that start
+    together exactly one gets the socket.
     AlreadyRunning beside a live xenstored, ServiceError for what the system refuses.
     """
     directory = os.path.dirname(path) or "."
