@@ -93,6 +93,15 @@ def test_the_import_pattern_sees_imports() -> None:
     assert edges_of("cli") >= {"system.options", "system.listening", "daemon"}
 
 
+def test_every_package_is_installed() -> None:
+    """pyproject.toml lists each folder that has an __init__.py."""
+    folders = {".".join(path.parent.relative_to(ROOT).parts)
+               for path in PACKAGE.rglob("__init__.py")}
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.findall(r'"([\w.]+)"', text[text.index("packages = ["):].split("]")[0])
+    assert set(listed) == folders
+
+
 def test_ruff() -> None:
     need("ruff")
     run("ruff", "check", ".")
