@@ -13,15 +13,14 @@ from pyxsd._core import Server
 from pyxsd.daemon import Daemon
 from pyxsd.domains import Domains
 from pyxsd.host import Host
-from pyxsd.state import restore, show
-from pyxsd.state.host_state import StateError
+from pyxsd.state import restore
 from pyxsd.system import background, configuration, descriptors, listening, options, pid_file
 from pyxsd.system.daemon_log import BANNER, DaemonLog, open_daemon_log
 from pyxsd.system.destinations import open_access_log
 from pyxsd.system.errors import ServiceError
 from pyxsd.system.log import Log
 from pyxsd.system.notify import Notifier
-from pyxsd.update import arrival, carried
+from pyxsd.update import carried
 from pyxsd.update.channel import Channel, memory_file
 from pyxsd.update.dialogue import Dialogue
 from pyxsd.update.program import own_program
@@ -33,6 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyxsd.system.configuration import Config
     from pyxsd.system.options import Options
+    from pyxsd.update import arrival
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,6 +82,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _show_state(path: str, as_format: str) -> int:
     """Prints a state file; 0 where all of it was understood and printed, else 1."""
+    # Here, since a daemon that starts needs none of it: with its imports it takes 30 ms.
+    from pyxsd.state import show
+    from pyxsd.state.host_state import StateError
+
     try:
         shown = show.show_file(path, as_format)
         with open(STDOUT, "wb", closefd=False) as out:
@@ -172,6 +176,8 @@ def _run(daemon: Daemon, held: list[pid_file.PidFile], notifier: Notifier) -> No
 
 def _take_over(config: Config, parsed: Options) -> int:
     """This is the new program of a live update: does what the old daemon orders, and serves."""
+    from pyxsd.update import arrival
+
     try:
         old = Channel(int(parsed.take_over))
     except (ValueError, OSError) as error:
@@ -214,9 +220,11 @@ def _build_again(config: Config, parsed: Options, order: arrival.Order,
                  held: list[pid_file.PidFile]) -> Daemon:
     """A daemon with the state and the descriptors of another one; ValueError, LookupError and
     OSError where that cannot be.  The host sees nothing of it yet."""
+    from pyxsd.update.arrival import Descriptors, number_of_descriptors
+
     state = carried.read(order.data)
     around = state.surroundings
-    given = arrival.Descriptors(order.descriptors, arrival.number_of_descriptors(state))
+    given = Descriptors(order.descriptors, number_of_descriptors(state))
     listener = given.take() if around.listens else -1
     daemon_log = open_daemon_log(config)
     xen = None

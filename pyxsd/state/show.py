@@ -65,16 +65,21 @@ def _content(path: str) -> bytes:
         raise StateError(str(error.strerror)) from None
 
 
+#: What a file begins with, and who reads it.
+READERS: tuple[tuple[bytes, Callable[[bytes], HostState]], ...] = (
+    (stream.MAGIC, read_stream),
+    (dump.FIRST_LINE, read_db),
+    (records.MAGIC, read_image),
+)
+
+
 def read_any(data: bytes) -> HostState:
     """The state that a file's bytes hold, in whichever of the formats; StateError."""
-    if data.startswith(stream.MAGIC):
-        return read_stream(data)
-    if data.startswith(dump.FIRST_LINE):
-        return read_db(data)
-    if data.startswith(records.MAGIC):
-        return read_image(data)
-    raise StateError(f"not a state file: none of {stream.MAGIC!r}, {dump.FIRST_LINE!r} and "
-                     f"{records.MAGIC!r} stands at its beginning")
+    for magic, reader in READERS:
+        if data.startswith(magic):
+            return reader(data)
+    first = ", ".join(magic.decode() for magic, _ in READERS)
+    raise StateError(f"not a state file: it begins with none of {first}")
 
 
 def convert(state: HostState, as_format: str) -> tuple[bytes, list[str]]:

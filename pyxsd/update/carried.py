@@ -30,7 +30,6 @@ lost.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pyxsd._limits import QUOTAS
@@ -49,8 +48,7 @@ class StateError(ValueError):
     """Bytes that are no state that can be taken over; the text says where and why."""
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What belongs to the process and not to its server."""
 
     listens: bool
@@ -69,19 +67,19 @@ class Watch(NamedTuple):
     depth: int  # -1: unlimited
 
 
-@dataclass
+# No dataclass: every start of the daemon imports this module, and dataclasses take 10 ms.
 class Client:
     """A connection; domain is None for a socket."""
 
-    domain: tuple[int, ...] | None
-    numbers: tuple[int, ...] = ()  # of the connection line, in its order
-    input: bytes = b""
-    output: bytes = b""
-    watches: list[Watch] = field(default_factory=list)
+    def __init__(self, domain: tuple[int, ...] | None) -> None:
+        self.domain = domain
+        self.numbers: tuple[int, ...] = ()  # of the connection line, in its order
+        self.input = b""
+        self.output = b""
+        self.watches: list[Watch] = []
 
 
-@dataclass
-class State:
+class State(NamedTuple):
     """What the bytes say."""
 
     surroundings: Surroundings

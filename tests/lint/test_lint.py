@@ -102,6 +102,17 @@ def test_every_package_is_installed() -> None:
     assert set(listed) == folders
 
 
+def test_a_start_imports_only_what_it_needs() -> None:
+    """dataclasses alone take 10 ms; what reads foreign states is for --show-state only."""
+    code = "import sys, pyxsd.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, text=True, check=True,
+                          env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+                          stdout=subprocess.PIPE)
+    heavy = {"dataclasses", "inspect", "ast", "pyxsd.state.show", "pyxsd.state.image",
+             "pyxsd.update.arrival"}
+    assert not heavy & set(done.stdout.split())
+
+
 def test_ruff() -> None:
     need("ruff")
     run("ruff", "check", ".")
