@@ -73,6 +73,27 @@ def wait_ready(daemon: subprocess.Popen[bytes], notify: socket.socket) -> bool:
     return False
 
 
+def wait_end(pid: int, notify: socket.socket) -> int:
+    """Until that process ends, or says that another one has taken over from it by a live update:
+    the process id of that one, else 0."""
+    try:
+        watched = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return 0
+    try:
+        while True:
+            ready = select.select([notify.fileno(), watched], [], [])[0]
+            if notify.fileno() in ready:
+                # Descriptors that come along (a barrier) are closed by not being taken.
+                for line in notify.recv(4096).split(b"\n"):
+                    if line.startswith(b"MAINPID="):
+                        return int(line[len(b"MAINPID="):])
+            elif ready:
+                return 0
+    finally:
+        os.close(watched)
+
+
 def serve(held: int) -> int:
     """Runs the daemon until it ends; its exit status.  It keeps the lock as well."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
@@ -82,10 +103,13 @@ def serve(held: int) -> int:
         command = [sys.executable, "-m", "pyxsd", "--no-fork",
                    "--config-file", str(RUN / "pyxsd.conf")]
         daemon = subprocess.Popen(command, env=env, cwd=ROOT, pass_fds=[held])
+        serving = daemon.pid
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: daemon.terminate())
+            signal.signal(number, lambda *_: os.kill(serving, signal.SIGTERM))
         if wait_ready(daemon, notify):
             print(f"ready: {RUN}/socket\n\n{EXAMPLES}\nCtrl-C ends it.", flush=True)
+            while following := wait_end(serving, notify):
+                serving = following
         status = daemon.wait()
     (RUN / "socket").unlink(missing_ok=True)
     return status

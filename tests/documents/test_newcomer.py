@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import select
+import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +75,38 @@ def test_make_run(copy: Path, running: MakeRun) -> None:
     assert not socket.exists()
     assert ask(copy, "ls", "/") == (
         1, f"ls: {socket}: No such file or directory: is `make run` running?\n")
+
+
+def control(client: socket.socket, *words: bytes) -> bytes:
+    """The answer to a CONTROL."""
+    payload = b"".join(word + b"\0" for word in words)
+    client.sendall(struct.pack("=IIII", 0, 1, 0, len(payload)) + payload)
+    return client.recv(4096)[16:].rstrip(b"\0")
+
+
+def test_make_run_follows_a_live_update(copy: Path, running: MakeRun) -> None:
+    """The daemon that took over is served by as before, and Ctrl-C ends it."""
+    pid_file = copy / "run" / "xenstored.pid"
+    assert ask(copy, "write", "/hello", "world")[0] == 0
+    for _ in range(2):
+        before = pid_file.read_text()
+        old = os.pidfd_open(int(before))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(copy / "run" / "socket"))
+            client.settimeout(DEADLINE)
+            while (told := control(client, b"live-update", b"-s")) == b"BUSY":
+                pass
+            assert told == b"OK" and pid_file.read_text() != before
+        assert select.select([old], [], [], DEADLINE)[0]  # it may stay for a second
+        os.close(old)
+        assert ask(copy, "read", "/hello") == (0, "world\n")
+    last = os.pidfd_open(int(pid_file.read_text()))
+    running.interrupt()
+    assert running.wait_for("Goodbye") == f"Goodbye. The logs are in {copy}/run/."
+    running.process.wait(DEADLINE)
+    assert not (copy / "run" / "socket").exists()
+    assert select.select([last], [], [], 0)[0]
+    os.close(last)
 
 
 def test_nobody_reads_on(copy: Path, running: MakeRun) -> None:
