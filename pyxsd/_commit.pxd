@@ -23,7 +23,7 @@ cdef class Transactions:
     cdef const Row *rows     # the table of requests, a row for each type
     cdef bint merge          # merge-activate
     cdef bint test_eagain    # fails commits at random, to test clients
-    cdef Path *path          # scratch: of a change that is fired, or a request run again
+    cdef Path *path          # scratch: of a request run again
     cdef Buffer answer       # scratch: of a request run again
     cdef int64_t work        # that may still be spent on running requests again
     # Counters
@@ -48,7 +48,6 @@ cdef class Transactions:
 
     cdef uint32_t _next_id(self, Connection c) except 0
     cdef int _attempt(self, Connection c, bytes label, Transaction txn) except -1
-    cdef int _fire(self, Connection c, Transaction txn) except -1
     cdef int _replay(self, Connection c, Transaction txn) except -1
     cdef int _rerun(self, Connection c, Transaction txn, Tree tree, Transaction into,
                     bytes label) except -1

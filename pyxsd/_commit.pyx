@@ -24,13 +24,13 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdlib cimport free, malloc
 from pyxsd._request cimport (
-    EVENT_PERMS, EVENT_REMOVED, ROW_DATA, ROW_READ, ROW_REPLAY, prepare, log_request, run,
+    ROW_DATA, ROW_READ, ROW_REPLAY, prepare, log_request, run,
 )
 from pyxsd._limits cimport PINNED_BYTES
 from pyxsd._outq cimport path_hash
 from pyxsd._wire cimport ST_E2BIG, ST_EAGAIN, ST_EINVAL, ST_OK, buffer_free
 from pyxsd.store.transaction cimport (
-    COMMIT_CONFLICT, COMMIT_DONE, COMMIT_MERGED, path_keep, path_restore,
+    COMMIT_CONFLICT, COMMIT_DONE, COMMIT_MERGED, path_keep,
 )
 
 import random
@@ -160,7 +160,7 @@ cdef class Transactions:
         self.done += 1
         if before is not None:
             s.history.record(c, before, s.tree.snapshot(), txn.recorded_bytes)
-        self._fire(c, txn)
+        s.events.fire_kept(c, txn.changes, txn.base.root, txn.tree.root)
         return ST_OK
 
     cdef int _attempt(self, Connection c, bytes label, Transaction txn) except -1:
@@ -182,21 +182,6 @@ cdef class Transactions:
                 text = b"read " + _shown(txn.read_ancestor)
                 s.log.line(label, txn.id, b"coalesce", text, len(text))
         return how
-
-    cdef int _fire(self, Connection c, Transaction txn) except -1:
-        cdef State s = self.s
-        cdef int event
-        if s.events.trie.count == 0:
-            return 0
-        for event, path in txn.changes:
-            path_restore(self.path, path)
-            if event == EVENT_REMOVED:
-                s.events.fire(c, self.path, txn.base.root, NULL, True)
-            elif event == EVENT_PERMS:
-                s.events.fire(c, self.path, txn.base.root, txn.tree.root, False)
-            else:
-                s.events.fire(c, self.path, NULL, txn.tree.root, False)
-        return 0
 
     # -- replay ---------------------------------------------------------------
 

@@ -10,7 +10,9 @@ from pyxsd._conn cimport Connection
 from pyxsd._history cimport History
 from pyxsd._limits cimport Limits
 from pyxsd._wire cimport Buffer, Slice
-from pyxsd.events.events cimport Events
+from pyxsd.events.events cimport (
+    EVENT_CHANGED, EVENT_NONE, EVENT_PERMS, EVENT_REMOVED, Events,
+)
 from pyxsd.events.trie cimport Watch
 from pyxsd.store.nodes cimport Effect
 from pyxsd.store.path cimport Path
@@ -41,12 +43,6 @@ cdef enum:
     ROW_LOG_READ = 64        # access log: only with read-ops,
     ROW_LOG_SPECIAL = 128    # only with special-ops,
     ROW_LOG_NEVER = 256      # never by its request
-
-cdef enum:
-    EVENT_NONE = 0
-    EVENT_CHANGED = 1        # of the path; permissions are those after the change
-    EVENT_PERMS = 2          # of the path; permissions are those before or after it
-    EVENT_REMOVED = 3        # of the path and all below; permissions are those before it
 
 # Owned by the frame that serves it; what it points to is borrowed but for `before`.
 cdef struct Request:

@@ -14,6 +14,13 @@ from pyxsd.store.pages cimport Node
 from pyxsd.store.path cimport Path
 from pyxsd.store.perms cimport Perms
 
+# What watches are told when a request changed something.
+cdef enum:
+    EVENT_NONE = 0
+    EVENT_CHANGED = 1        # of the path; permissions are those after the change
+    EVENT_PERMS = 2          # of the path; permissions are those before or after it
+    EVENT_REMOVED = 3        # of the path and all below; permissions are those before it
+
 # A change, and how far the delivery of its events has come.
 cdef class Job:
     cdef bytes text          # the changed path, see path_keep; of a name: the event's path
@@ -28,6 +35,21 @@ cdef class Job:
     cdef Grave grave         # where these go in the end; None while there are none
 
     cdef int keep(self, Grave grave, Node *before, Node *after) except -1
+
+# The changes of a commit, as far as they are no jobs yet: one becomes a job when the one before
+# it is done.
+cdef class Changes:
+    cdef list changes        # (EVENT_*, path; see path_keep), in order
+    cdef Py_ssize_t next     # the first one that is still to be told of
+    cdef uint64_t newest     # serial of the newest watch that may be told
+    cdef Node *before        # root of the tree before all of them, counted
+    cdef Node *after         # and behind them
+    cdef Grave grave         # where these go in the end
+
+    # How many there are still.
+    cdef Py_ssize_t left(self) noexcept
+    # The job of one of them.
+    cdef Job job(self, Py_ssize_t at)
 
 # What waits behind one watch.
 cdef class Pending:
@@ -78,6 +100,9 @@ cdef class Events:
     # own path.
     cdef int fire(self, Connection cause, const Path *path, Node *before, Node *after,
                   bint below) except -1
+    # Tells of the changes of a commit, (EVENT_*, path; see path_keep): of the first ones at once,
+    # of the rest in slices.  before and after: the roots around all of them.
+    cdef int fire_kept(self, Connection cause, list changes, Node *before, Node *after) except -1
     # "@introduceDomain" or "@releaseDomain" of some domains.
     cdef int fire_special(self, bytes name, domids, Connection cause, Node *root) except -1
     # Goes on with the events that a connection still has to cause, until that time
@@ -109,7 +134,7 @@ cdef class Events:
     cdef int _prepare(self, Job job, const Path *path, Node *before, Node *after) except -1
     cdef int _some(self, Connection cause, Job job, const Path *path, Node *before,
                    Node *after) except -1
-    cdef int _queue(self, Connection cause, Job job) except -1
+    cdef int _queue(self, Connection cause, what) except -1
     cdef int _offer(self, Connection cause, Watch *watch, const Search *search,
                     const Path *path, uint64_t hash) except -1
     cdef int _refuse(self, Connection to, const Path *path, Perms **perms, int count) except -1

@@ -24,11 +24,14 @@ at no others; the output is sent before the next step.
 
 One change can match very many watches: a thousand guests may have set a hundred each on one
 path.  And one request can make very many changes, the commit of a transaction.  The first BATCH
-events or so of a request are delivered at once.  The rest becomes jobs of the connection that
+events or so of a request are delivered at once, where each change of a commit counts too, and
+more the longer its path is.  The rest becomes jobs of the connection that
 made the changes, one for each change, which are done in slices of time like any serving, and
 until they are done that connection is not served.  So the order of the events of one cause is
 kept.  A job holds the place that its search for watches has come to, and the roots of the trees
-that permissions are looked up in; so it takes the same memory however many watches match.
+that permissions are looked up in; so it takes the same memory however many watches match.  The
+changes of a commit are kept as the transaction has listed them (Changes), and become a job one
+after the other, so that the commit itself costs the same however many are left.
 
 What is left of a watch or a connection that goes, very many events perhaps, is cleared away in
 slices: clear_away() is called in each turn.
@@ -53,6 +56,7 @@ from pyxsd.store.transaction cimport path_keep, path_restore
 
 cdef enum:
     BATCH = 128              # watches looked at between two looks at the clock
+    CHANGE_BYTES = 64        # of the path of a change that cost as much as a watch
     CLEARED_AT_ONCE = 64     # waiting events that are freed together with their watch
     REFILLED = 128           # waiting events that move into the output at once
     EVENT_COST = 160         # bytes that a waiting event takes beside its path
@@ -93,6 +97,30 @@ cdef class Job:
         self.before = node_ref(before) if before != NULL else NULL
         self.after = node_ref(after) if after != NULL else NULL
         return 0
+
+
+@cython.final
+@cython.no_gc
+cdef class Changes:
+    """Changes of one commit; see the head of this file."""
+
+    def __dealloc__(self):
+        if self.before != NULL:
+            self.grave.bury(self.before)
+            self.grave.bury(self.after)
+
+    cdef Py_ssize_t left(self) noexcept:
+        return len(self.changes) - self.next
+
+    cdef Job job(self, Py_ssize_t at):
+        cdef Job job = Job.__new__(Job)
+        cdef int kind
+        kind, job.text = self.changes[at]
+        job.below = kind == EVENT_REMOVED
+        job.newest = self.newest
+        job.keep(self.grave, NULL if kind == EVENT_CHANGED else self.before,
+                 NULL if kind == EVENT_REMOVED else self.after)
+        return job
 
 
 @cython.final
@@ -164,6 +192,35 @@ cdef class Events:
         job.below = below
         job.name = None
         return self._start(cause, job, path, before, after)
+
+    cdef int fire_kept(self, Connection cause, list changes, Node *before, Node *after) except -1:
+        cdef Changes rest
+        cdef Job job
+        cdef Py_ssize_t done = 0
+        cdef int kind
+        cdef bytes text
+        if self.trie.count == 0:
+            return 0
+        while done < len(changes) and cause.jobs is None and self.at_once > 0:
+            kind, text = changes[done]
+            done += 1
+            self.at_once -= 1 + len(text) // CHANGE_BYTES
+            path_restore(self.path, text)
+            job = self.spare
+            job.below = kind == EVENT_REMOVED
+            job.name = None
+            self._start(cause, job, self.path, NULL if kind == EVENT_CHANGED else before,
+                        NULL if kind == EVENT_REMOVED else after)
+        if done == len(changes):
+            return 0
+        rest = Changes.__new__(Changes)
+        rest.changes = changes
+        rest.next = done
+        rest.newest = self.trie.serial
+        rest.grave = self.grave
+        rest.before = node_ref(before)
+        rest.after = node_ref(after)
+        return self._queue(cause, rest)
 
     cdef int fire_special(self, bytes name, domids, Connection cause, Node *root) except -1:
         """Watches on the name are told once, those of depth 1 once for each domain, and
@@ -263,11 +320,11 @@ cdef class Events:
             self.kept = None
         return 0
 
-    cdef int _queue(self, Connection cause, Job job) except -1:
-        """Puts a job behind those that its cause has."""
+    cdef int _queue(self, Connection cause, what) except -1:
+        """Puts a Job, or Changes, behind those that its cause has."""
         if cause.jobs is None:
             cause.jobs = deque()
-        cause.jobs.append(job)
+        cause.jobs.append(what)
         return self.agenda.ready(cause)
 
     cdef bint must_wait(self, Connection cause) noexcept:
@@ -275,8 +332,19 @@ cdef class Events:
 
     cdef int resume(self, Connection cause, uint64_t until) except -1:
         cdef Job job
+        cdef Changes changes
         while cause.jobs is not None and not self.must_wait(cause):
-            job = cause.jobs[0]
+            first = cause.jobs[0]
+            if isinstance(first, Changes):
+                changes = first
+                job = changes.job(changes.next)
+                changes.next += 1
+                if changes.left():
+                    cause.jobs.appendleft(job)
+                else:
+                    cause.jobs[0] = job
+            else:
+                job = first
             path_restore(self.path, job.text)
             if job.begun:
                 self.trie.resume(&job.search, self.path, job.before)
@@ -563,10 +631,10 @@ cdef class Events:
         return 0
 
     cdef int drop_jobs(self, Connection c) except -1:
-        cdef Job job
         if c.jobs is not None:
-            for job in c.jobs:
-                self.trie.give_up(&job.search)
+            for what in c.jobs:
+                if isinstance(what, Job):
+                    self.trie.give_up(&(<Job>what).search)
             c.jobs = None
         return 0
 

@@ -45,7 +45,7 @@ from pyxsd._siphash cimport hash_key as the_key
 from pyxsd._wire cimport (
     HEADER_SIZE, ST_COUNT, XS_TYPES, Header, Transport, buffer_free, buffer_put,
 )
-from pyxsd.events.events cimport Account, Events, Job, Pending
+from pyxsd.events.events cimport Account, Changes, Events, Job, Pending
 from pyxsd.events.trie cimport Search, Watch, watch_path
 from pyxsd.state.graph cimport GraphReader, GraphWriter
 from pyxsd.store.path cimport Path, path_parse
@@ -170,7 +170,7 @@ cdef class _Saver:
             "watches": self._watches(c),
             "pending": [self._pending(pending) for pending in c.pending.values()],
             "overfull": list(c.overfull),
-            "jobs": None if c.jobs is None else [self._job(job) for job in c.jobs],
+            "jobs": None if c.jobs is None else self._jobs(c),
             "transactions": [self._transaction(txn) for txn in c.transactions.values()],
             "generation": c.generation,
             "listings": None,
@@ -211,6 +211,20 @@ cdef class _Saver:
         for number, (path, k, account) in pending.overflow.items():
             overflow.append([number, path, k, account.owner.id])
         return [pending.serial, list(pending.waiting), overflow]
+
+    def _jobs(self, Connection c):
+        """Changes of a commit as the jobs that they would become."""
+        cdef Changes changes
+        cdef Py_ssize_t at
+        rows = []
+        for what in c.jobs:
+            if isinstance(what, Changes):
+                changes = what
+                rows += [self._job(changes.job(at))
+                         for at in range(changes.next, len(changes.changes))]
+            else:
+                rows.append(self._job(what))
+        return rows
 
     def _job(self, Job job):
         cdef Search *search = &job.search

@@ -102,6 +102,39 @@ def test_a_commit_of_many_changes_is_delivered_in_slices(world: World) -> None:
             [b"/local/domain/1/k%d" % k for k in range(100)]
 
 
+@pytest.mark.parametrize("watched", [b"/local/domain/1", b"/elsewhere"])
+def test_a_commit_of_long_paths_looks_for_few_watches_at_once(world: World,
+                                                              watched: bytes) -> None:
+    """Each change counts, and a long path more, whether or not somebody watches it."""
+    watch(world, "s1", watched)
+    tx_id = begin(world, "d1")
+    paths = [b"k%03d" % n + b"x" * 1000 for n in range(900)]
+    for n, path in enumerate(paths):
+        ok(world, "d1", "WRITE", path + b"\0v", tx_id)
+        if n % 300 == 299:
+            ok(world, "d1", "RM", path + b"\0", tx_id)
+    world.server.agenda.slice_ns = 0
+    connection, transport = world.connection("d1")
+    transport.feed(packet("TRANSACTION_END", b"T\0", tx_id) + packet("WRITE", b"later\0v"))
+    world.server.begin(world.now, world.now)
+    before = world.server.events
+    world.server.service(connection)
+    assert world.server.events - before <= 10
+    # Each slice, which has no time here, is one change.
+    slices = 1
+    while connection.has_jobs:
+        world.server.service(connection)
+        slices += 1
+    assert slices > 890
+    world.turn()
+    # In the order of the transaction, and before what came later.  What was removed is told of
+    # twice where its first event was sent already.
+    told = [body.split(b"\0")[0] for type_, _, _, body in world.drain("s1") if type_ == 15]
+    home = b"/local/domain/1/"
+    want = [home + path for path in paths] + [home + b"later"]
+    assert list(dict.fromkeys(told)) == (want if watched == b"/local/domain/1" else [])
+
+
 # -- every watcher is told of a change -------------------------------------------
 
 def _watchers(world: World, path: bytes, count: int) -> None:

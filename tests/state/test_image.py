@@ -102,6 +102,33 @@ def test_events_that_are_still_to_be_delivered(go: int) -> None:
         each.close()
 
 
+@pytest.mark.parametrize("slices", [1, 3])
+def test_a_commit_that_is_half_told(slices: int) -> None:
+    """The changes that are no jobs yet become what they would have become."""
+    world = World()
+    world.ask("s1", "WATCH", b"/top\0t\0")
+    tx = int(world.ask("s0", "TRANSACTION_START", b"\0")[1][:-1])
+    for i in range(300):
+        world.ask("s0", "WRITE", b"/top/%03d\0v" % i, tx)
+    world.ask("s0", "SET_PERMS", b"/top/007\0b0\0", tx)
+    world.ask("s0", "RM", b"/top/008\0", tx)
+    events_of(world, "s1")
+    world.server.agenda.slice_ns = 0
+    connection, transport = world.connection("s0")
+    transport.feed(packet("TRANSACTION_END", b"T\0", tx))
+    for _ in range(slices):
+        world.server.service(connection)
+    assert connection.has_jobs
+    other = again(world)
+    for each in (world, other):
+        each.turn()
+    one, two = events_of(world, "s1"), events_of(other, "s1")
+    # What was changed twice is told of once, since the first event is still in the output.
+    assert one == two == [b"/top/%03d\0t\0" % i for i in range(300)]
+    for each in (world, other):
+        each.close()
+
+
 def test_nodes_that_are_one_stay_one() -> None:
     """A commit asks whether a node is the very node of its start."""
     world = World()
