@@ -12,7 +12,6 @@ caused waits for room elsewhere, and where its conflict credit is positive.
 
 cimport cython
 from collections import OrderedDict
-from pyxsd._limits cimport OUTPUT_BYTES
 from pyxsd._wire cimport buffer_free
 
 cdef long long _live = 0
@@ -53,12 +52,6 @@ cdef class Connection:
         global _live
         _live -= 1
         buffer_free(&self.inp)
-
-    cdef bint is_blocked(self, int64_t outstanding) noexcept:
-        """Must it wait with its next request?  outstanding: replies that may wait."""
-        return self.out.replies >= outstanding or self.overflowing != 0 or self.credit <= 0.0 \
-            or self.jobs is not None or self.awaits \
-            or (self.is_guest and buffer_len(&self.out.buf) >= OUTPUT_BYTES)
 
     @property
     def domid(self):
