@@ -36,8 +36,9 @@ cdef class Connection:
         self.who.target = -1
         self.who.privileged = self.who.domid == 0
         self.is_guest = self.who.domid != 0
-        self.base = b"/local/domain/%d/" % self.who.domid
-        self.label = b"DOM%d" % self.who.domid
+        # A socket gets its label from who knows its number.
+        self.base = b"/local/domain/0/" if self.is_socket else b"/local/domain/%d/" % domid
+        self.label = b"DOM0" if self.is_socket else b"DOM%d" % domid
         self.out = OutQueue.__new__(OutQueue)
         self.transactions = {}
         self.pending = OrderedDict()
