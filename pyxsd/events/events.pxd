@@ -57,6 +57,7 @@ cdef class Events:
     cdef uint64_t last_event  # numbers events that must not be merged
     cdef uint64_t last_debt  # numbers events on somebody's account
     cdef object remains      # Pendings and Accounts that are gone and not emptied yet
+    cdef size_t gone         # how many
     cdef Path *watch_at      # scratch: the path of a watch
     cdef Path *path          # scratch: of a change that was parked
     cdef Path *look_at       # scratch: where the permissions of a "@" path are

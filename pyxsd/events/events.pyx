@@ -560,6 +560,7 @@ cdef class Events:
         it is cleared away, else one that sets and removes watches could fill that many times."""
         pending.to.overfull.pop(pending.serial, None)
         self.remains.append(pending)
+        self.gone += 1
         return 0
 
     cdef int drop_jobs(self, Connection c) except -1:
@@ -578,15 +579,16 @@ cdef class Events:
         c.debts = None
         c.overflowing = 0
         self.remains.append(account)
+        self.gone += 1
         return self.clear_away(CLEARED_AT_ONCE)
 
     cdef bint has_remains(self) noexcept:
-        return len(<object>self.remains) != 0
+        return self.gone != 0
 
     cdef int clear_away(self, int64_t most) except -1:
         cdef Pending pending
         cdef Account account
-        while self.remains and most > 0:
+        while self.gone and most > 0:
             most -= 1
             what = self.remains[0]
             if isinstance(what, Account):
@@ -607,6 +609,7 @@ cdef class Events:
                     self._repay(account, number)
                     continue
             self.remains.popleft()
+            self.gone -= 1
         return 0
 
     cdef int _withdraw(self, Pending pending, uint64_t number) except -1:
