@@ -76,9 +76,9 @@ cdef class Events:
     cdef void begin(self) noexcept
     # Tells of a change of `path`.  before and after are the roots to look permissions up
     # in, either may be NULL.  below: watches below the path are told too, each with its
-    # own path.
+    # own path.  there: the node of the path is known to be in `after`.
     cdef int fire(self, Connection cause, const Path *path, Node *before, Node *after,
-                  bint below) except -1
+                  bint below, bint there=*) except -1
     # "@introduceDomain" or "@releaseDomain" of some domains.
     cdef int fire_special(self, bytes name, domids, Connection cause, Node *root) except -1
     # Goes on with the events that a connection still has to cause, until that time
@@ -107,6 +107,10 @@ cdef class Events:
     cdef int _start(self, Connection cause, Job job, const Path *path, Node *before,
                     Node *after) except -1
     cdef int _begin(self, Job job, const Path *path) except -1
+    cdef int _tell(self, Connection cause, Job job, const Path *path, Node *before, Node *after,
+                   Watch *watch, int64_t steps, bint there) except -1
+    cdef int _park(self, Connection cause, Job job, const Path *path, Node *before,
+                   Node *after) except -1
     cdef int _prepare(self, Job job, const Path *path, Node *before, Node *after) except -1
     cdef int _some(self, Connection cause, Job job, const Path *path, Node *before,
                    Node *after) except -1
