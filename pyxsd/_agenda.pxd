@@ -29,7 +29,9 @@ cdef struct Waiting:
 
 cdef class Agenda:
     cdef Limits limits
-    cdef list flushing       # connections with output, in the order it came
+    cdef void **flushing     # connections with output, in the order it came; counted references
+    cdef size_t flush_count  # of them
+    cdef size_t flush_room
     cdef readonly list changed       # connections that closed or want something else
     cdef Waiting *heap       # a binary heap: who used least time comes first
     cdef readonly size_t count       # of them
@@ -41,6 +43,8 @@ cdef class Agenda:
 
     # There is something to send.
     cdef int touch(self, Connection c) except -1
+    # So many of those with output, the first ones, were flushed.
+    cdef void flushed(self, size_t count) noexcept
     # There is something to serve.
     cdef int ready(self, Connection c) except -1
     # Who comes next; `count` must not be 0.
@@ -52,5 +56,4 @@ cdef class Agenda:
     # Finds out what the loop should wait for.
     cdef int want(self, Connection c) except -1
     cdef bint has_work(self) noexcept
-    cdef list take_flushing(self)
     cdef int clear(self) except -1

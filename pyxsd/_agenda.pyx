@@ -17,7 +17,8 @@ times what another one costs.
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, realloc
-from pyxsd._conn cimport WANT_IN, WANT_OUT
+from libc.string cimport memmove
+from pyxsd._conn cimport WANT_IN, WANT_OUT, is_blocked
 from pyxsd._limits cimport Q_OUTSTANDING
 from pyxsd._wire cimport buffer_len
 
@@ -37,7 +38,6 @@ cdef class Agenda:
 
     def __cinit__(self, Limits limits not None):
         self.limits = limits
-        self.flushing = []
         self.changed = []
         self.slice_ns = SLICE_NS
         self.turn_ns = TURN_NS
@@ -45,6 +45,7 @@ cdef class Agenda:
     def __dealloc__(self):
         self.clear()
         free(self.heap)
+        free(self.flushing)
 
     cdef int clear(self) except -1:
         cdef size_t i, count = self.count
@@ -52,20 +53,33 @@ cdef class Agenda:
         for i in range(count):
             (<Connection>self.heap[i].connection).is_ready = False
             Py_DECREF(<object>self.heap[i].connection)
-        self.flushing = []
+        self.flushed(self.flush_count)
         self.changed = []
         return 0
 
     cdef int touch(self, Connection c) except -1:
-        if not c.to_flush:
-            c.to_flush = True
-            self.flushing.append(c)
+        cdef void **flushing
+        if c.to_flush:
+            return 0
+        if self.flush_count == self.flush_room:
+            flushing = <void **>realloc(self.flushing, (2 * self.flush_room + 16) * sizeof(void *))
+            if flushing == NULL:
+                raise MemoryError()
+            self.flushing = flushing
+            self.flush_room = 2 * self.flush_room + 16
+        self.flushing[self.flush_count] = <void *>c
+        self.flush_count += 1
+        Py_INCREF(c)
+        c.to_flush = True
         return 0
 
-    cdef list take_flushing(self):
-        cdef list taken = self.flushing
-        self.flushing = []
-        return taken
+    cdef void flushed(self, size_t count) noexcept:
+        cdef size_t i
+        for i in range(count):
+            Py_DECREF(<object>self.flushing[i])
+        self.flush_count -= count
+        if self.flush_count:
+            memmove(self.flushing, self.flushing + count, self.flush_count * sizeof(void *))
 
     cdef int ready(self, Connection c) except -1:
         cdef Waiting *heap
@@ -127,7 +141,7 @@ cdef class Agenda:
         c.used += ns
 
     cdef int unblock(self, Connection c) except -1:
-        if c.stalled and not c.is_blocked(self.limits.most[Q_OUTSTANDING]):
+        if c.stalled and not is_blocked(c, self.limits.most[Q_OUTSTANDING]):
             self.ready(c)
         return 0
 
@@ -148,4 +162,4 @@ cdef class Agenda:
         return 0
 
     cdef bint has_work(self) noexcept:
-        return self.count != 0 or len(self.flushing) != 0
+        return self.count != 0 or self.flush_count != 0

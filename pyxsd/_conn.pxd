@@ -4,6 +4,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+from pyxsd._limits cimport OUTPUT_BYTES
 from pyxsd._outq cimport OutQueue
 from pyxsd._wire cimport HEADER_SIZE, PAYLOAD_MAX, Buffer, Header, Transport, buffer_len
 from pyxsd.events.trie cimport Watch
@@ -67,7 +68,11 @@ cdef class Connection:
     cdef int64_t most_watches
     cdef int64_t most_transactions
 
-    cdef bint is_blocked(self, int64_t outstanding) noexcept
+# Must it wait with its next request?  outstanding: replies that may wait.
+cdef inline bint is_blocked(Connection c, int64_t outstanding) noexcept:
+    return c.out.replies >= outstanding or c.overflowing != 0 or c.credit <= 0.0 \
+        or c.jobs is not None or c.awaits \
+        or (c.is_guest and buffer_len(&c.out.buf) >= OUTPUT_BYTES)
 
 # The header of the next packet: 1 where the whole packet is there, 0 where more bytes are
 # needed, -1 where it claims more than PAYLOAD_MAX.

@@ -12,7 +12,6 @@ caused waits for room elsewhere, and where its conflict credit is positive.
 
 cimport cython
 from collections import OrderedDict
-from pyxsd._limits cimport OUTPUT_BYTES
 from pyxsd._wire cimport buffer_free
 
 cdef long long _live = 0
@@ -37,8 +36,9 @@ cdef class Connection:
         self.who.target = -1
         self.who.privileged = self.who.domid == 0
         self.is_guest = self.who.domid != 0
-        self.base = b"/local/domain/%d/" % self.who.domid
-        self.label = b"DOM%d" % self.who.domid
+        # A socket gets its label from who knows its number.
+        self.base = b"/local/domain/0/" if self.is_socket else b"/local/domain/%d/" % domid
+        self.label = b"DOM0" if self.is_socket else b"DOM%d" % domid
         self.out = OutQueue.__new__(OutQueue)
         self.transactions = {}
         self.pending = OrderedDict()
@@ -53,12 +53,6 @@ cdef class Connection:
         global _live
         _live -= 1
         buffer_free(&self.inp)
-
-    cdef bint is_blocked(self, int64_t outstanding) noexcept:
-        """Must it wait with its next request?  outstanding: replies that may wait."""
-        return self.out.replies >= outstanding or self.overflowing != 0 or self.credit <= 0.0 \
-            or self.jobs is not None or self.awaits \
-            or (self.is_guest and buffer_len(&self.out.buf) >= OUTPUT_BYTES)
 
     @property
     def domid(self):

@@ -32,8 +32,9 @@ cdef class Server:
     cdef int begin_turn(self, double wall, double now) except -1
     # A socket can be read or written, or was hung up.
     cdef int on_socket(self, Connection c, bint hung_up) except -1
-    # Serves who waits, for a turn's time, and sends what came of it.
-    cdef int work(self) except -1
+    # Serves who waits, for a turn's time, and sends what came of it.  now: monotonic nanoseconds,
+    # 0 where the caller does not know.
+    cdef int work(self, uint64_t now) except -1
     cdef bint _has_remains(self) noexcept
     cdef int _clear_away(self) except -1
     cdef bint has_work(self) noexcept

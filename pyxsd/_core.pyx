@@ -15,7 +15,7 @@ other: see _give_up.
 
 import traceback
 
-from pyxsd._conn cimport next_packet
+from pyxsd._conn cimport is_blocked, next_packet
 from pyxsd._dispatch cimport dispatch
 from pyxsd._handlers cimport request_table
 from pyxsd._agenda cimport pyxsd_clock
@@ -346,7 +346,7 @@ cdef class Server:
                     # The packet boundary is lost: nothing after it can be read.
                     c.transport.fail(FAIL_LENGTH)
                     return BROKEN
-                if c.is_blocked(outstanding):
+                if is_blocked(c, outstanding):
                     c.stalled = True
                     return DONE
                 dispatch(self.s, c, &head, c.inp.data + c.inp.head + HEADER_SIZE)
@@ -362,7 +362,7 @@ cdef class Server:
                         return AGAIN
             if not fresh:
                 return AGAIN if more else DONE
-            if c.is_blocked(outstanding):
+            if is_blocked(c, outstanding):
                 c.stalled = True
                 return DONE
             if c.ended:
@@ -449,8 +449,12 @@ cdef class Server:
         return self.agenda.want(c)
 
     cdef int _flush_all(self) except -1:
+        cdef Agenda agenda = self.agenda
         cdef Connection c
-        for c in self.agenda.take_flushing():
+        # What is put there meanwhile is for the next turn.
+        cdef size_t i, count = agenda.flush_count
+        for i in range(count):
+            c = <Connection>agenda.flushing[i]
             c.to_flush = False
             if c.closed:
                 continue
@@ -458,15 +462,18 @@ cdef class Server:
                 self._flush(c)
             except Exception:
                 self._give_up(c)
+        if count:
+            agenda.flushed(count)
         return 0
 
-    cdef int work(self) except -1:
+    cdef int work(self, uint64_t now) except -1:
         cdef Agenda agenda = self.agenda
         cdef Connection c
-        cdef uint64_t begin, now, end
+        cdef uint64_t begin, end
         cdef bint again
         if agenda.count:
-            now = pyxsd_clock()
+            if now == 0:
+                now = pyxsd_clock()
             end = now + agenda.turn_ns
             while True:
                 c = agenda.next()
@@ -493,7 +500,7 @@ cdef class Server:
     def flush(self):
         """Serves who waits for it, for a turn's time, and sends what the turn produced.  True
         where more is left to do at once.  At the end of each turn."""
-        self.work()
+        self.work(0)
         return self.has_work()
 
     cdef bint has_work(self) noexcept:

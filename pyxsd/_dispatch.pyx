@@ -132,7 +132,7 @@ cdef int _fire(State s, Request *r) except -1:
     cdef Connection c = <Connection>r.connection
     cdef int event = r.row.event
     if event == EVENT_CHANGED:
-        return s.events.fire(c, r.path, NULL, s.tree.root, False)
+        return s.events.fire(c, r.path, NULL, s.tree.root, False, True)
     if event == EVENT_PERMS:
         return s.events.fire(c, r.path, r.before, s.tree.root, False)
     if event == EVENT_REMOVED and r.before != NULL:

@@ -35,6 +35,7 @@ cdef enum:
     LOG_BYTES = 65536        # of the access log that are not kept back longer
     LOG_MS = 50              # nor are lines older than this
     ACCEPTS = 64             # connections taken in one turn, at most
+    FEW = 16                 # sockets that are looked at in next to no time
 
 
 @cython.final
@@ -61,6 +62,7 @@ cdef class Loop:
         it returns True, run() returns."""
         self._control(EPOLL_CTL_ADD, fd, EPOLLIN)
         self.handlers[fd] = handler
+        self.handled |= <uint64_t>1 << (fd & 63)
 
     def adopt(self, int fd):
         """Serves a connected socket; its Connection.  The descriptor is closed
@@ -125,20 +127,27 @@ cdef class Loop:
         """One turn; does a handler want the caller to look?"""
         cdef Server server = self.server
         cdef Poller poller = self.poller
-        cdef int i
+        cdef int i, fd
         cdef object c
-        cdef bint stop = False
+        cdef bint stop = False, hung_up
+        cdef uint64_t now = poller.now_ns
         self.turns += poller.count > 0
         server.begin_turn(poller.wall, poller.now)
         for i in range(poller.count):
-            if poller.ready[i].data.fd in self.handlers and self._handle(poller.ready[i].data.fd):
-                stop = True
+            fd = poller.ready[i].data.fd
+            if (self.handled >> (fd & 63)) & 1 and fd in self.handlers:
+                now = 0
+                if self._handle(fd):
+                    stop = True
         for i in range(poller.count):
             c = self.connections.get(poller.ready[i].data.fd)
             if c is not None:
-                server.on_socket(<Connection>c,
-                                 poller.ready[i].events & (EPOLLERR | EPOLLHUP) != 0)
-        server.work()
+                hung_up = poller.ready[i].events & (EPOLLERR | EPOLLHUP) != 0
+                if hung_up:
+                    now = 0
+                server.on_socket(<Connection>c, hung_up)
+        # The time at which the wait ended will do where little was done since then.
+        server.work(now if poller.count <= FEW else 0)
         if server.agenda.changed:
             self._apply()
         return stop

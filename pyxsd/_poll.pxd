@@ -27,6 +27,7 @@ cdef class Poller:
     cdef readonly int count  # descriptors that are ready
     cdef epoll_event ready[EVENTS_MAX]
     cdef readonly double now     # monotonic seconds, when the last wait ended
+    cdef uint64_t now_ns         # the same in nanoseconds
     cdef readonly double wall    # seconds since 1970, likewise
     cdef readonly uint64_t spun  # waits that polling ended, since the start
 

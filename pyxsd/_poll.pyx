@@ -75,7 +75,8 @@ cdef class Poller:
         self.wall = at.tv_sec + at.tv_nsec * 1e-9
         clock_gettime(CLOCK_MONOTONIC, &at)
         self.now = at.tv_sec + at.tv_nsec * 1e-9
-        return <uint64_t>at.tv_sec * 1000000000 + at.tv_nsec
+        self.now_ns = <uint64_t>at.tv_sec * 1000000000 + at.tv_nsec
+        return self.now_ns
 
     cdef int spin(self) noexcept:
         cdef uint64_t begin, last, now

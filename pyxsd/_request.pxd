@@ -86,7 +86,8 @@ cdef inline Connection client(Request *r):
 
 # A request of c that works on tree outside of any transaction.  The caller fills in the row, the
 # type, the transaction id and the payload; path and answer are the scratch space that it lends.
-cdef inline void prepare(Request *r, Connection c, Tree tree, Path *path, Buffer *answer):
+cdef inline void prepare(Request *r, Connection c, Tree tree, Path *path,
+                         Buffer *answer) noexcept:
     r.connection = <void *>c
     r.tree = <void *>tree
     r.txn = NULL

@@ -6,7 +6,7 @@
 # Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012; 1-3 (one round
 # for each word, three at the end) is the variant that hash tables use.
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from libc.string cimport memcpy
 
@@ -81,14 +81,25 @@ cdef inline uint64_t sip_word(const HashKey *key, uint64_t word) noexcept nogil:
 cdef inline uint64_t _sip_rest(SipState *s, const char *p, size_t n,
                                size_t length) noexcept nogil:
     cdef uint64_t word
-    cdef size_t i
+    cdef uint32_t four
+    cdef uint16_t two
+    cdef int at = 0
     while n >= 8:
         memcpy(&word, p, 8)
         _sip_word(s, word)
         p += 8
         n -= 8
     word = <uint64_t>length << 56
-    for i in range(n):
-        word |= <uint64_t><unsigned char>p[i] << (8 * i)
+    # What is left, up to 7 bytes, in as few pieces as its length has bits.
+    if n & 4:
+        memcpy(&four, p, 4)
+        word |= four
+        at = 4
+    if n & 2:
+        memcpy(&two, p + at, 2)
+        word |= <uint64_t>two << (8 * at)
+        at += 2
+    if n & 1:
+        word |= <uint64_t><unsigned char>p[at] << (8 * at)
     _sip_word(s, word)
     return _sip_end(s)

@@ -79,6 +79,7 @@ cdef class Events:
     cdef uint64_t last_event  # numbers events that must not be merged
     cdef uint64_t last_debt  # numbers events on somebody's account
     cdef object remains      # Pendings and Accounts that are gone and not emptied yet
+    cdef size_t gone         # how many
     cdef Path *watch_at      # scratch: the path of a watch
     cdef Path *path          # scratch: of a change that was parked
     cdef Path *look_at       # scratch: where the permissions of a "@" path are
@@ -97,9 +98,9 @@ cdef class Events:
     cdef void begin(self) noexcept
     # Tells of a change of `path`.  before and after are the roots to look permissions up
     # in, either may be NULL.  below: watches below the path are told too, each with its
-    # own path.
+    # own path.  there: the node of the path is known to be in `after`.
     cdef int fire(self, Connection cause, const Path *path, Node *before, Node *after,
-                  bint below) except -1
+                  bint below, bint there=*) except -1
     # Tells of the changes of a commit, (EVENT_*, path; see path_keep): of the first ones at once,
     # of the rest in slices.  before and after: the roots around all of them.
     cdef int fire_kept(self, Connection cause, list changes, Node *before, Node *after) except -1
@@ -131,6 +132,10 @@ cdef class Events:
     cdef int _start(self, Connection cause, Job job, const Path *path, Node *before,
                     Node *after) except -1
     cdef int _begin(self, Job job, const Path *path) except -1
+    cdef int _tell(self, Connection cause, Job job, const Path *path, Node *before, Node *after,
+                   Watch *watch, int64_t steps, bint there) except -1
+    cdef int _park(self, Connection cause, Job job, const Path *path, Node *before,
+                   Node *after) except -1
     cdef int _prepare(self, Job job, const Path *path, Node *before, Node *after) except -1
     cdef int _some(self, Connection cause, Job job, const Path *path, Node *before,
                    Node *after) except -1

@@ -60,6 +60,7 @@ cdef enum:
     CLEARED_AT_ONCE = 64     # waiting events that are freed together with their watch
     REFILLED = 128           # waiting events that move into the output at once
     EVENT_COST = 160         # bytes that a waiting event takes beside its path
+    UNKNOWN = -1             # perms_count: nobody has asked yet
 
 
 cdef int _collect(Node *root, const Path *path, Perms **found, int count) noexcept:
@@ -78,6 +79,11 @@ cdef int _collect(Node *root, const Path *path, Perms **found, int count) noexce
         return count + 1
     found[count + 1] = node.perms
     return count + 2
+
+
+cdef inline bint _sees_all(const Watch *watch) noexcept:
+    """Has the watcher the rights of domain 0?"""
+    return watch.owner != NULL and (<Connection>watch.owner).who.privileged
 
 
 @cython.final
@@ -177,8 +183,10 @@ cdef class Events:
         self.at_once = BATCH
 
     cdef int fire(self, Connection cause, const Path *path, Node *before, Node *after,
-                  bint below) except -1:
+                  bint below, bint there=False) except -1:
         cdef Job job
+        cdef Watch *watch
+        cdef int64_t steps = BATCH
         if self.trie.count == 0:
             return 0
         if cause.jobs is not None or self.at_once <= 0:
@@ -190,8 +198,16 @@ cdef class Events:
             return self._queue(cause, job)
         job = self.spare
         job.below = below
-        job.name = None
-        return self._start(cause, job, path, before, after)
+        if job.name is not None:
+            job.name = None
+        self.trie.search(&job.search, path, below)
+        watch = self.trie.search_next(&job.search, path, before, &steps)
+        if watch != NULL:
+            self._tell(cause, job, path, before, after, watch, steps,
+                       there and path.parts and not path.special)
+        if job.search.done:
+            return 0
+        return self._park(cause, job, path, before, after)
 
     cdef int fire_kept(self, Connection cause, list changes, Node *before, Node *after) except -1:
         cdef Changes rest
@@ -259,15 +275,21 @@ cdef class Events:
     cdef int _start(self, Connection cause, Job job, const Path *path, Node *before,
                     Node *after) except -1:
         """Delivers the events of a change, or some of them where there are many."""
-        cdef bytes name = job.name
         self._begin(job, path)
         self._some(cause, job, path, before, after)
+        if job.search.done:
+            return 0
+        return self._park(cause, job, path, before, after)
+
+    cdef int _park(self, Connection cause, Job job, const Path *path, Node *before,
+                   Node *after) except -1:
+        """Keeps what is left of a change for later, if something is."""
         self.trie.park(&job.search, path, before)
         if job.search.done:
             return 0
         try:
             self.spare = Job.__new__(Job)
-            if name is None:
+            if job.name is None:
                 job.text = path_keep(path)
             job.keep(self.grave, before, after)
             job.begun = True
@@ -287,7 +309,6 @@ cdef class Events:
     cdef int _prepare(self, Job job, const Path *path, Node *before, Node *after) except -1:
         """Looks up the permissions that decide who may be told of the changed path."""
         cdef const Path *look = path
-        self.kept = job.text if job.name is not None else None
         self.perms_count = 0
         if path.special and job.name is None:
             # They are looked up by the text of the event, "/@name", which has more
@@ -295,24 +316,40 @@ cdef class Events:
             if not path_split(self.look_at, path.text, path.len):
                 return 0
             look = self.look_at
-        self.perms_count = _collect(before, look, self.perms, 0)
-        self.perms_count = _collect(after, look, self.perms, self.perms_count)
+        if before != NULL:
+            self.perms_count = _collect(before, look, self.perms, 0)
+        if after != NULL:
+            self.perms_count = _collect(after, look, self.perms, self.perms_count)
         return 0
 
     cdef int _some(self, Connection cause, Job job, const Path *path, Node *before,
                    Node *after) except -1:
         """Delivers the next events of a job, having looked at BATCH watches at most."""
-        cdef uint64_t hash = 0
         cdef int64_t steps = BATCH
         cdef Watch *watch = self.trie.search_next(&job.search, path, before, &steps)
         if watch == NULL:
             return 0
-        self._prepare(job, path, before, after)
+        return self._tell(cause, job, path, before, after, watch, steps, False)
+
+    cdef int _tell(self, Connection cause, Job job, const Path *path, Node *before, Node *after,
+                   Watch *watch, int64_t steps, bint there) except -1:
+        """Delivers the event of a watch that was found, and those of the next ones, looking at
+        `steps` more.  there: the path and so its parent are in `after`, so whoever has all
+        rights may see them, and nobody needs to look for them on his behalf."""
+        cdef uint64_t hash = 0
         if job.name is None:
             hash = path_hash(path.text, path.len)
+        else:
+            self.kept = job.text
+        if there:
+            self.perms_count = UNKNOWN
+        else:
+            self._prepare(job, path, before, after)
         try:
             while watch != NULL:
                 self.at_once -= 1
+                if self.perms_count == UNKNOWN and not _sees_all(watch):
+                    self._prepare(job, path, before, after)
                 if job.name is None or job.deep == (watch.depth == 1):
                     self._offer(cause, watch, &job.search, path, hash)
                 watch = self.trie.search_next(&job.search, path, before, &steps)
@@ -381,7 +418,7 @@ cdef class Events:
                 if search.found != NULL:
                     own[1] = search.found.perms
                     count = 2
-        if self.checked:
+        if self.checked and count != UNKNOWN:
             for i in range(count):
                 if perms_allow(perms[i], &to.who, PERM_READ):
                     break
@@ -628,6 +665,7 @@ cdef class Events:
         it is cleared away, else one that sets and removes watches could fill that many times."""
         pending.to.overfull.pop(pending.serial, None)
         self.remains.append(pending)
+        self.gone += 1
         return 0
 
     cdef int drop_jobs(self, Connection c) except -1:
@@ -646,15 +684,16 @@ cdef class Events:
         c.debts = None
         c.overflowing = 0
         self.remains.append(account)
+        self.gone += 1
         return self.clear_away(CLEARED_AT_ONCE)
 
     cdef bint has_remains(self) noexcept:
-        return len(<object>self.remains) != 0
+        return self.gone != 0
 
     cdef int clear_away(self, int64_t most) except -1:
         cdef Pending pending
         cdef Account account
-        while self.remains and most > 0:
+        while self.gone and most > 0:
             most -= 1
             what = self.remains[0]
             if isinstance(what, Account):
@@ -675,6 +714,7 @@ cdef class Events:
                     self._repay(account, number)
                     continue
             self.remains.popleft()
+            self.gone -= 1
         return 0
 
     cdef int _withdraw(self, Pending pending, uint64_t number) except -1:

@@ -10,9 +10,10 @@ between.  With the paths /a/b/c, /a/b/d/e and /x:
          `-- "x"
 
 So there are at most twice as many nodes as paths, however many components these have,
-and all labels together are not longer than the paths.  A path that is added may cut a
-label (/a splits "a/b" into "a" and "b"); when a path goes, a node that is left with one
-child and nothing on it is joined with the child.
+and all labels together are not longer than the paths.  (A label has its room in its node, and
+one of its own once nodes were joined; so they take twice that memory at most.)  A path that
+is added may cut a label (/a splits "a/b" into "a" and "b"); when a path goes, a node that is
+left with one child and nothing on it is joined with the child.
 
 Children of a node differ in the first name of their labels.  They are found in three
 ways, each for its own purpose:
@@ -70,14 +71,11 @@ cdef void radix_end(Radix *radix) noexcept:
 
 cdef RadixNode *_new(const char *label, size_t n, size_t first, size_t parts) except NULL:
     global _live
-    cdef RadixNode *node = <RadixNode *>calloc(1, sizeof(RadixNode))
-    cdef char *text = <char *>malloc(n)
-    if node == NULL or text == NULL:
-        free(node)
-        free(text)
+    cdef RadixNode *node = <RadixNode *>calloc(1, sizeof(RadixNode) + n)
+    if node == NULL:
         raise MemoryError()
-    memcpy(text, label, n)
-    node.label = text
+    memcpy(node.room, label, n)
+    node.label = node.room
     node.label_len = <uint16_t>n
     node.first_len = <uint16_t>first
     node.parts = <uint16_t>parts
@@ -87,7 +85,8 @@ cdef RadixNode *_new(const char *label, size_t n, size_t first, size_t parts) ex
 
 cdef void _free(Radix *radix, RadixNode *node) noexcept:
     global _live
-    free(node.label)
+    if node.label != node.room:
+        free(node.label)
     free(node)
     radix.count -= 1
     _live -= 1
@@ -339,7 +338,8 @@ cdef void _join(Radix *radix, RadixNode *node) noexcept:
     label[node.label_len] = c"/"
     memcpy(label + node.label_len + 1, child.label, child.label_len)
     _hash_remove(radix, child)
-    free(child.label)
+    if child.label != child.room:
+        free(child.label)
     child.label = label
     child.label_len = <uint16_t>n
     child.first_len = node.first_len

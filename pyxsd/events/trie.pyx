@@ -127,24 +127,19 @@ cdef class WatchTrie:
         cdef RadixNode *node
         cdef Watch *watch
         cdef Watch **slot
-        cdef uint64_t h = 0
-        node = radix_find(&self.paths, path)
-        if node != NULL and node.content != NULL:
-            h = _hash(owner, node, token, token_len)
-            if self._lookup(owner, node, token, token_len, h) != NULL:
-                return NULL
+        cdef uint64_t h
         if self.count >= self.table_slots and not self._resize(self.table_slots * 2):
             raise MemoryError()
+        node = radix_make(&self.paths, path)
+        h = _hash(owner, node, token, token_len)
+        # One whose path is new cannot be there.
+        if node.content != NULL and self._lookup(owner, node, token, token_len, h) != NULL:
+            return NULL
         watch = <Watch *>calloc(1, sizeof(Watch) + given_len + token_len + 2)
         if watch == NULL:
+            if node.content == NULL:
+                radix_drop(&self.paths, node)
             raise MemoryError()
-        if h == 0:
-            try:
-                node = radix_make(&self.paths, path)
-            except MemoryError:
-                free(watch)
-                raise
-            h = _hash(owner, node, token, token_len)
         self.serial += 1
         watch.owner = owner
         watch.node = node

@@ -296,8 +296,13 @@ cdef class _Saver:
             if not c.closed:
                 waiting.append([agenda.heap[i].used, agenda.heap[i].order, c.id])
         waiting.sort()
+        flushing = []
+        for i in range(agenda.flush_count):
+            c = <Connection>agenda.flushing[i]
+            if not c.closed:
+                flushing.append(c.id)
         return {"least": agenda.least, "arrivals": agenda.arrivals, "waiting": waiting,
-                "flushing": [c.id for c in agenda.flushing if not c.closed]}
+                "flushing": flushing}
 
 
 cdef object _domid(Connection c):

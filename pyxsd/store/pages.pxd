@@ -29,9 +29,14 @@ cdef struct Page:
 # names that begin alike the shorter one comes first.
 cdef inline int page_compare(const char *name, size_t n, const Node *node) noexcept nogil:
     cdef size_t m = node.name_len
-    cdef int c = memcmp(name, node.name, n if n < m else m)
-    if c:
-        return c
+    cdef int c
+    if n and m:
+        # Most names differ in their first byte already, and calling memcmp costs more.
+        c = <int><unsigned char>name[0] - <int><unsigned char>node.name[0]
+        if c == 0 and n > 1 and m > 1:
+            c = memcmp(name + 1, node.name + 1, (n if n < m else m) - 1)
+        if c:
+            return c
     return -1 if n < m else (1 if n > m else 0)
 
 # The node with the smallest name in a slot of a page of that level.
@@ -45,11 +50,11 @@ cdef inline Node *page_first(void *slot, int level) noexcept nogil:
 # pages: the slot to go down.
 cdef inline int page_slot(const Page *page, const char *name, size_t n,
                           bint *exact) noexcept nogil:
-    cdef int low = 0, high = page.count, middle, c
+    cdef int low = 0, high = page.count, level = page.level, middle, c
     exact[0] = False
     while low < high:
         middle = (low + high) >> 1
-        c = page_compare(name, n, page_first(page.slot[middle], page.level))
+        c = page_compare(name, n, page_first(page.slot[middle], level))
         if c == 0:
             exact[0] = True
             return middle

@@ -16,12 +16,13 @@ cdef struct Path:
     size_t parts             # components; 0 is "/"
     bint special             # written as "@...": taken whole, unchecked
     bint relative            # written relative to the connection's own folder
-    char text[PATH_TEXT_MAX]
+    char text[PATH_TEXT_MAX + 1]     # room for a mark behind the longest one
     uint16_t start[PATH_PARTS_MAX]
     uint16_t size[PATH_PARTS_MAX]
 
-# Reads a path as a client wrote it.  base is the folder of relative paths,
-# "/local/domain/<domid>/"; limit is quota-path-max in bytes, -1 for none.
+# Reads a path as a client wrote it.  base is the folder of relative paths, always of the form
+# "/local/domain/<domid>/" (base_len 0: there are none); limit is quota-path-max in bytes, -1 for
+# none.
 # False where the path is malformed or too long; the path is undefined then.
 cdef bint path_parse(Path *out, const char *p, size_t n,
                      const char *base, size_t base_len, Py_ssize_t limit) noexcept nogil

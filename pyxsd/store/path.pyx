@@ -36,8 +36,28 @@ cdef size_t _counted(const char *p, size_t n) noexcept nogil:
     return n - i - 1
 
 
+cdef bint _split_rest(Path *out, size_t begin, size_t k) noexcept nogil:
+    """Splits the text from a component on that `k` others stand before."""
+    cdef const char *legal = _legal
+    cdef size_t i = begin, n = out.len
+    out.text[n] = 0          # not legal, so that no loop needs to look for the end
+    while True:
+        while legal[<unsigned char>out.text[i]]:
+            i += 1
+        if i == begin or k == PATH_PARTS_MAX or (i < n and out.text[i] != c"/"):
+            return False
+        out.start[k] = <uint16_t>begin
+        out.size[k] = <uint16_t>(i - begin)
+        k += 1
+        if i == n:
+            break
+        i += 1
+        begin = i
+    out.parts = k
+    return True
+
+
 cdef bint path_split(Path *out, const char *p, size_t n) noexcept nogil:
-    cdef size_t i, begin = 1, k = 0
     if n == 0 or n > PATH_TEXT_MAX or p[0] != c"/":
         return False
     if out.text != p:
@@ -48,18 +68,7 @@ cdef bint path_split(Path *out, const char *p, size_t n) noexcept nogil:
     if n == 1:
         out.parts = 0
         return True
-    for i in range(1, n + 1):
-        if i == n or p[i] == c"/":
-            if i == begin or k == PATH_PARTS_MAX:
-                return False
-            out.start[k] = <uint16_t>begin
-            out.size[k] = <uint16_t>(i - begin)
-            k += 1
-            begin = i + 1
-        elif not _legal[<unsigned char>p[i]]:
-            return False
-    out.parts = k
-    return True
+    return _split_rest(out, 1, 0)
 
 
 cdef bint path_parse(Path *out, const char *p, size_t n,
@@ -82,14 +91,21 @@ cdef bint path_parse(Path *out, const char *p, size_t n,
         if limit >= 0 and _counted(p, n) > <size_t>limit:
             return False
         return path_split(out, p, n)
+    if base_len == 0 or (limit >= 0 and n > <size_t>limit):
+        return False
     memcpy(out.text, base, base_len)
     memcpy(out.text + base_len, p, n)
-    if limit >= 0 and _counted(out.text, base_len + n) > <size_t>limit:
-        return False
-    if not path_split(out, out.text, base_len + n):
-        return False
+    out.len = base_len + n
+    out.special = False
     out.relative = True
-    return True
+    # "local", "domain" and the number need not be looked for.
+    out.start[0] = 1
+    out.size[0] = 5
+    out.start[1] = 7
+    out.size[1] = 6
+    out.start[2] = 14
+    out.size[2] = <uint16_t>(base_len - 15)
+    return _split_rest(out, base_len, 3)
 
 
 cdef void path_up(Path *path) noexcept nogil:
