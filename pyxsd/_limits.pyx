@@ -69,6 +69,13 @@ cdef int64_t _configured(object quota, object value) except? -2:
     return min(max(value, quota.least), QUOTA_MAX)
 
 
+cdef object _shown(int64_t most):
+    """A limit for a person, see Limits.shown()."""
+    if most == UNLIMITED:
+        return "0"
+    return str(most) if most else "none"
+
+
 cdef class Limits:
     """The numbers of one server.  config has the attributes named in QUOTAS, and
     quota_activate and quota_errno."""
@@ -96,7 +103,7 @@ cdef class Limits:
     def shown(self, str name not None):
         """The limit of that name for a person: a number, 0 where the check is off, `none` where the
         configuration allows nothing at all; KeyError."""
-        return str(self.get(name)) if self.most[NAMES[name]] else "none"
+        return _shown(self.most[NAMES[name]])
 
     def set(self, str name not None, value):
         """Sets a limit, 0 for none; KeyError, or ValueError where it is out of range."""
@@ -110,6 +117,10 @@ cdef class Limits:
         """The nodes that one owner may have, 0 for no limit."""
         most = self.owners.get(owner, self.most[Q_NODES])
         return 0 if most == UNLIMITED else most
+
+    def shown_of_owner(self, int64_t owner):
+        """The same number as shown() writes it."""
+        return _shown(self.owners.get(owner, self.most[Q_NODES]))
 
     def set_owner(self, int64_t owner, value):
         """Gives an owner a limit of its own, 0 for none, -1 for that of all again;

@@ -93,7 +93,8 @@ class Control:
         count = server.tree.entries(domid)
         if count == 0:
             return b"dom%d quota: not set\0" % domid
-        return b"dom%d quota: %d/%d\0" % (domid, count, server.limits.of_owner(domid))
+        most = server.limits.shown_of_owner(domid)
+        return b"dom%d quota: %d/%s\0" % (domid, count, most.encode())
 
     def watches(self, connection: Any, arguments: list[bytes]) -> bytes:
         """watches: a line for each."""

@@ -11,6 +11,7 @@ would double what the NamedTuple adds, so they are not postponed here.
 
 import errno
 import os
+import stat
 from typing import Annotated, Any, NamedTuple
 
 from pyxsd.system.spelling import hint
@@ -282,13 +283,15 @@ def parse(text: bytes, name: str = "-") -> tuple[Config, list[str]]:
 def read_file(path: str) -> bytes:
     """The file's bytes; OSError as open and read give it, EFBIG above MAX_FILE_SIZE.
 
-    Never waits: a FIFO without a writer reads as empty.
+    Never waits: a pipe is EINVAL, since what its writer has not written yet would be missing.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except ValueError:  # a NUL in the path
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
     try:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe, not a file", path)
         chunks: list[bytes] = []
         left = MAX_FILE_SIZE + 1
         while left > 0:

@@ -77,19 +77,18 @@ def test_a_full_disk_at_the_first_installation(built: Callable[[str], Built],
 
 def test_a_copy_made_by_pip_beside_the_package(system: Any) -> None:
     """The package's programs take the package's copy, and check tells of the other."""
-    version = system.run("python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'").strip()
-    local = f"/usr/local/lib/python{version}/dist-packages"
+    python = system.run("python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'").strip()
+    local = f"/usr/local/lib/python{python}/dist-packages"
     system.run(f"mkdir -p {local} && cp -a {FOLDER} {local} && "
                f"sed -i 's/^__version__ = .*/__version__ = \"9.9.9\"/' {local}/pyxsd/__init__.py")
     assert system.run("python3 -I -m pyxsd --version") == "pyxsd 9.9.9\n"
-    right = "pyxsd " + dom0.installed(system).split("-")[0]
-    for command in ("pyxsd --version", "pyxsd-launch --version"):
-        assert system.run(f"/usr/sbin/{command}") == f"{right}\n", command
-    assert right in system.run("pyxsd-setup --version").replace("pyxsd-setup", "pyxsd")
+    version = dom0.installed(system).split("-")[0]
+    for program in ("pyxsd", "pyxsd-launch", "pyxsd-setup"):
+        assert system.run(f"/usr/sbin/{program} --version") == f"{program} {version}\n"
     system.run(LAUNCH)
     dom0.pid(system)
     status = system.run("pyxsd-setup status")
-    assert f"running now:      {right}, process " in status, status
+    assert f"running now:      pyxsd {version}, process " in status, status
     assert f"9.9.9 in {local}" in status, status
     printed = system.run("pyxsd-setup check", status=None)
     assert "pyxsd is installed 2 times" in printed, printed

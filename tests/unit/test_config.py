@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyxsd.system import configuration as config
+from pyxsd.system import options
 from pyxsd.system.configuration import Config
+from pyxsd.system.options import Exit
 from pyxsd.system.spelling import hint, meant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -314,9 +316,21 @@ def test_load(tmp_path: Path) -> None:
     assert config.load(str(file)) == (
         Config(quota_maxwatch=7), [f"config: {file}:2: unknown key x"]
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [None, b"", b"quota-maxwatch = 7\n"])
+def test_a_pipe_is_refused(tmp_path: Path, text: bytes | None) -> None:
+    """Without a writer (None) it would be waited for; with one, half of it might be there."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    assert config.load(str(fifo)) == (Config(), [])
+    writer = -1 if text is None else os.open(fifo, os.O_RDWR)
+    if text:
+        os.write(writer, text)
+    told = f"config: {fifo}: it is a pipe, not a file"
+    assert config.load(str(fifo)) == (Config(), [f"{told}; the defaults are used"])
+    assert options.check_config(str(fifo)) == Exit(status=2, stderr=f"error: {told}\n")
+    if writer >= 0:
+        os.close(writer)
 
 
 def test_a_file_as_large_as_may_be(tmp_path: Path) -> None:

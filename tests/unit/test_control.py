@@ -158,6 +158,18 @@ def test_quota_tells_none_at_all_from_no_limit(make_world: Make, key: str, value
     assert shown[f"{name:<18}"].strip() == said
 
 
+@pytest.mark.parametrize(("value", "said"), [(7, "7"), (0, "none"), (-1, "none")])
+def test_quota_of_a_domain_tells_none_at_all_from_no_limit(make_world: Make, value: int,
+                                                           said: str) -> None:
+    """The domain owns one node, which the test's toolstack made."""
+    world: World = make_world(domids=(5,), quota_maxentity=value)
+    assert control(world, b"quota", b"5") == f"dom5 quota: 1/{said}\0".encode()
+    control(world, b"quota", b"set", b"nodes", b"0")
+    assert control(world, b"quota", b"5") == b"dom5 quota: 1/0\0"
+    world.server.set_quota("nodes", 3, world.connection("d5")[0])
+    assert control(world, b"quota", b"5") == b"dom5 quota: 1/3\0"
+
+
 def test_quota_max_without_domains(make_world: Make) -> None:
     """Domain 0's own nodes do not count."""
     world: World = make_world(domids=())
