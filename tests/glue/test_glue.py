@@ -69,6 +69,23 @@ def test_device(built_glue: Path, tmp_path: Path) -> None:
     assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout
 
 
+@pytest.mark.parametrize("manage", ["", "manage"])
+def test_flags(built_glue: Path, tmp_path: Path, manage: str) -> None:
+    """check_flags.py with a library that says of a domain what it is told to."""
+    name = "libxenmanage.so.1" if manage else "libxenctrl.so.4.17"
+    subprocess.run(["cc", "-shared", "-fPIC", *(["-DMANAGE"] if manage else []), "-o",
+                    str(tmp_path / name), str(HERE / "flags.c")], check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+         str(HERE / "check_flags.py")],
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "GLUE_CHECK_DIR": str(built_glue),
+             "GLUE_CHECK_MANAGE": manage, "CHECK_FLAGS": "1"},
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout
+
+
 BROKEN = [
     ("libxenevtchn.so.1", "open_evtchn", "xenevtchn_open"),
     ("libxengnttab.so.1", "open_gnttab", "xengnttab_open"),
