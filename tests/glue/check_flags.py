@@ -4,6 +4,7 @@ one of the libraries of flags.c in the loader's path."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -55,3 +56,32 @@ def test_state(glue: Any, monkeypatch: pytest.MonkeyPatch, flags: int, state: in
     if MANAGE:
         assert api.changed_domain(glue, out) == 1
         assert (out.domid, out.state, out.code, out.unique_id) == (5, state, code, 7)
+
+
+def test_domain_0_is_asked_whether_the_library_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there on every host; of others this process may not be allowed to ask."""
+    monkeypatch.setenv("CHECK_REFUSE", "1")
+    made = api.create()
+    assert api.open_domains(made) == 0
+    out = ffi.new("struct xsd_glue_domain *")
+    assert api.domain_state(made, 5, out) == -errno.EPERM
+    api.destroy(made)
+
+
+@pytest.mark.parametrize("domid, fine", [(0x7FEF, True), (0x7FF0, False), (0xFFFF, False)])
+def test_a_list_with_a_domid_that_cannot_be(glue: Any, monkeypatch: pytest.MonkeyPatch,
+                                            domid: int, fine: bool) -> None:
+    """Then the records have another size than was thought: no list is asked for any more."""
+    if MANAGE:
+        return  # which tells one domain at a time
+    monkeypatch.setenv("CHECK_DOMID", str(domid))
+    out = ffi.new("struct xsd_glue_domain *")
+    if fine:
+        assert api.changed_domain(glue, out) == 1
+        assert (out.domid, out.state) == (domid, DEAD)
+        return
+    for _ in range(2):
+        assert api.changed_domain(glue, out) == -errno.ENOSYS
+        assert ffi.string(api.last_text(glue)).startswith(
+            b"xc_domain_getinfolist(records of unknown size)")
+        monkeypatch.delenv("CHECK_DOMID", raising=False)

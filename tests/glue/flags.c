@@ -1,13 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A library that says of every domain what $CHECK_FLAGS holds, a number; with -DMANAGE it is
- * libxenmanage.so.1, else a libxenctrl.so.4.<n>.
+ * A library that says of every domain what $CHECK_FLAGS holds, a number, and refuses to speak of
+ * others than domain 0 where $CHECK_REFUSE is there.  With -DMANAGE it is libxenmanage.so.1, else a
+ * libxenctrl.so.4.<n>, whose lists have one domain: $CHECK_DOMID, else the one asked for.
  */
+#include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 static char one;
+
+static int refused(unsigned domid)
+{
+    errno = EPERM;
+    return domid && getenv("CHECK_REFUSE");
+}
 
 static uint32_t flags_of(unsigned domid)
 {
@@ -40,6 +48,8 @@ int xenmanage_get_domain_info(void *x, unsigned domid, unsigned *state, unsigned
                               uint64_t *id)
 {
     (void)x;
+    if (refused(domid))
+        return -1;
     *state = flags_of(domid);
     *caps = 0;
     *id = 7;
@@ -81,10 +91,14 @@ int xc_interface_close(void *x)
 
 int xc_domain_getinfolist(void *x, uint32_t first, unsigned max, struct record *records)
 {
+    const char *domid = getenv("CHECK_DOMID");
+
     (void)x;
     (void)max;
+    if (refused(first))
+        return -1;
     memset(records, 0, sizeof(*records));
-    records->domid = (uint16_t)first;
+    records->domid = (uint16_t)(domid ? strtoul(domid, NULL, 0) : first);
     records->flags = flags_of(first);
     return 1;
 }

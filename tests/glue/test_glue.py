@@ -120,6 +120,25 @@ def test_broken_library(
     assert (result, call) == (("-2", "dlopen") if garbage else ("-38", first))
 
 
+def test_no_library_of_states_works(built_glue: Path, tmp_path: Path) -> None:
+    """Of many failures one line is told: what was looked for, and why the first did not load."""
+    for name in ("libxenmanage.so.1", *(f"libxenctrl.so.4.{n}" for n in range(14, 25))):
+        (tmp_path / name).write_text("not a library\n")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from _glue_check import lib, ffi\n"
+        "api = lib.xsd_glue_api(); g = api.create(); print(api.open_domains(g))\n"
+        "print(ffi.string(api.last_call(g)).decode()); print(ffi.string(api.last_text(g)).decode())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(built_glue)],
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        "-2", "dlopen", "dlopen: neither libxenmanage.so.1 nor a libxenctrl.so.4.14 to 4.24 works: "
+        "No such file or directory"]
+
+
 def test_under_sanitizers(tmp_path: Path) -> None:
     """glue_check.c, the glue and the stand-in under AddressSanitizer and UBSan."""
     if not shutil.which("cc"):
