@@ -92,6 +92,7 @@ cdef bint perms_equal(const Perms *a, const Perms *b) noexcept nogil
 cdef bint perms_allow(const Perms *perms, const Actor *who, int want) noexcept nogil
 cdef bint perms_is_owner(const Perms *perms, const Actor *who) noexcept nogil
 cdef int64_t perms_live() noexcept
+cdef int64_t mentions_live() noexcept
 
 cdef Mentions *mentions_new() except NULL
 cdef inline Mentions *mentions_ref(Mentions *mentions) noexcept nogil:

@@ -9,25 +9,34 @@ from pyxsd._wire cimport buffer_len, buffer_put, strict_int
 cdef const char *_letters = b"nrwb"      # by access
 
 cdef int64_t _live = 0                   # lists alive, for leak tests
+cdef int64_t _live_mentions = 0          # and counts of mentions
 
 
 cdef int64_t perms_live() noexcept:
     return _live
 
 
+cdef int64_t mentions_live() noexcept:
+    return _live_mentions
+
+
 cdef Mentions *mentions_new() except NULL:
     # calloc() takes so much memory from the system as zero pages: only those are
     # there that somebody wrote to.
+    global _live_mentions
     cdef Mentions *mentions = <Mentions *>calloc(1, sizeof(Mentions))
     if mentions == NULL:
         raise MemoryError()
     mentions.refs = 1
+    _live_mentions += 1
     return mentions
 
 
 cdef void mentions_unref(Mentions *mentions) noexcept nogil:
+    global _live_mentions
     mentions.refs -= 1
     if mentions.refs == 0:
+        _live_mentions -= 1
         free(mentions)
 
 

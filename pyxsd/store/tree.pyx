@@ -44,8 +44,8 @@ from pyxsd.store.pages cimport (
 )
 from pyxsd.store.path cimport path_join
 from pyxsd.store.perms cimport (
-    mentions_new, mentions_of, mentions_ref, mentions_unref, perms_live, perms_owner, perms_parse,
-    perms_ref, perms_simple, perms_unref,
+    mentions_live, mentions_new, mentions_of, mentions_ref, mentions_unref, perms_live,
+    perms_owner, perms_parse, perms_ref, perms_simple, perms_unref,
 )
 from pyxsd.store.subtree cimport (
     node_exclusive, node_exclusive_child, node_new, node_set_value, nodes_live, walk_begin,
@@ -56,7 +56,7 @@ from pyxsd.store.subtree cimport (
 def live_counts():
     """Objects alive in the process by kind, for leak tests."""
     return {"nodes": nodes_live(), "pages": pages_live(), "counts": counts_live(),
-            "perms": perms_live()}
+            "perms": perms_live(), "mentions": mentions_live()}
 
 
 cdef extern from "malloc.h":

@@ -17,7 +17,7 @@ from pyxsd.domains import Domains
 from pyxsd.system.configuration import Config
 from pyxsd.system.options import Options
 from tests.domains.standin import Stand, home, introduce, require, works
-from tests.fakexen import FakeXen
+from tests.fakexen import FakeXen, Guest
 from tests.rings.kit import Make, Rings, packet
 from tests.unit.kit import events, watch
 from tests.world import packets
@@ -131,9 +131,13 @@ def test_the_kernel_is_kicked_at_the_start(rings: Rings, tmp_path: Path) -> None
     """It may have asked before anybody listened, and wait for room or for an answer."""
     rings.server.disconnect(rings.server.domains[0])
     (tmp_path / "port").write_text("3")
+    kernel = Guest(rings.xen.pages.setdefault(0, bytearray(4096)))
+    kernel.feed(packet("GET_DOMAIN_PATH", b"0\0"))
     rings.xen.channels.notified.clear()
     rings.host.domains.start_domain0("page", str(tmp_path / "port"))
     assert rings.xen.channels.notified == [rings.host.domains.table[0].port]
+    rings.turn()
+    assert [body for _, _, _, body in packets(kernel.take())[0]] == [b"/local/domain/0\0"]
 
 
 class Order(FakeXen):

@@ -69,6 +69,23 @@ def test_device(built_glue: Path, tmp_path: Path) -> None:
     assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout
 
 
+@pytest.mark.parametrize("manage", ["", "manage"])
+def test_flags(built_glue: Path, tmp_path: Path, manage: str) -> None:
+    """check_flags.py with a library that says of a domain what it is told to."""
+    name = "libxenmanage.so.1" if manage else "libxenctrl.so.4.17"
+    subprocess.run(["cc", "-shared", "-fPIC", *(["-DMANAGE"] if manage else []), "-o",
+                    str(tmp_path / name), str(HERE / "flags.c")], check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+         str(HERE / "check_flags.py")],
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "GLUE_CHECK_DIR": str(built_glue),
+             "GLUE_CHECK_MANAGE": manage, "CHECK_FLAGS": "1"},
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout
+
+
 BROKEN = [
     ("libxenevtchn.so.1", "open_evtchn", "xenevtchn_open"),
     ("libxengnttab.so.1", "open_gnttab", "xengnttab_open"),
@@ -101,6 +118,25 @@ def test_broken_library(
     result, call, text = done.stdout.split(None, 2)
     assert soname in text
     assert (result, call) == (("-2", "dlopen") if garbage else ("-38", first))
+
+
+def test_no_library_of_states_works(built_glue: Path, tmp_path: Path) -> None:
+    """Of many failures one line is told: what was looked for, and why the first did not load."""
+    for name in ("libxenmanage.so.1", *(f"libxenctrl.so.4.{n}" for n in range(14, 25))):
+        (tmp_path / name).write_text("not a library\n")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from _glue_check import lib, ffi\n"
+        "api = lib.xsd_glue_api(); g = api.create(); print(api.open_domains(g))\n"
+        "print(ffi.string(api.last_call(g)).decode()); print(ffi.string(api.last_text(g)).decode())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(built_glue)],
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        "-2", "dlopen", "dlopen: neither libxenmanage.so.1 nor a libxenctrl.so.4.14 to 4.24 works: "
+        "No such file or directory"]
 
 
 def test_under_sanitizers(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 #: All tests but those of the build, the documents and the benchmarks, and those that take minutes.
 #: Which of them a mutant is tried with is found out by a run that notes what each test reaches.
 TESTS = ("tests/unit", "tests/rings", "tests/security", "tests/conformance", "tests/property",
-         "tests/glue/test_glue.py", "tests/domains", "tests/setup", "tests/clients/test_life.py",
-         "tests/clients/test_hostile.py")
+         "tests/glue/test_glue.py", "tests/domains", "tests/setup", "tests/state",
+         "tests/update/test_carried.py", "tests/update/test_dialogue.py",
+         "tests/clients/test_life.py", "tests/clients/test_hostile.py")
 
 #: Tests that take long and notice nothing that the others miss.
 TOO_LONG = (

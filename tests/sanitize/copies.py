@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -60,10 +61,12 @@ def update(copy: Path, changed: Mapping[str, str] | None = None) -> None:
             target = copy / source.relative_to(PROJECT)
             wanted.add(target)
             content = texts.get(source) or source.read_bytes()
-            if target.is_file() and target.read_bytes() == content:
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+            mode = stat.S_IMODE(source.stat().st_mode)
+            if not target.is_file() or target.read_bytes() != content:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+            if stat.S_IMODE(target.stat().st_mode) != mode:
+                target.chmod(mode)
     for part in PARTS:
         for path in list(_files(copy / part)):
             if path not in wanted and path.suffix in {".py", ".pyx", ".pxd", ".pyi"}:

@@ -89,6 +89,18 @@ def test_who_is_heavy_does_not_pay_for_later_transactions(shared: World) -> None
     assert [credit(shared, name) for name in ("d1", "d2")] == [before, before - 1]
 
 
+def test_what_was_undone_before_the_transaction_costs_nothing(shared: World) -> None:
+    """Domain 1 changed /x and changed it back; then came the transaction, and domain 2."""
+    begin(shared, "d2")            # so that changes are kept from here on
+    ok(shared, "d1", "WRITE", b"/x\0other")
+    ok(shared, "d1", "WRITE", b"/x\0v")
+    before = credit(shared, "d1")
+    tx_id = reader(shared)
+    ok(shared, "d2", "WRITE", b"/x\0new")
+    assert end(shared, "s0", tx_id) == "EAGAIN"
+    assert [credit(shared, name) for name in ("d1", "d2")] == [before, before - 1]
+
+
 def test_two_heavy_guests_and_a_light_one_are_bounded_in_memory(make_world: Make) -> None:
     """The changes of the light one keep nothing of what the heavy ones replaced."""
     world: World = make_world((1, 2, 3))

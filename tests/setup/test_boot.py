@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyxsd.setup import boot
-from pyxsd.setup.tree import Tree
+from pyxsd.setup.tree import MAX_LINKS, Tree
 from tests.setup.dom0 import COMMON, DEBIAN, LAUNCH_XENSTORE, ROOT, SYSTEMD, make
 
 OXENSTORED = "/usr/lib/xen-4.17/bin/oxenstored"
@@ -83,7 +83,9 @@ def test_a_store_in_a_domain_of_its_own(tmp_path: Path) -> None:
 
 
 def test_no_way_of_starting(tmp_path: Path) -> None:
-    assert "neither /etc/init.d/xen nor" in boot.look(Tree(str(make(tmp_path, COMMON)))).fault
+    found = boot.look(Tree(str(make(tmp_path, COMMON))))
+    assert "neither /etc/init.d/xen nor" in found.fault
+    assert (found.kind, found.origin) == ("unknown", "no way of starting a xenstored was found")
 
 
 def test_a_folder_in_the_file_s_place(tmp_path: Path) -> None:
@@ -100,6 +102,12 @@ def test_links_stay_in_the_tree(tmp_path: Path) -> None:
     tree = Tree(str(root))
     assert tree.locate("/var/run/xen/../x") == f"{root}/run/x"
     assert tree.locate("/../../etc") == f"{root}/etc"
+    (root / "0").write_text("end")
+    for n in range(1, MAX_LINKS + 2):
+        (root / str(n)).symlink_to(f"/{n - 1}")
+    assert tree.locate(f"/{MAX_LINKS}") == f"{root}/0"
+    with pytest.raises(OSError, match="Too many levels"):
+        tree.locate(f"/{MAX_LINKS + 1}")
     (root / "loop").symlink_to("/loop")
     with pytest.raises(OSError, match="Too many levels"):
         tree.locate("/loop/x")

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -99,6 +100,8 @@ PYTHONS = [
     ("python3.8", "error:   Python is 3.8; pyxsd needs 3.9 or later"),
     ("python3.9", "ok:      Python 3.9 (/usr/bin/python3.9)"),
     ("python3.15", "ok:      Python 3.15 (/usr/bin/python3.15)"),
+    ("python", "warning: /usr/bin/python does not tell its version by its name; pyxsd needs 3.9 or "
+     "later"),
 ]
 
 
@@ -111,7 +114,48 @@ def test_the_python_is_that_of_the_folder(tmp_path: Path, capsys: pytest.Capture
     (root / "usr/bin/python3").symlink_to(name)
     (root / "usr/bin" / name).write_text("")
     cli.main(["check", "--root", str(root)])
-    assert capsys.readouterr().out.splitlines()[0] == said
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == said
+    assert not any("Python" in line for line in lines[1:])
+
+
+# what is different in a sound host, and the line of the report
+RIGHT_LINES: list[tuple[dict[str, str | None], str]] = [
+    ({"/sys/hypervisor/version/minor": "13\n"}, "error:   Xen is 4.13; pyxsd needs 4.14 or later"),
+    ({"/sys/hypervisor/version/minor": "14\n"}, "ok:      Xen 4.14"),
+    ({}, "note:    the next boot starts /usr/lib/xen-4.17/bin/oxenstored (Debian's init script; "
+     "/etc/default/xen does not set XENSTORED); pyxsd-setup select changes that"),
+    ({"/etc/default/xen": f"XENSTORED={LAUNCHER}\n"},
+     f"ok:      the next boot starts {LAUNCHER} (/etc/default/xen, line 1)"),
+]
+
+
+@pytest.mark.parametrize(("files", "said"), RIGHT_LINES, ids=[row[1][9:30] for row in RIGHT_LINES])
+def test_lines_of_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                             files: dict[str, str | None], said: str) -> None:
+    cli.main(["check", "--root", str(make(tmp_path, {**DEBIAN, **files}))])
+    assert said in capsys.readouterr().out.splitlines()
+
+
+MIB = 1 << 20
+# free bytes, inodes and free inodes (0, 0: the file system has no table of them), what is said
+SPACE = [
+    (32 * MIB, 10, 1, "ok", "the folder of the log, /var/log/xen, 32 MiB free"),
+    (32 * MIB - 1, 10, 1, "error",
+     "the folder of the log, /var/log/xen: 31 MiB are free; 32 are needed"),
+    (64 * MIB, 10, 0, "error",
+     "the folder of the log, /var/log/xen: no file can be made there (no inode is free)"),
+    (64 * MIB, 0, 0, "ok", "the folder of the log, /var/log/xen, 64 MiB free"),
+]
+
+
+@pytest.mark.parametrize(("free", "inodes", "free_inodes", "level", "said"), SPACE)
+def test_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, inodes: int,
+               free_inodes: int, level: str, said: str) -> None:
+    disk = SimpleNamespace(f_bavail=free, f_frsize=1, f_files=inodes, f_favail=free_inodes)
+    root = make(tmp_path, {**DEBIAN, CONFIG: f"{RIGHT}xenstored-log-file = /var/log/xen/x\n"})
+    monkeypatch.setattr(os, "statvfs", lambda _path: disk)
+    assert (level, said) in found(root)
 
 
 @pytest.mark.parametrize(("files", "level", "said"), [row[1:] for row in WRONG],

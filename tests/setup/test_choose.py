@@ -282,3 +282,26 @@ def test_select_lists_that_the_host_starts_no_xenstored(
     status, _, error = run(capsys, "select", "--root", str(root))
     assert status == 1
     assert "error:   next boot: no way of starting a xenstored was found" in error
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (OSError(28, "No space left on device"), "No space left on device; nothing was changed.\n"),
+    (PermissionError(13, "Permission denied"),
+     "Permission denied; nothing was changed; run this as root.\n"),
+])
+@pytest.mark.parametrize("command", ["select", "deselect"])
+def test_a_file_that_cannot_be_written(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+        command: str, error: OSError, said: str) -> None:
+    root = make(tmp_path, DEBIAN)
+    if command == "deselect":
+        run(capsys, "select", "--root", str(root))
+    before = content(root)
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Tree, "replace", refuse)
+    assert run(capsys, command, "--root", str(root)) == (
+        1, "", f"pyxsd-setup: cannot write /etc/default/xen: {said}")
+    assert content(root) == before

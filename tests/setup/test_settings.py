@@ -63,6 +63,7 @@ UNCLEAR: list[tuple[str, str]] = [
     (": ${XENSTORED:=/a}\n", "line 1 sets XENSTORED in a way"),
     ("unset XENSTORED\n", "line 1 sets XENSTORED in a way"),
     (". /etc/other\n", "line 1 reads another file"),
+    ("if x; then\nif y; then\n:\nfi\nXENSTORED=/a\nfi\n", "line 5 sets XENSTORED only under"),
 ]
 
 
@@ -88,6 +89,16 @@ def test_faults(text: str, said: str) -> None:
     found = settings.fault(text)
     assert found.startswith(said)
     assert bool(found) == bool(said)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("sh"), subprocess.TimeoutExpired("sh", 1)])
+def test_without_a_shell_there_is_no_fault(monkeypatch: pytest.MonkeyPatch,
+                                           error: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    assert settings.fault("A='\n") == ""
 
 
 def test_looking_for_faults_runs_nothing(tmp_path: object) -> None:

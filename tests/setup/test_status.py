@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,3 +200,16 @@ client.recv(1)
         assert running.control_version(path) == ""
     wait_for(lambda: running.listener(path) == 0, "the listener is still found")
     assert running.control_version(path) == ""
+
+
+@pytest.mark.parametrize("options", [[], ["-I"], ["-I", "-B"]], ids=len)
+def test_a_script_is_known_by_its_name(tmp_path: Path, options: list[str]) -> None:
+    """The first word behind the interpreter that is no option."""
+    script = tmp_path / "oxenstored"
+    script.write_text("print('up', flush=True)\ninput()\n")
+    with subprocess.Popen([sys.executable, *options, str(script), "pyxsd"], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        assert running.kind_of_process(process.pid) == "oxenstored"
+        process.kill()

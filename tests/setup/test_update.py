@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import pyxsd
-from pyxsd.setup import cli
+from pyxsd.setup import choose, cli, running, update
 from tests.setup.dom0 import DEBIAN, make
 from tests.update.kit import UpdatedDaemon
 
@@ -98,3 +99,67 @@ def test_nothing_runs(capsys: pytest.CaptureFixture[str], host: Path) -> None:
     assert run(host, "--yes") == 1
     assert "nothing to update: no xenstored answers on" in capsys.readouterr().err
     assert not os.path.exists(host / "run/xenstored/socket")
+
+
+NOW = running.Running(running.LIVE, "/run/socket", 7, "pyxsd", "0.0.1")
+
+
+class Answers:
+    """A daemon that gives these answers to CONTROL, the last one again and again, on a clock that
+    only sleeping moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: bytes) -> None:
+        self.answers = [*answers]
+        self.asked: list[bytes] = []
+        self.now = 100.0
+        monkeypatch.setattr(running, "control", self.control)
+        monkeypatch.setattr(running, "control_version", lambda _path: "9.9")
+        monkeypatch.setattr(update, "time", self)
+
+    def control(self, _path: str, payload: bytes) -> bytes:
+        self.asked.append(payload)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("now", "named"), [
+    (NOW, "0.0.1"), (dataclasses.replace(NOW, version=""), "of an older version")])
+def test_a_pyxsd_without_live_update(monkeypatch: pytest.MonkeyPatch, now: running.Running,
+                                     named: str) -> None:
+    """It answers the question with OK, and names no program."""
+    Answers(monkeypatch, b"OK\0")
+    with pytest.raises(choose.Refused, match=rf"\({named}\) cannot be updated while it runs"):
+        update.plan(now, "9.9")
+
+
+def test_the_program_is_the_daemon_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    Answers(monkeypatch, b"state: idle\nprogram: /usr/bin/python3 -m pyxsd\nother: x\n\0")
+    assert update.plan(NOW, "9.9") == update.Plan(NOW, "9.9", "/usr/bin/python3 -m pyxsd")
+
+
+def test_it_is_asked_until_there_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that hands over cannot answer for a moment."""
+    daemon = Answers(monkeypatch, update.BUSY, b"", update.BUSY, b"OK\0")
+    assert update.run(update.Plan(NOW, "9.9", "x"), 5) == "9.9"
+    assert daemon.asked == [b"live-update\0-s\0-t\0005\0"] * 4
+    assert daemon.now == pytest.approx(100 + 3 * update.PAUSE_SECONDS)
+
+
+def test_what_never_ends_is_called_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute after the time that the daemon was given."""
+    daemon = Answers(monkeypatch, update.BUSY)
+    with pytest.raises(choose.Refused, match="called off"):
+        update.run(update.Plan(NOW, "9.9", "x"), 5)
+    assert daemon.asked[-1] == b"live-update\0-a\0" and daemon.asked.count(daemon.asked[-1]) == 1
+    assert 5 + 60 <= daemon.now - 100 < 5 + 60 + 2 * update.PAUSE_SECONDS
+
+
+def test_a_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    Answers(monkeypatch, update.BUSY, b"no such program\0")
+    with pytest.raises(choose.Refused, match="the old daemon goes on: no such program"):
+        update.run(update.Plan(NOW, "9.9", "x"), 5)

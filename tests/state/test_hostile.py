@@ -140,6 +140,10 @@ DAMAGED = [
     (HEADER + GLOBAL + record(8, struct.pack("<IHHQ", 1, 3, 2, 0)) + END, "at any known place"),
     (HEADER + GLOBAL + record(8, struct.pack("<IHHQ", 1, 0, 0, 0)) + END, "at any known place"),
     (HEADER + record(1, bytes(16)) + END, "8 bytes are left over"),
+    (HEADER + GLOBAL + SOCKET + record(3, struct.pack("<IHH", 1, 3, 2) + b"/a\0t\0" + bytes(11))
+     + END, "(WATCH) at byte 64: 11 bytes are left over"),
+    (HEADER + GLOBAL + record(5, struct.pack("<IIHHHHcBH", 0, 0, 2, 0, 0, 1, b"n", 0, 0) + b"/\0"
+                              + bytes(14)) + END, "(NODE) at byte 32: 18 bytes are left over"),
 ]
 
 
@@ -154,6 +158,7 @@ IMPOSSIBLE = [
     (node(b"/a"), "record 4 (NODE) at byte 96: b'/a' stands there twice"),
     (node(b"/b/c"), "b'/b/c': the parent is missing"),
     (node(b"x"), "not a path: b'x'"),
+    (node(b"@"), "not a path: b'@'"),
     (node(b"/a/"), "not a path: b'/a/'"),
     (node(b"/q", letter=b"q"), "a permission with the letter b'q'"),
     (watch(9, b"/a", b"t"), "a watch of connection 9, which is not there"),

@@ -199,6 +199,25 @@ def test_waiting_events_come_in_their_order() -> None:
     assert heard[0] == heard[1] and len(heard[0]) == 7
 
 
+def test_waiting_special_events_are_all_told() -> None:
+    """They are never merged, neither those that wait nor those that come later."""
+    world = World(Config(quota_maxwatchevents=2))
+    world.ask("s1", "WATCH", b"@releaseDomain\0t\0")
+    world.drain("s1")
+    world.connection("s1")[1].room = 0
+    for _ in range(4):
+        world.server.fire_special(b"@releaseDomain", [7])
+    other = again(world)
+    for each in (world, other):
+        assert each.connection("s1")[0].waiting_events == 2
+        each.server.fire_special(b"@releaseDomain", [7])
+        each.connection("s1")[1].room = -1
+        for _ in range(4):
+            each.turn("s1")
+        assert events_of(each, "s1") == [b"@releaseDomain\0t\0"] * 5
+        each.close()
+
+
 def test_who_was_punished_stays_punished() -> None:
     """A guest without credit is not served, and is known to be found blocked."""
     config = Config(conflict_burst_limit=1.0, conflict_max_history_seconds=1.0)
@@ -493,13 +512,13 @@ def test_records_that_are_not_known() -> None:
     """One that may be skipped is; any other one is refused."""
     world = example()
     data = image.save(world.server)
-    for type_, refused in ((b"more", False), (b"MORE", True)):
+    for type_, refused in ((b"more", False), (b"mORE", False), (b"MORE", True), (b"More", True)):
         writer = records.Writer()
         for record in records.read(data, image.TYPES):
             writer.add(record.type, record.body)
         writer.add(type_, b"what a later version says")
         if refused:
-            with pytest.raises(StateError, match=r"\(MORE\) at byte \d+: not known"):
+            with pytest.raises(StateError, match=r"\(M(ORE|ore)\) at byte \d+: not known"):
                 load(writer.finish())
         else:
             load(writer.finish()).close()
@@ -516,6 +535,32 @@ def test_records_that_are_missing(missing: bytes) -> None:
     world.close()
     with pytest.raises(StateError):
         load(writer.finish())
+
+
+class Long(bytes):
+    """Bytes that say another length than they have."""
+
+    length = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def test_the_longest_record() -> None:
+    body = Long()
+    body.length = records.LENGTH_MAX
+    records.Writer().add(b"more", body)
+    body.length += 1
+    with pytest.raises(OverflowError, match="4294967296"):
+        records.Writer().add(b"more", body)
+
+
+def test_a_header_alone() -> None:
+    data = records.HEADER.pack(records.MAGIC, records.VERSION, 0)
+    with pytest.raises(StateError, match="record 1 at byte 16: the file ends before DONE"):
+        records.read(data, image.TYPES)
+    with pytest.raises(StateError, match="the file has 15 bytes and no whole header"):
+        records.read(data[:-1], image.TYPES)
 
 
 def test_another_version() -> None:

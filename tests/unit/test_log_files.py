@@ -132,6 +132,19 @@ def test_reopen_follows_the_name_and_keeps_the_count(log_path: Path, clock: Cloc
     assert contents(log_path) == {"F": "", "F.1": "3", "moved": "0 1 2"}
 
 
+def test_a_closed_log_stays_closed(log_path: Path, clock: Clock) -> None:
+    """What is written later is lost, and makes no file, however long it takes; it is counted."""
+    log = LogFile(str(log_path), 2, 100, clock=clock)
+    log.write(b"first\n", 1)
+    log.close()
+    log_path.unlink()
+    for _ in range(3):
+        clock.now += 100
+        log.write(b"late\n", 1)
+    assert not log_path.exists() and log.fileno() == -1
+    assert (log.lost, log.working) == (3, False)
+
+
 def test_reopen_leaks_no_descriptor(log_path: Path) -> None:
     log = LogFile(str(log_path), 3, 0)
     before = len(os.listdir("/proc/self/fd"))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,26 @@ def test_stopped(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
     work.run()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_stopped_one_keeps_nothing(tmp_path: Path) -> None:
+    """The rows are a walk that holds a snapshot of the whole store."""
+    held = []
+
+    def walk() -> Iterator[bytes]:
+        held.append(1)
+        try:
+            yield from rows(1000)()
+        finally:
+            held.pop()
+
+    work = Clockwork()
+    one = Saver(str(tmp_path / "db"), walk, work.after, work.complaints.append, work.clock)
+    one.start()
+    work.later.pop()[1]()
+    assert held == [1]
+    one.stop()
+    assert held == []
 
 
 @pytest.mark.parametrize("where", ["missing", "in the way"])

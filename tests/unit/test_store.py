@@ -614,7 +614,7 @@ def test_a_table_of_counts_that_fills_up(owners: int) -> None:
         slots, used, longest = tree.count_table()
         assert used == n and 2 * used <= slots and 1 <= longest <= used
         assert all(tree.entries(100_000 + absent) == 0 for absent in range(100))
-        tree.load([b"%d" % n], b"n%d\0" % n, b"")      # the same count once more
+        tree.load([b"%d" % n, b"x"], b"n%d\0" % n, b"")      # one more of the same owner
         assert tree.count_table()[0] == slots
 
 
