@@ -58,8 +58,8 @@ UNDER_WAY = "a live update is under way"
 
 POLL_SECONDS = 0.01  # between two looks at the new program
 OBSTACLE_SECONDS = 0.05  # between two looks at what cannot be carried over
-CHECK_SECONDS = 5.0  # for --help
-READY_SECONDS = 10.0  # for the new program's imports
+CHECK_SECONDS = 15.0  # for --help, also where the host is busy
+READY_SECONDS = 15.0  # for the new program's imports
 WRITTEN_SECONDS = 3.0  # for a trial or for taking over, and
 NODE_SECONDS = 50e-6  # as much more for each node
 COMPARED = 1 << 20  # bytes of two states that are compared at once

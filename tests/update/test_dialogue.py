@@ -160,10 +160,10 @@ def test_other_xenstoreds(daemon: UpdatedDaemon, name: str) -> None:
 
 #: (point, fault), and what the answer to -f, or that to -s, says.
 FAULTS = (
-    ("help", "hangs", b"did not end within 5 seconds"),
+    ("help", "hangs", b"did not end within 15 seconds"),
     ("help", "exits", b"exited with code 3"),
     ("help", "is killed", b"was killed by signal 9"),
-    ("start", "hangs", b"did not say `ready` within 10 seconds"),
+    ("start", "hangs", b"did not say `ready` within 15 seconds"),
     ("start", "exits", b"exited with code 3 before it said `ready`"),
     ("start", "says nonsense", b"says `nonsense` where `ready` was expected"),
     ("start", "closes", b"before it said `ready`"),
