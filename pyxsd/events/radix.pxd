@@ -19,12 +19,11 @@ cdef struct RadixNode:
     void *content            # what stands on exactly this path; NULL: nothing
     void *scratch            # for whoever walks through the tree
     uint64_t hash            # of the parent and the first name
-    char *label              # the names that lead here from the parent, joined by "/": in room,
-                             # or on its own once nodes were joined
+    char *label              # the names that lead here from the parent, joined by "/"
     uint16_t label_len       # bytes; 0 for a root
     uint16_t first_len       # bytes of the first name
     uint16_t parts           # names in the label
-    char room[1]             # as much as the node's first label takes
+    char room[1]             # of its first label; one that was joined has room of its own
 
 cdef struct Radix:
     RadixNode *root          # of paths
