@@ -13,6 +13,7 @@ cdef class Loop:
     cdef readonly dict connections   # descriptor: Connection, of sockets
     cdef readonly dict handlers      # descriptor: callable, of all else
     cdef uint64_t handled            # bit d % 64 is set where one of them has descriptor d
+    cdef uint64_t shared             # connections up to this one: another process may have a copy
     cdef object write_log
     cdef object failed               # told of a handler that raised
     cdef double log_due              # monotonic; 0: no line of the access log waits

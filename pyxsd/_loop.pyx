@@ -64,6 +64,12 @@ cdef class Loop:
         self.handlers[fd] = handler
         self.handled |= <uint64_t>1 << (fd & 63)
 
+    def share(self):
+        """Another process may have a copy of each socket that is open now: one that is given
+        them or gives them; and one that is started, until the kernel has closed what it does not
+        inherit, which may be after it has let its parent go on."""
+        self.shared = self.server.last_id
+
     def adopt(self, int fd):
         """Serves a connected socket; its Connection.  The descriptor is closed
         with it; where it cannot be waited for (OSError) it is closed at once."""
@@ -176,15 +182,16 @@ cdef class Loop:
         return 0
 
     cdef int _wait_for(self, Connection c) except -1:
-        cdef int fd = (<SocketTransport?>c.transport).fd
+        cdef SocketTransport transport = <SocketTransport?>c.transport
+        cdef int fd = transport.fd
         cdef epoll_event event
         if c.closed:
             # Closing alone does not take it out of the epoll set while another process has a copy
-            # of it, as during a live update; its number would speak for the next client then.
-            if c.registered >= 0:
+            # of it; its number would speak for the next client then.
+            if c.id <= self.shared and c.registered >= 0:
                 epoll_ctl(self.epfd, EPOLL_CTL_DEL, fd, &event)
             self.connections.pop(fd, None)
-            c.transport.close()
+            transport.close()
         elif c.registered != c.interest:
             self._control(EPOLL_CTL_DEL if c.interest < 0
                           else EPOLL_CTL_ADD if c.registered < 0 else EPOLL_CTL_MOD,

@@ -241,6 +241,7 @@ def _build_again(config: Config, parsed: Options, order: arrival.Order,
     domains.virq_port = around.virq_port
     server.log.switch(False)  # nobody connects anew
     carried.build(state, server, domains, lambda _number: daemon.loop.adopt(given.take()))
+    daemon.share()
     server.log.switch(around.access_log)
     if xen is not None:
         domains.map_taken_over(config.xenstored_kva)

@@ -250,9 +250,14 @@ class Daemon:
         """Everything that another process needs in order to go on."""
         return carried.write(self.server, self.domains, self.surroundings())
 
+    def share(self) -> None:
+        """Another process may have copies of the sockets; see Loop.share."""
+        self.loop.share()
+
     def descriptors(self) -> list[int]:
         """Those that the state speaks of, in its order.  The access log is written, so that the
         lines of the other process follow."""
+        self.share()
         self._write_access_log()
         found = [self.listener] if self.listener >= 0 else []
         if self.domains.xen is not None:

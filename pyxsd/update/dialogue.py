@@ -46,6 +46,9 @@ if TYPE_CHECKING:
         def descriptors(self) -> list[int]:
             """Those that the state speaks of."""
 
+        def share(self) -> None:
+            """A process is about to be started: it may have copies of the sockets for a moment."""
+
         def handed_over(self, pid: int) -> None:
             """Another process serves from now on: this one leaves without touching anything."""
 
@@ -192,6 +195,7 @@ class Dialogue:
             self._outcome = [fault or "OK"]
 
     def _spawn(self, program: Program, *more: str, converse: bool) -> Process:
+        self._daemon.share()
         self._process = Process(program, self._environ, *more, converse=converse)
         return self._process
 

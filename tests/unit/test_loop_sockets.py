@@ -194,6 +194,30 @@ def test_a_client_that_is_held_up_leaves(served: Served) -> None:
     assert not is_open(fd) and served.failures == []
 
 
+@pytest.mark.parametrize("shared", ["it", "those before it"])
+def test_a_socket_of_which_another_process_has_a_copy(served: Served, shared: str) -> None:
+    """Once it is closed here epoll does not speak of it any more, where it was open when the loop
+    was told.  For a later one epoll is not asked: that is a system call less for each client."""
+    if shared == "those before it":
+        served.loop.share()
+    ours, theirs = socket.socketpair()
+    served.ends.append(ours)
+    copy = os.dup(theirs.fileno())
+    try:
+        connection = served.loop.adopt(theirs.detach())
+        if shared == "it":
+            served.loop.share()
+        fd = connection.transport.fileno()
+        served.world.server.disconnect(connection)
+        served.loop.run(0.0, True)
+        assert not is_open(fd)
+        ours.shutdown(socket.SHUT_WR)
+        found = [number for number, _ in served.epoll.poll(0)]
+        assert found == ([] if shared == "it" else [fd])
+    finally:
+        os.close(copy)
+
+
 def test_a_descriptor_that_cannot_be_waited_for(served: Served, tmp_path: Path) -> None:
     """adopt() says so and closes it."""
     fd = os.open(tmp_path / "file", os.O_CREAT | os.O_RDWR)
