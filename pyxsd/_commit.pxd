@@ -22,7 +22,7 @@ cdef class Transactions:
     cdef State s
     cdef const Row *rows     # the table of requests, a row for each type
     cdef bint merge          # merge-activate
-    cdef bint test_eagain    # fails commits at random, to test clients
+    cdef object randrange    # with test-eagain, which fails commits at random to test clients
     cdef Path *path          # scratch: of a request run again
     cdef Buffer answer       # scratch: of a request run again
     cdef int64_t work        # that may still be spent on running requests again

@@ -33,8 +33,6 @@ from pyxsd.store.transaction cimport (
     COMMIT_CONFLICT, COMMIT_DONE, COMMIT_MERGED, path_keep,
 )
 
-import random
-
 cdef enum:
     TX_ID_LIMIT = 1 << 30
     WORK_REPLAY = 8192
@@ -79,7 +77,10 @@ cdef class Transactions:
     def __cinit__(self, State s not None, config):
         self.s = s
         self.merge = config.merge_activate
-        self.test_eagain = config.test_eagain
+        if config.test_eagain:
+            # Here, since hardly any daemon needs it.
+            from random import randrange
+            self.randrange = randrange
         self.path = <Path *>malloc(sizeof(Path))
         if self.path == NULL:
             raise MemoryError()
@@ -168,7 +169,7 @@ cdef class Transactions:
         cdef State s = self.s
         cdef int how = COMMIT_CONFLICT
         cdef bytes text
-        if not (self.test_eagain and random.randrange(3) == 0):
+        if self.randrange is None or self.randrange(3) != 0:
             how = txn.commit(s.tree, s.epoch, self.merge,
                              NULL if c.who.privileged else &s.limits.node)
         if how == COMMIT_DONE:

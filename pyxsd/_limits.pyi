@@ -1,16 +1,25 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-from typing import Any, NamedTuple
+from typing import Any, final
 
 QUOTA_MAX: int
 NEVER: int
 
-class Quota(NamedTuple):
-    name: str
-    key: str
-    scope: str
-    least: int
-    unlimited: int
-    meaning: str
+@final
+class Quota:
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def scope(self) -> str: ...
+    @property
+    def least(self) -> int: ...
+    @property
+    def unlimited(self) -> int: ...
+    @property
+    def meaning(self) -> str: ...
+    def __init__(self, name: str, key: str, scope: str, least: int, unlimited: int,
+                 meaning: str) -> None: ...
 
 QUOTAS: tuple[Quota, ...]
 NAMES: dict[str, int]

@@ -10,8 +10,7 @@ docs/misc/xenstore.txt: "a value of 0 disables the quota check").  Some keys of 
 configuration read 0 in another way, as none at all; the columns least and unlimited say so.
 """
 
-from typing import NamedTuple
-
+cimport cython
 from pyxsd._wire cimport ST_ENOSPC, ST_EQUOTA
 
 UNLIMITED = <int64_t>1 << 61
@@ -20,7 +19,8 @@ UNLIMITED = <int64_t>1 << 61
 QUOTA_MAX = 0x7FFFFFFF
 
 
-class Quota(NamedTuple):
+@cython.final
+cdef class Quota:
     """One quota.
 
     scope: "server" (one number for all), "connection" or "owner" (a domain can have a
@@ -28,12 +28,21 @@ class Quota(NamedTuple):
     unlimited: the values at and below which the configuration switches the check off.
     """
 
-    name: str            # C xenstored's name: CONTROL quota, GET_QUOTA, SET_QUOTA
-    key: str             # attribute of the Config
-    scope: str
-    least: int
-    unlimited: int
-    meaning: str
+    cdef readonly str name       # C xenstored's: CONTROL quota, GET_QUOTA, SET_QUOTA
+    cdef readonly str key        # attribute of the Config
+    cdef readonly str scope
+    cdef readonly int64_t least
+    cdef readonly int64_t unlimited
+    cdef readonly str meaning
+
+    def __init__(self, str name, str key, str scope, int64_t least, int64_t unlimited,
+                 str meaning):
+        self.name = name
+        self.key = key
+        self.scope = scope
+        self.least = least
+        self.unlimited = unlimited
+        self.meaning = meaning
 
 
 NEVER = -1 << 63

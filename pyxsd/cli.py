@@ -10,7 +10,7 @@ import time
 
 from pyxsd._accesslog import AccessLog
 from pyxsd._core import Server
-from pyxsd.daemon import Daemon
+from pyxsd.daemon import Daemon, load_rest
 from pyxsd.domains import Domains
 from pyxsd.host import Host
 from pyxsd.state import restore
@@ -20,10 +20,6 @@ from pyxsd.system.destinations import open_access_log
 from pyxsd.system.errors import ServiceError
 from pyxsd.system.log import Log
 from pyxsd.system.notify import Notifier
-from pyxsd.update import carried
-from pyxsd.update.channel import Channel, memory_file
-from pyxsd.update.dialogue import Dialogue
-from pyxsd.update.program import own_program
 from pyxsd.xen import Xen
 
 STDOUT, STDERR = 1, 2
@@ -33,6 +29,7 @@ if TYPE_CHECKING:
     from pyxsd.system.configuration import Config
     from pyxsd.system.options import Options
     from pyxsd.update import arrival
+    from pyxsd.update.dialogue import Dialogue
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -146,6 +143,7 @@ def _serve(config: Config, parsed: Options, listener: int,
         if launch is not None:
             launch.ready()
         notifier.ready(os.getpid() if launch is not None else 0)
+        daemon.load_rest()
         _run(daemon, held, notifier)
     finally:
         for file in held:
@@ -164,7 +162,9 @@ def _run(daemon: Daemon, held: list[pid_file.PidFile], notifier: Notifier) -> No
             file.leave()
         return
     notifier.stopping()
-    daemon.server.host.updates.close()
+    updates = daemon.server.host.updates
+    if updates is not None:
+        updates.close()
     daemon.save()
     daemon.close()
     daemon.domains.stop()
@@ -177,7 +177,10 @@ def _run(daemon: Daemon, held: list[pid_file.PidFile], notifier: Notifier) -> No
 def _take_over(config: Config, parsed: Options) -> int:
     """This is the new program of a live update: does what the old daemon orders, and serves."""
     from pyxsd.update import arrival
+    from pyxsd.update.channel import Channel, memory_file
 
+    for _ in load_rest(_tell):
+        pass
     try:
         old = Channel(int(parsed.take_over))
     except (ValueError, OSError) as error:
@@ -220,6 +223,7 @@ def _build_again(config: Config, parsed: Options, order: arrival.Order,
                  held: list[pid_file.PidFile]) -> Daemon:
     """A daemon with the state and the descriptors of another one; ValueError, LookupError and
     OSError where that cannot be.  The host sees nothing of it yet."""
+    from pyxsd.update import carried
     from pyxsd.update.arrival import Descriptors, number_of_descriptors
 
     state = carried.read(order.data)
@@ -296,8 +300,16 @@ def _assemble(config: Config, parsed: Options, listener: int, daemon_log: Daemon
     run_directory = listening.run_directory(os.environ)
     daemon = Daemon(config, server, domains, daemon_log, access, run_directory, listener)
     daemon.reraise = parsed.reraise_top_level
-    host.updates = Dialogue(daemon, own_program(), os.environ, came_by_update)
+    host.begin_updates = lambda: _dialogue(daemon, came_by_update)
     return daemon
+
+
+def _dialogue(daemon: Daemon, came_by_update: bool) -> Dialogue:
+    """The dialogue about live updates, from its first command on."""
+    from pyxsd.update.dialogue import Dialogue
+    from pyxsd.update.program import own_program
+
+    return Dialogue(daemon, own_program(), os.environ, came_by_update)
 
 
 def _executable() -> str:

@@ -22,16 +22,17 @@ from pyxsd.state import dump
 from pyxsd.state.saver import Saver
 from pyxsd.system import tracebacks
 from pyxsd.system.descriptors import Reserve
-from pyxsd.update import carried
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, Callable
 
     from pyxsd.system.configuration import Config
     from pyxsd.system.daemon_log import DaemonLog
     from pyxsd.system.log import Log
     from pyxsd.system.pid_file import PidFile
+    from pyxsd.update import carried
 
 UNEXPECTED_PAUSE = 0.05  # seconds
 HANDLER_PAUSE = 0.5  # seconds without a handler that failed
@@ -39,6 +40,25 @@ ACCEPT_PAUSE = 0.1  # seconds without accepting when descriptors have run out
 ACCEPT_COMPLAINT = 60.0  # seconds between complaints of that
 PERIODIC = 15.0  # seconds between looks at what is due
 STATISTICS = 120.0
+
+LOAD_PAUSE = 0.05  # seconds between pieces of code that are loaded behind READY
+
+#: Modules that live updates need, and a start does not: each without those before it.
+LATER = ("pyxsd.store.packed", "pyxsd.update.carried", "pyxsd.update.program",
+         "pyxsd.update.dialogue")
+
+
+def load_rest(failed: Callable[[str], None]) -> Iterator[None]:
+    """Loads the code that a start does without, piece by piece.  After that a daemon loads nothing
+    any more: the package, or Python, may be upgraded while it runs."""
+    tracebacks.load()
+    yield
+    for name in LATER:
+        try:
+            __import__(name)
+        except Exception as error:  # what is missing is told, and all else goes on
+            failed(f"cannot load {name}: {type(error).__name__}: {error}")
+        yield
 
 
 class Daemon:
@@ -75,7 +95,6 @@ class Daemon:
             os.path.join(run_directory, "db"), self._database, self.after,
             lambda text: server.host.complain("database", text))
         self.reserve = Reserve()
-        tracebacks.load()
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.loop.add_handler(self._wake[0], self._on_signal)
         if listener >= 0:
@@ -125,6 +144,16 @@ class Daemon:
         deadline = time.monotonic() + seconds
         self.timers.add((deadline, what))
         self.due = min(self.due, deadline)
+
+    def load_rest(self) -> None:
+        """Loads the rest within the first half second, in pieces, so that whoever asks meanwhile
+        waits for one of them at most."""
+        pieces = load_rest(lambda text: self.log("error", text))
+        self.after(LOAD_PAUSE, lambda: self._load_next(pieces))
+
+    def _load_next(self, pieces: Iterator[None]) -> None:
+        if next(pieces, self) is None:
+            self.after(LOAD_PAUSE, lambda: self._load_next(pieces))
 
     def soon(self, what: Callable[[], None]) -> None:
         """Calls `what` once, when the turn at hand is over."""
@@ -240,6 +269,8 @@ class Daemon:
 
     def surroundings(self) -> carried.Surroundings:
         """What belongs to this process and not to its server."""
+        from pyxsd.update import carried
+
         virq_port = self.domains.virq_port
         return carried.Surroundings(
             self.listener >= 0, self.domains.xen is not None, virq_port,
@@ -248,6 +279,8 @@ class Daemon:
 
     def state(self) -> bytes:
         """Everything that another process needs in order to go on."""
+        from pyxsd.update import carried
+
         return carried.write(self.server, self.domains, self.surroundings())
 
     def share(self) -> None:
@@ -257,6 +290,8 @@ class Daemon:
     def descriptors(self) -> list[int]:
         """Those that the state speaks of, in its order.  The access log is written, so that the
         lines of the other process follow."""
+        from pyxsd.update import carried
+
         self.share()
         self._write_access_log()
         found = [self.listener] if self.listener >= 0 else []

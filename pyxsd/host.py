@@ -12,7 +12,7 @@ from pyxsd.store import transaction, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Callable
 
     from pyxsd.system.daemon_log import DaemonLog
 
@@ -25,7 +25,8 @@ class Host:
         self.server: Any = None
         self.domains: Any = None
         self.commands: Any = None
-        self.updates: Any = None  # the Dialogue about live updates
+        self.updates: Any = None  # the Dialogue about live updates, from the first command on
+        self.begin_updates: Callable[[], Any] | None = None  # makes it
 
     def attach(self, server: Any, domains: Any) -> None:
         """Whom requests go to."""
@@ -93,6 +94,8 @@ class Host:
 
     def live_update(self, connection: Any, arguments: list[str]) -> bytes | None:
         """live-update: see update.dialogue."""
+        if self.updates is None and self.begin_updates is not None:
+            self.updates = self.begin_updates()
         answer: bytes | None = self.updates.command(connection, arguments)
         return answer
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
+from collections import namedtuple
 
 from pyxsd.store.tree import Tree
 
@@ -38,18 +38,18 @@ class DumpError(Exception):
     """A file that is no dump."""
 
 
-class Ring(NamedTuple):
+class Ring(namedtuple("Ring", "unique_id req_cons rsp_prod torn input output")):
     """What was under way on a domain's ring when the state was written.
 
     It is of use only while req_cons and rsp_prod in the ring's page are what they were then.
+
+    unique_id  of the domain; 0: Xen does not tell
+    torn       bytes at the front of `output` that are the rest of a packet partly sent
+    input      bytes taken out of the ring and not served
+    output     bytes not put into the ring yet
     """
 
-    unique_id: int  # of the domain; 0: Xen does not tell
-    req_cons: int
-    rsp_prod: int
-    torn: int  # bytes at the front of `output` that are the rest of a packet partly sent
-    input: bytes  # taken out of the ring and not served
-    output: bytes  # not put into the ring yet
+    __slots__ = ()  # and no NamedTuple, which takes a start 0.6 ms
 
 
 def perms_text(perms: list[tuple[int, int]], separator: bytes) -> bytes:

@@ -12,7 +12,7 @@ import traceback
 
 
 def load() -> None:
-    """Loads all that a traceback needs, by formatting one; to be called before serving begins."""
+    """Loads all that a traceback needs, by formatting one; to be called soon after the start."""
     empty: list[int] = []
     try:
         empty[0] = len(empty) // len(empty) + 1
