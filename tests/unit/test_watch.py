@@ -449,3 +449,16 @@ def test_a_hundred_thousand_watches(make_world: Make) -> None:
     world.server.disconnect(world.connection("s0")[0])
     assert world.server.watch_total == 0
     del world.sockets["s0"]
+
+
+def test_a_path_that_is_gone_at_the_end_of_its_transaction(world: World) -> None:
+    """Nobody is told that it was written, not even domain 0: there is no node that says who may
+    see it.  Outside of a transaction a written path is there, and all rights are enough."""
+    watch(world, "s0", b"/a")
+    tx_id = begin(world, "s1")
+    ok(world, "s1", "WRITE", b"/a/b\0v", tx_id)
+    ok(world, "s1", "RM", b"/a\0", tx_id)
+    assert end(world, "s1", tx_id) == "OK"
+    assert events(world, "s0") == [(b"/a", b"t")] and world.server.refused == 1
+    ok(world, "s1", "WRITE", b"/a/b\0v")
+    assert events(world, "s0") == [(b"/a/b", b"t")] and world.server.refused == 1
