@@ -33,7 +33,9 @@ from pyxsd._request cimport (
 from pyxsd._history cimport node_mark
 from pyxsd._limits cimport PINNED_BYTES
 from pyxsd._outq cimport path_hash
-from pyxsd._wire cimport ST_E2BIG, ST_EAGAIN, ST_EINVAL, ST_OK, buffer_free
+from pyxsd._wire cimport (
+    ST_E2BIG, ST_EAGAIN, ST_EINVAL, ST_OK, XS_GET_PERMS, XS_SET_PERMS, buffer_free,
+)
 from pyxsd.store.transaction cimport (
     COMMIT_CONFLICT, COMMIT_DONE, COMMIT_MERGED, path_keep, path_restore,
 )
@@ -50,7 +52,11 @@ cdef enum:
 
 cdef inline int64_t _cost(const Request *r) noexcept:
     """The work of a request that was run, in units of about 0.1 microseconds."""
-    return 4 + r.path.parts // 2 + r.payload.n // 64 + (r.answer.tail + r.listed) // 64
+    cdef int64_t cost = 4 + r.path.parts // 2 + r.payload.n // 64 + (r.answer.tail + r.listed) // 64
+    if r.type == XS_GET_PERMS or r.type == XS_SET_PERMS:
+        # Each entry is a number, which is read or written, and counted.
+        cost += (r.payload.n + r.answer.tail) // 16
+    return cost
 
 
 cdef inline int64_t _tree_work(Tree tree) noexcept:

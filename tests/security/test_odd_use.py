@@ -106,6 +106,18 @@ def test_the_search_for_the_guilty_goes_by_halves_where_it_costs_much(world: Wor
     assert _blame_gets_as_far(world, tx_id, changes)
 
 
+@pytest.mark.parametrize(("times", "done"), [(100, True), (300, False)])
+def test_permission_lists_cost_by_their_entries(world: World, times: int, done: bool) -> None:
+    """A replay may set a list of 64 entries some 200 times, not 400 times."""
+    perms = b"n1\0" + b"".join(b"r%d\0" % (20000 + n) for n in range(63))
+    tx_id = begin(world, "d1")
+    ok(world, "d1", "WRITE", b"x\0v", tx_id)
+    for _ in range(times):
+        ok(world, "d1", "SET_PERMS", b"x\0" + perms, tx_id)
+    ok(world, "d1", "WRITE", b"y\0v")
+    assert end(world, "d1", tx_id) == ("OK" if done else "EAGAIN")
+
+
 @pytest.mark.parametrize(("listings", "marked", "found"), [
     (80, False, True), (110, False, False), (110, True, True)])
 def test_the_search_for_the_guilty_has_what_the_replay_left(world: World, listings: int,
