@@ -18,6 +18,14 @@ cdef enum:
     RERUN_CANNOT = 2         # there is one that cannot be run again
     RERUN_TOO_LONG = 3       # it would take more work than one request may cost
 
+# A search for those who made a transaction fail.
+cdef class Search:
+    cdef Connection victim   # whose transaction it is
+    cdef Transaction txn
+    cdef Tree tried          # the store of the last trial, and how it ended (RERUN_*)
+    cdef int same
+    cdef set guilty          # ids of the connections that were found
+
 cdef class Transactions:
     cdef State s
     cdef const Row *rows     # the table of requests, a row for each type
@@ -35,6 +43,9 @@ cdef class Transactions:
 
     # Opens one; its id.
     cdef uint32_t start(self, Connection c) except 0
+    # A guest has replaced so many bytes of the store: gives up those of its transactions that keep
+    # too much of it as it was.
+    cdef int replaced(self, Connection c, int64_t bytes) except -1
     # Do the open transactions of a guest keep too much of the store as it was?
     cdef bint pins_too_much(self, Connection c) except -1
     # It is not open any more.
@@ -47,11 +58,18 @@ cdef class Transactions:
     cdef int note(self, Transaction txn, Request *r, int status) except -1
 
     cdef uint32_t _next_id(self, Connection c) except 0
+    cdef const Path *_only_node(self, Transaction txn) except? NULL
     cdef int _attempt(self, Connection c, bytes label, Transaction txn) except -1
     cdef int _replay(self, Connection c, Transaction txn) except -1
     cdef int _rerun(self, Connection c, Transaction txn, Tree tree, Transaction into,
                     bytes label) except -1
     cdef int _blame(self, Connection c, Transaction txn, bytes label) except -1
+    cdef int _try(self, Search search, Tree tree) except -1
+    cdef list _suspect(self, Search search)
+    cdef int _one_by_one(self, Search search, list changes) except -1
+    cdef int _by_halves(self, Search search, list changes) except -1
+    cdef int _by_mark(self, Search search, list changes, uint64_t mark) except -1
+    cdef int _accuse(self, Search search, Connection other) except -1
     cdef int _punish(self, Connection c, Transaction txn, Connection guilty) except -1
 
 # What a request reads and writes, for the merge of a transaction.

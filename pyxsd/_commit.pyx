@@ -14,35 +14,47 @@ All of that is bounded, since guests choose what a transaction does:
   _cost).  A commit may spend WORK_REPLAY of them on the replay; what is left of them, and
   WORK_BLAME more, on finding out whose changes were in the way.  That is about a millisecond at
   most.  A transaction that needs more is answered EAGAIN; nobody is blamed for what was not
-  looked at.
+  looked at, and nobody without a change that made the difference.
 - An open transaction keeps the store as it was at its start, so what is replaced since then stays
-  in memory.  A guest may open a third one only while all that guests wrote since the starts of its
-  open ones is less than PINNED_BYTES.
+  in memory.  Where a guest itself has replaced more than PINNED_BYTES since the start of one of its
+  own, that one is given up: its end is EAGAIN, and it keeps nothing of then.  What others replace
+  must not make it fail; but a guest may open a third one only while all that guests wrote and
+  replaced since the starts of its open ones is less than PINNED_BYTES.
 """
 
 cimport cython
+from bisect import bisect_left
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdlib cimport free, malloc
 from pyxsd._request cimport (
     ROW_DATA, ROW_READ, ROW_REPLAY, prepare, log_request, run,
 )
+from pyxsd._history cimport node_mark
 from pyxsd._limits cimport PINNED_BYTES
 from pyxsd._outq cimport path_hash
-from pyxsd._wire cimport ST_E2BIG, ST_EAGAIN, ST_EINVAL, ST_OK, buffer_free
+from pyxsd._wire cimport (
+    ST_E2BIG, ST_EAGAIN, ST_EINVAL, ST_OK, XS_GET_PERMS, XS_SET_PERMS, buffer_free,
+)
 from pyxsd.store.transaction cimport (
-    COMMIT_CONFLICT, COMMIT_DONE, COMMIT_MERGED, path_keep,
+    COMMIT_CONFLICT, COMMIT_DONE, COMMIT_MERGED, path_keep, path_restore,
 )
 
 cdef enum:
     TX_ID_LIMIT = 1 << 30
     WORK_REPLAY = 8192
     WORK_BLAME = 2048
+    SIFTED = 2048            # changes that are looked at one by one at most
     REQUEST_COST = 120       # bytes that a remembered request takes beside its payload
 
 
 cdef inline int64_t _cost(const Request *r) noexcept:
     """The work of a request that was run, in units of about 0.1 microseconds."""
-    return 4 + r.path.parts // 2 + r.payload.n // 64 + (r.answer.tail + r.listed) // 64
+    cdef int64_t cost = 4 + r.path.parts // 2 + r.payload.n // 64 + (r.answer.tail + r.listed) // 64
+    if r.type == XS_GET_PERMS or r.type == XS_SET_PERMS:
+        # Each entry is a number, which is read or written, and counted.
+        cost += (r.payload.n + r.answer.tail) // 16
+    return cost
 
 
 cdef inline int64_t _tree_work(Tree tree) noexcept:
@@ -68,6 +80,16 @@ cdef int note_effect(Transaction txn, Request *r, int status) except -1:
     if r.effect.fires:
         txn.changes.append((r.row.event, path_keep(r.path)))
     return 0
+
+
+@cython.final
+cdef class Search:
+    """A search for those who made a transaction fail."""
+
+    def __cinit__(self, Connection victim not None, Transaction txn not None):
+        self.victim = victim
+        self.txn = txn
+        self.guilty = set()
 
 
 @cython.final
@@ -104,12 +126,25 @@ cdef class Transactions:
         cdef Transaction txn = Transaction(id, s.tree, s.history.commits, s.epoch,
                                            s.history.now)
         txn.churn = s.history.churn
+        txn.replaced = c.replaced
         c.transactions[id] = txn
         self.open += 1
         s.history.note_start(c, id)
         if s.log.txn_ops:
             s.log.line(c.label, id, b"t start", NULL, 0)
         return id
+
+    cdef int replaced(self, Connection c, int64_t bytes) except -1:
+        cdef Transaction txn
+        c.replaced += bytes
+        self.s.history.churn += bytes
+        for txn in c.transactions.values():
+            if c.replaced - txn.replaced > PINNED_BYTES:
+                c.recorded_bytes -= txn.recorded_bytes
+                txn.recorded_bytes = 0
+                txn.give_up(self.s.tree)
+                txn.replaced = c.replaced
+        return 0
 
     cdef bint pins_too_much(self, Connection c) except -1:
         cdef Transaction txn
@@ -160,9 +195,17 @@ cdef class Transactions:
         s.history.commits += 1
         self.done += 1
         if before is not None:
-            s.history.record(c, before, s.tree.snapshot(), txn.recorded_bytes)
+            s.history.record(c, before, s.tree.snapshot(), txn.recorded_bytes,
+                             self._only_node(txn))
         s.events.fire_kept(c, txn.changes, txn.base.root, txn.tree.root)
         return ST_OK
+
+    cdef const Path *_only_node(self, Transaction txn) except? NULL:
+        """The path of the node that a transaction changed, where it changed one only."""
+        if len(txn.changes) != 1:
+            return NULL
+        path_restore(self.path, txn.changes[0][1])
+        return self.path
 
     cdef int _attempt(self, Connection c, bytes label, Transaction txn) except -1:
         """One attempt without a replay; COMMIT_*."""
@@ -255,51 +298,119 @@ cdef class Transactions:
         """Punishes those whose changes made a transaction fail; a status.
 
         Guilty is who changed the store so that the transaction's requests went through before
-        and not after; and who made so heavy changes since the transaction's start that the
-        history had to forget some.
+        and not after.  Where the changes are so many that there is not enough work for trying each,
+        the search looks for one that made the difference, by halves.  Where that is too much, and
+        of changes that the history had to forget, the marks are looked at (see _history).
         """
         cdef State s = self.s
         cdef Connection other
-        cdef Tree before, after
-        cdef Tree tried = None       # the store of the last trial, and how it ended
-        cdef int same = RERUN_DIFFERS
-        cdef set guilty = set()
+        cdef list changes
+        cdef Search search
+        cdef int64_t cost
+        cdef uint64_t mark = 0
+        cdef int same = RERUN_SAME
         s.host.log("debug", "process",
                    f"Apportioning blame for EAGAIN in txn {txn.id}, domain={c.label.decode()}")
-        self.work += WORK_BLAME
-        for other, commit in s.history.lost.values():
-            if commit > txn.start and other is not c:
-                self._punish(c, txn, other)
-                guilty.add(other.id)
-        for commit, other, before, after, _ in s.history.changes:
-            self.work -= 1
-            if self.work <= 0:
-                break
-            if commit <= txn.start or other is c or other.id in guilty:
-                continue
-            # Mostly one change begins where the one before it has ended.
-            if tried is None or tried.root != before.root:
-                same = self._rerun(c, txn, before.snapshot(), None, None)
-                tried = before
-            if same == RERUN_SAME:
-                same = self._rerun(c, txn, after.snapshot(), None, None)
-                tried = after
-                if same == RERUN_SAME:
-                    continue
-            elif same == RERUN_DIFFERS:
-                continue
-            if same == RERUN_TOO_LONG:
-                break
-            if same == RERUN_CANNOT:
-                # oxenstored's trial fails of it, and so does the request.
-                return ST_EINVAL
-            self._punish(c, txn, other)
-            guilty.add(other.id)
-        if not guilty:
+        search = Search(c, txn)
+        if self.path.parts:
+            # The replay ended at the request whose answer differs.
+            mark = node_mark(self.path)
+            for other in s.history.who_changed(mark, txn.start):
+                self._accuse(search, other)
+        self.work += WORK_BLAME - len(s.history.lost)
+        changes = self._suspect(search)
+        if changes:
+            cost = self.work
+            same = self._try(search, changes[0][2])
+            cost -= self.work
+            if same == RERUN_SAME and cost * len(changes) > self.work:
+                same = self._by_halves(search, changes)
+            else:
+                same = self._one_by_one(search, changes)
+        if same == RERUN_TOO_LONG and not search.guilty and mark:
+            self._by_mark(search, changes, mark)
+        if same == RERUN_CANNOT:
+            # oxenstored's trial fails of it, and so does the request.
+            return ST_EINVAL
+        if not search.guilty:
             self.no_culprit += 1
             s.host.log("debug", "process", f"Found no culprit for conflict in "
                        f"{label.decode()}: must be self or not in history.")
         return ST_EAGAIN
+
+    cdef list _suspect(self, Search search):
+        """The changes of others since the transaction's start, oldest first; where there are very
+        many, all of them."""
+        cdef list changes = self.s.history.changes
+        changes = changes[bisect_left(changes, (search.txn.start + 1,)):]
+        if len(changes) > SIFTED:
+            return changes
+        # About 50 nanoseconds each.
+        self.work -= len(changes) // 2
+        return [change for change in changes if (<Connection>change[1]) is not search.victim
+                and (<Connection>change[1]).id not in search.guilty]
+
+    cdef int _try(self, Search search, Tree tree) except -1:
+        """Are the transaction's requests answered on that store as they were?  RERUN_*."""
+        # Mostly one change begins where the one before it has ended.
+        if search.tried is None or search.tried.root != tree.root:
+            search.same = self._rerun(search.victim, search.txn, tree.snapshot(), None, None)
+            search.tried = tree
+        return search.same
+
+    cdef int _one_by_one(self, Search search, list changes) except -1:
+        """Accuses everybody whose change made a difference; RERUN_*, how the last trial ended."""
+        cdef Connection other
+        cdef Tree before, after
+        cdef int same = RERUN_SAME
+        for _, other, before, after, _, _ in changes:
+            self.work -= 1
+            if self.work <= 0:
+                return RERUN_TOO_LONG
+            if other is search.victim or other.id in search.guilty:
+                continue
+            same = self._try(search, before)
+            if same == RERUN_SAME:
+                same = self._try(search, after)
+                if same == RERUN_DIFFERS:
+                    self._accuse(search, other)
+            if same != RERUN_SAME and same != RERUN_DIFFERS:
+                break
+        return same
+
+    cdef int _by_halves(self, Search search, list changes) except -1:
+        """Accuses one whose change made a difference, if it is a change that is kept.  The requests
+        are answered as they were before the first one; RERUN_*, how the last trial ended."""
+        cdef Py_ssize_t low = 0, high = len(changes), middle
+        cdef int same
+        while high - low > 1:
+            middle = (low + high) // 2
+            same = self._try(search, changes[middle][2])
+            if same == RERUN_SAME:
+                low = middle
+            elif same == RERUN_DIFFERS:
+                high = middle
+            else:
+                return same
+        same = self._try(search, changes[low][3])
+        if same == RERUN_DIFFERS:
+            self._accuse(search, changes[low][1])
+        return same
+
+    cdef int _by_mark(self, Search search, list changes, uint64_t mark) except -1:
+        """Accuses the first one who changed the node of which the transaction was told something
+        else now, where trials would take too long."""
+        cdef Connection other
+        for _, other, _, _, _, its in changes[:SIFTED]:
+            if its == mark:
+                return self._accuse(search, other)
+        return 0
+
+    cdef int _accuse(self, Search search, Connection other) except -1:
+        if other is not search.victim and other.id not in search.guilty:
+            search.guilty.add(other.id)
+            self._punish(search.victim, search.txn, other)
+        return 0
 
     cdef int _punish(self, Connection c, Transaction txn, Connection guilty) except -1:
         self.s.host.log("debug", "process",

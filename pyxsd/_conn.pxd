@@ -58,6 +58,7 @@ cdef class Connection:
     cdef readonly dict transactions  # tx_id: Transaction
     cdef uint32_t last_tx
     cdef int64_t recorded_bytes      # of the requests that they remember
+    cdef int64_t replaced            # bytes of the store that its changes have let go of so far
     # Kept by the history
     cdef int64_t kept                # the weight of its changes that are kept
     cdef readonly double credit      # conflict credit; not served unless positive

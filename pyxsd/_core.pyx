@@ -449,21 +449,26 @@ cdef class Server:
         return self.agenda.want(c)
 
     cdef int _flush_all(self) except -1:
+        """Sends what waits to be sent, for a turn's time; whoever is left comes first in the next
+        turn."""
         cdef Agenda agenda = self.agenda
         cdef Connection c
         # What is put there meanwhile is for the next turn.
-        cdef size_t i, count = agenda.flush_count
-        for i in range(count):
-            c = <Connection>agenda.flushing[i]
+        cdef size_t done = 0, count = agenda.flush_count
+        cdef uint64_t until = pyxsd_clock() + agenda.turn_ns if count > 1 else 0
+        while done < count:
+            c = <Connection>agenda.flushing[done]
+            done += 1
             c.to_flush = False
-            if c.closed:
-                continue
-            try:
-                self._flush(c)
-            except Exception:
-                self._give_up(c)
-        if count:
-            agenda.flushed(count)
+            if not c.closed:
+                try:
+                    self._flush(c)
+                except Exception:
+                    self._give_up(c)
+            if done < count and pyxsd_clock() >= until:
+                break
+        if done:
+            agenda.flushed(done)
         return 0
 
     cdef int work(self, uint64_t now) except -1:
@@ -502,6 +507,11 @@ cdef class Server:
         where more is left to do at once.  At the end of each turn."""
         self.work(0)
         return self.has_work()
+
+    def send_all(self):
+        """Sends what can be sent, however long that takes: at the end."""
+        while self.agenda.flush_count:
+            self._flush_all()
 
     cdef bint has_work(self) noexcept:
         return self.agenda.has_work() or self._has_remains()

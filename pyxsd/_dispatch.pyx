@@ -83,6 +83,7 @@ cdef int _serve(State s, Request *r, Transaction txn) except -1:
     status."""
     cdef Connection c = <Connection>r.connection
     cdef Tree before = None
+    cdef int64_t dropped = s.tree.dropped
     cdef int status
     if txn is None:
         if r.row.flags & ROW_CHANGE and s.history.wants(c):
@@ -93,12 +94,18 @@ cdef int _serve(State s, Request *r, Transaction txn) except -1:
             s.history.commits += 1
             if c.is_guest:
                 s.history.churn += r.payload.n
+                if s.tree.dropped != dropped:
+                    (<Transactions>s.transactions).replaced(c, s.tree.dropped - dropped)
             if before is not None:
-                s.history.record(c, before, s.tree.snapshot(), r.payload.n)
+                s.history.record(c, before, s.tree.snapshot(), r.payload.n,
+                                 r.path if r.effect.wrote else NULL)
         return status
     status = run(s, r)
     if r.effect.wrote and c.is_guest:
         s.history.churn += r.payload.n
+    if c.is_guest and s.tree.dropped != dropped:
+        # Its end has committed it.
+        (<Transactions>s.transactions).replaced(c, s.tree.dropped - dropped)
     # oxenstored does not remember a request that failed with EIO.
     if status != ST_EIO:
         txn.count += 1

@@ -25,7 +25,8 @@ from pyxsd._request cimport (
     Request, State, client, handler_fn, keep_before, one_path, parse_path,
 )
 from pyxsd._wire cimport (
-    PAYLOAD_MAX, ST_EACCES, ST_EBUSY, ST_EEXIST, ST_EINVAL, ST_EIO, ST_ENOENT, ST_EQUOTA, ST_OK,
+    PAYLOAD_MAX, ST_EACCES, ST_EAGAIN, ST_EBUSY, ST_EEXIST, ST_EINVAL, ST_EIO, ST_ENOENT, ST_EQUOTA,
+    ST_OK,
     XS_CONTROL, XS_DIRECTORY, XS_DIRECTORY_PART, XS_ERROR, XS_GET_DOMAIN_PATH, XS_GET_FEATURE,
     XS_GET_PERMS, XS_GET_QUOTA, XS_INTRODUCE, XS_IS_DOMAIN_INTRODUCED, XS_MKDIR, XS_READ,
     XS_RELEASE, XS_RESET_WATCHES, XS_RESUME, XS_RM, XS_SET_FEATURE, XS_SET_PERMS, XS_SET_QUOTA,
@@ -216,6 +217,9 @@ cdef int _transaction_end(State s, Request *r) except -1:
     transactions.close(c, txn)
     if s.log.txn_ops:
         s.log.line(c.label, txn.id, b"t end", NULL, 0)
+    if p.p[0] == c"T" and txn.given_up:
+        transactions.failed += 1
+        return ST_EAGAIN
     if p.p[0] == c"F" or not txn.changes:
         return ST_OK
     return transactions.commit(c, txn)

@@ -11,14 +11,17 @@ paused the longest, else to the one that has been penalised the longest, or, wit
 
 Sockets and domain 0 are never punished, so their changes are not kept.
 
-The history holds snapshots, so it is bounded in time, and for each guest in weight: how many
-nodes its changes copied or made, values counting as a node for every NODE_BYTES, and CHANGE_WEIGHT
-for each change.  A guest that writes below 500 nodes of its own keeps 50 KB with each change.
-Where a guest is over its share, its own oldest change is forgotten, and with it what others
-changed from then until the next change of that guest, since the snapshots in between hold what the
-guest has replaced.  Changes before it stay.  What was forgotten cannot be tried any more.  So that
-guest, and no other, is taken to be guilty whenever a transaction fails that began before; else a
-change could be hidden behind heavy ones.
+The history holds snapshots, so it is bounded in time, and for each guest in weight: how many nodes
+its changes copied or made, values and what was let go of counting as a node for every NODE_BYTES,
+and CHANGE_WEIGHT for each change.  A guest that writes below 500 nodes of its own keeps 50 KB with
+each change.  Where a guest is over its share, its own oldest change is forgotten, and with it what
+others changed from then until the next change of that guest, since the snapshots in between hold
+what the guest has replaced.  Changes before it stay.  What was forgotten cannot be tried any more.
+But no change must be hidden behind heavy ones, and nobody may be blamed for having written much.
+So a mark of a forgotten change stays, a hash of the path of the node that it changed: whoever
+changed the very node of which the failed transaction was told something else is guilty.  Of a
+commit that changed several nodes there is no mark, and the newest MARKS_MAX marks of each guest are
+kept.
 
 Time is what begin() and tick() say it is: the history reads no clock.
 """
@@ -27,10 +30,17 @@ cimport cython
 from bisect import bisect_left
 from collections import OrderedDict, deque
 
+from pyxsd._outq cimport path_hash
+
 cdef enum:
     NODE_BYTES = 128         # that a copied node takes, about
     CHANGE_WEIGHT = 4        # of a change itself: its two snapshots and its entry, 512 bytes
     WEIGHT_MAX = 8192        # of the changes of one guest: 1 MB
+    MARKS_MAX = 512          # of forgotten changes of one guest: 100 KB
+
+
+cdef uint64_t node_mark(const Path *path) noexcept:
+    return path_hash(path.text, path.len) | 1
 
 
 @cython.final
@@ -69,21 +79,29 @@ cdef class History:
     cdef bint wants(self, Connection c) noexcept:
         return c.is_guest and bool(self.recent_transactions)
 
-    cdef int record(self, Connection c, Tree before, Tree after, int64_t bytes) except -1:
-        cdef int64_t weight = CHANGE_WEIGHT + after.copied - before.copied + bytes // NODE_BYTES
+    cdef int record(self, Connection c, Tree before, Tree after, int64_t bytes,
+                    const Path *path) except -1:
+        cdef uint64_t mark = 0
+        cdef int64_t copied = after.copied - before.copied
+        # What was let go of beside the copied nodes.
+        cdef int64_t dropped = max(after.dropped - before.dropped - copied * NODE_BYTES, 0)
+        cdef int64_t weight = CHANGE_WEIGHT + copied + (bytes + dropped) // NODE_BYTES
         self.trim()
         if not self.recent_transactions:
             return 0
         while c.kept and c.kept + weight > WEIGHT_MAX:
             self._forget(c)
-        return self.keep(self.commits, c, before, after, weight)
+        # An equal value leaves the node what it is.
+        if path != NULL and before.find(path) != after.find(path):
+            mark = node_mark(path)
+        return self.keep(self.commits, c, before, after, weight, mark)
 
     cdef int keep(self, uint64_t commit, Connection c, Tree before, Tree after,
-                  int64_t weight) except -1:
+                  int64_t weight, uint64_t mark) except -1:
         if c.id not in self.numbers:
             self.numbers[c.id] = deque()
         self.numbers[c.id].append(commit)
-        self.changes.append((commit, c, before, after, weight))
+        self.changes.append((commit, c, before, after, weight, mark))
         c.kept += weight
         return 0
 
@@ -91,11 +109,32 @@ cdef class History:
         """Forgets the oldest change of a connection, and all up to its next one."""
         numbers = self.numbers[c.id]
         cdef Py_ssize_t begin = self._oldest(numbers), end
+        cdef Connection other
         numbers.popleft()
         end = self._oldest(numbers)
-        self.lost[c.id] = (c, self.changes[end - 1][0])
-        self.lost.move_to_end(c.id)
+        for commit, other, _, _, _, mark in self.changes[begin:end]:
+            if mark:
+                self.note_lost(other, mark, commit)
         return self._drop(begin, end)
+
+    cdef int note_lost(self, Connection c, uint64_t mark, uint64_t commit) except -1:
+        if c.id not in self.lost:
+            self.lost[c.id] = (c, OrderedDict())
+        self.lost.move_to_end(c.id)
+        marks = self.lost[c.id][1]
+        marks[mark] = commit
+        marks.move_to_end(mark)
+        if len(marks) > MARKS_MAX:
+            marks.popitem(last=False)
+        return 0
+
+    cdef list who_changed(self, uint64_t mark, uint64_t since):
+        cdef Connection c
+        cdef list found = []
+        for c, marks in self.lost.values():
+            if marks.get(mark, 0) > since:
+                found.append(c)
+        return found
 
     cdef Py_ssize_t _oldest(self, numbers) except -1:
         """Where the first change is that these numbers are about; behind the end if there is
@@ -111,7 +150,7 @@ cdef class History:
     cdef int _drop(self, Py_ssize_t begin, Py_ssize_t end) except -1:
         """Forgets some changes."""
         cdef Connection c
-        for commit, c, _, _, weight in self.changes[begin:end]:
+        for commit, c, _, _, weight, _ in self.changes[begin:end]:
             c.kept -= weight
             if c.kept == 0:
                 del self.numbers[c.id]
@@ -147,7 +186,7 @@ cdef class History:
             self._drop(0, k)
         while self.lost:
             id = next(iter(self.lost))
-            if self.lost[id][1] > start:
+            if next(reversed(self.lost[id][1].values())) > start:
                 break
             del self.lost[id]
         return 0

@@ -27,7 +27,7 @@ cdef enum:
     WAITING_BYTES = 3145728  # events that wait behind watches
     OVERFLOW_EVENTS = 2048   # events of one guest's changes that found no room anywhere
     RECORDED_BYTES = 1048576  # requests of open transactions
-    PINNED_BYTES = 2097152   # what guests wrote since the start of open transactions
+    PINNED_BYTES = 2097152   # what was replaced since the start of open transactions
 
 cdef class Limits:
     cdef int64_t most[Q_COUNT]

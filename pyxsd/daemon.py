@@ -370,6 +370,7 @@ class Daemon:
     def close(self) -> None:
         """Sends what can be sent, and lets go of everything."""
         self.server.flush()
+        self.server.send_all()
         self.saver.stop()
         signal.set_wakeup_fd(-1)
         for connection in self.loop.connections.values():

@@ -3,6 +3,7 @@
 
 cimport cython
 from libc.stdint cimport int64_t
+from pyxsd.events.table cimport table_unmoved
 from pyxsd.events.trie cimport DEPTH_ANY, Search, Watch, WatchTrie, watch_path
 from pyxsd.store.pages cimport Node
 from pyxsd.store.path cimport Path, path_parse
@@ -117,7 +118,12 @@ cdef class Probe:
     @property
     def slots(self):
         """Slots of the hash tables: (of nodes, of watches)."""
-        return self.trie.paths.slots, self.trie.table_slots
+        return self.trie.paths.table.slots, self.trie.table.slots
+
+    @property
+    def moving(self):
+        """Slots of these that are still to be moved to their successors."""
+        return table_unmoved(&self.trie.paths.table), table_unmoved(&self.trie.table)
 
     @property
     def steps(self):

@@ -3,11 +3,13 @@
 # and below another one are found quickly.  Knows paths; of what stands on them only
 # an opaque pointer.  radix.pyx says how it works.
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t
 from libc.stddef cimport size_t
+from pyxsd.events.table cimport Link, Table
 from pyxsd.store.path cimport Path
 
 cdef struct RadixNode:
+    Link link                # in the hash table; its hash is of the parent and the first name
     RadixNode *parent        # NULL for a root
     RadixNode *first         # children, as a list in ascending order
     RadixNode *next          # siblings in that list
@@ -15,10 +17,8 @@ cdef struct RadixNode:
     RadixNode *top           # the same children as a balanced search tree
     RadixNode *left          # siblings in that tree
     RadixNode *right
-    RadixNode *hash_next     # nodes of the same slot of the hash table
     void *content            # what stands on exactly this path; NULL: nothing
     void *scratch            # for whoever walks through the tree
-    uint64_t hash            # of the parent and the first name
     char *label              # the names that lead here from the parent, joined by "/"
     uint16_t label_len       # bytes; 0 for a root
     uint16_t first_len       # bytes of the first name
@@ -28,8 +28,7 @@ cdef struct RadixNode:
 cdef struct Radix:
     RadixNode *root          # of paths
     RadixNode *specials      # of "@..." names, each one name whatever is in it
-    RadixNode **table        # hash table of nodes by parent and first name
-    uint32_t slots           # of that table, a power of two
+    Table table              # of the nodes, by parent and first name
     uint32_t count           # nodes, without the two roots
 
 cdef int radix_begin(Radix *radix) except -1

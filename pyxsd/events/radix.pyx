@@ -28,14 +28,14 @@ Guests choose the names.  The hash has a secret key (see _siphash), and so have 
 priorities of the treap, so nobody can make a slot or a branch of the tree long.
 """
 
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcmp, memcpy, memmove
 from pyxsd._siphash cimport hash_key, sip_word_bytes
+from pyxsd.events.table cimport (
+    table_begin, table_end, table_fit, table_put, table_settle, table_slot, table_take,
+)
 from pyxsd.store.path cimport path_prefix
-
-cdef enum:
-    SLOTS_MIN = 64           # of the smallest hash table
 
 cdef long long _live = 0
 
@@ -46,25 +46,27 @@ cdef long long radix_live() noexcept:
 
 cdef int radix_begin(Radix *radix) except -1:
     radix.count = 0
-    radix.slots = SLOTS_MIN
-    radix.table = <RadixNode **>calloc(radix.slots, sizeof(RadixNode *))
+    table_begin(&radix.table)
     radix.root = <RadixNode *>calloc(1, sizeof(RadixNode))
     radix.specials = <RadixNode *>calloc(1, sizeof(RadixNode))
-    if radix.table == NULL or radix.root == NULL or radix.specials == NULL:
+    if radix.root == NULL or radix.specials == NULL:
         raise MemoryError()
     return 0
 
 
 cdef void radix_end(Radix *radix) noexcept:
     cdef uint32_t i
-    cdef RadixNode *node
-    if radix.table != NULL:
-        for i in range(radix.slots):
-            while radix.table[i] != NULL:
-                node = radix.table[i]
-                radix.table[i] = node.hash_next
-                _free(radix, node)
-    free(radix.table)
+    cdef Link *link
+    cdef Link *next
+    table_settle(&radix.table)
+    if radix.table.slot != NULL:
+        for i in range(radix.table.slots):
+            link = radix.table.slot[i]
+            while link != NULL:
+                next = link.next
+                _free(radix, <RadixNode *>link)
+                link = next
+    table_end(&radix.table)
     free(radix.root)
     free(radix.specials)
 
@@ -98,38 +100,6 @@ cdef inline uint64_t _hash(const RadixNode *parent, const char *name, size_t n) 
     return sip_word_bytes(&hash_key, <uintptr_t>parent, name, n)
 
 
-cdef void _hash_insert(Radix *radix, RadixNode *node) noexcept:
-    cdef RadixNode **slot = &radix.table[node.hash & (radix.slots - 1)]
-    node.hash_next = slot[0]
-    slot[0] = node
-
-
-cdef void _hash_remove(Radix *radix, RadixNode *node) noexcept:
-    cdef RadixNode **link = &radix.table[node.hash & (radix.slots - 1)]
-    while link[0] != node:
-        link = &link[0].hash_next
-    link[0] = node.hash_next
-
-
-cdef bint _hash_resize(Radix *radix, uint32_t slots) noexcept:
-    """Gives the table that many slots; False where memory runs out."""
-    cdef RadixNode **old = radix.table
-    cdef RadixNode *node
-    cdef uint32_t i, before = radix.slots
-    cdef RadixNode **table = <RadixNode **>calloc(slots, sizeof(RadixNode *))
-    if table == NULL:
-        return False
-    radix.table = table
-    radix.slots = slots
-    for i in range(before):
-        while old[i] != NULL:
-            node = old[i]
-            old[i] = node.hash_next
-            _hash_insert(radix, node)
-    free(old)
-    return True
-
-
 # -- siblings: the treap and the list -----------------------------------------
 
 cdef inline int _compare(const RadixNode *a, const RadixNode *b) noexcept nogil:
@@ -156,7 +126,7 @@ cdef void _sibling_insert(RadixNode *node) noexcept:
     cdef RadixNode *before = NULL
     cdef RadixNode *other
     # Down to where the node belongs by its priority, the upper half of its hash.
-    while link[0] != NULL and link[0].hash >> 32 >= node.hash >> 32:
+    while link[0] != NULL and link[0].link.hash >> 32 >= node.link.hash >> 32:
         if _compare(node, link[0]) < 0:
             link = &link[0].left
         else:
@@ -192,7 +162,7 @@ cdef void _sibling_remove(RadixNode *node) noexcept:
     cdef RadixNode *less = node.left
     cdef RadixNode *more = node.right
     while less != NULL and more != NULL:
-        if less.hash >> 32 > more.hash >> 32:
+        if less.link.hash >> 32 > more.link.hash >> 32:
             link[0] = less
             link = &less.right
             less = less.right
@@ -211,10 +181,10 @@ cdef void _sibling_remove(RadixNode *node) noexcept:
 
 cdef void _replace(Radix *radix, RadixNode *old, RadixNode *new) noexcept:
     """Puts a node where another one is, which has the same parent and first name."""
-    _hash_remove(radix, old)
+    table_take(&radix.table, &old.link)
     new.parent = old.parent
-    new.hash = old.hash
-    _hash_insert(radix, new)
+    new.link.hash = old.link.hash
+    table_put(&radix.table, &new.link)
     _sibling_link(old)[0] = new
     new.left = old.left
     new.right = old.right
@@ -238,17 +208,19 @@ cdef RadixNode *_child(const Radix *radix, const RadixNode *at, const char *name
                        size_t n) noexcept nogil:
     """The child whose label begins with a name."""
     cdef RadixNode *node = at.first
+    cdef Link *link
     cdef uint64_t h
     if node == NULL:
         return NULL
     if node.next == NULL:
         return node if _begins_with(node, name, n) else NULL
     h = _hash(at, name, n)
-    node = radix.table[h & (radix.slots - 1)]
-    while node != NULL:
-        if node.hash == h and node.parent == at and _begins_with(node, name, n):
+    link = table_slot(&radix.table, h)[0]
+    while link != NULL:
+        node = <RadixNode *>link
+        if link.hash == h and node.parent == at and _begins_with(node, name, n):
             return node
-        node = node.hash_next
+        link = link.next
     return NULL
 
 
@@ -321,8 +293,8 @@ cdef void _attach(Radix *radix, RadixNode *parent, RadixNode *node) noexcept:
     """Makes a node a child."""
     node.parent = parent
     node.left = node.right = NULL
-    node.hash = _hash(parent, node.label, node.first_len)
-    _hash_insert(radix, node)
+    node.link.hash = _hash(parent, node.label, node.first_len)
+    table_put(&radix.table, &node.link)
     _sibling_insert(node)
 
 
@@ -337,7 +309,7 @@ cdef void _join(Radix *radix, RadixNode *node) noexcept:
     memcpy(label, node.label, node.label_len)
     label[node.label_len] = c"/"
     memcpy(label + node.label_len + 1, child.label, child.label_len)
-    _hash_remove(radix, child)
+    table_take(&radix.table, &child.link)
     if child.label != child.room:
         free(child.label)
     child.label = label
@@ -353,7 +325,7 @@ cdef RadixNode *radix_make(Radix *radix, const Path *path) except NULL:
     cdef RadixNode *child
     cdef size_t i = 0, shared
     # One path makes at most two nodes: one that cuts a label, and its own.
-    if radix.count + 2 > radix.slots and not _hash_resize(radix, radix.slots * 2):
+    if not table_fit(&radix.table, radix.count + 2):
         raise MemoryError()
     while i < path.parts:
         child = _child(radix, node, path.text + path.start[i], path.size[i])
@@ -383,9 +355,8 @@ cdef void radix_drop(Radix *radix, RadixNode *node) noexcept:
                 _join(radix, node)
             break
         parent = node.parent
-        _hash_remove(radix, node)
+        table_take(&radix.table, &node.link)
         _sibling_remove(node)
         _free(radix, node)
         node = parent
-    if radix.slots > SLOTS_MIN and radix.count * 8 < radix.slots:
-        _hash_resize(radix, radix.slots // 2)
+    table_fit(&radix.table, radix.count)

@@ -5,6 +5,7 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from pyxsd.events.radix cimport Radix, RadixNode
+from pyxsd.events.table cimport Link, Table
 from pyxsd.store.pages cimport Node
 from pyxsd.store.path cimport Path
 
@@ -12,15 +13,14 @@ cdef enum:
     DEPTH_ANY = 0xffffffff
 
 cdef struct Watch:
+    Link link                # in the hash table; its hash is of owner, path and token
     void *owner              # the watching connection, borrowed; NULL once it is removed
     RadixNode *node          # of the watched path
     Watch *next              # on the same path, newest first
     Watch *prev
     Watch *owner_next        # the owner's watches, newest first
     Watch *owner_prev
-    Watch *hash_next         # watches of the same slot of the hash table
     uint64_t serial          # never used twice
-    uint64_t hash            # of owner, path and token
     uint32_t depth           # a change at most so many levels below matches; DEPTH_ANY
     uint16_t strip           # bytes that a relative watch drops from event paths
     uint16_t path_len        # bytes
@@ -48,8 +48,7 @@ cdef struct Search:
 
 cdef class WatchTrie:
     cdef Radix paths         # content: the watches of a path, newest first
-    cdef Watch **table       # hash table of watches by owner, path and token
-    cdef uint32_t table_slots        # of that table, a power of two
+    cdef Table table         # of the watches, by owner, path and token
     cdef readonly uint32_t count     # watches
     cdef readonly uint64_t steps     # nodes of the trie visited by searches, ever; for tests
     cdef uint64_t serial     # of the newest watch
@@ -84,7 +83,6 @@ cdef class WatchTrie:
 
     cdef Watch *_lookup(self, const void *owner, const RadixNode *node,
                         const char *token, size_t n, uint64_t h) noexcept nogil
-    cdef bint _resize(self, uint32_t slots) noexcept
     cdef void _unlink(self, Watch *watch) noexcept
     cdef void _let_go(self, Watch *watch) noexcept
     cdef void _go_below(self, Search *search, const Path *path, Node *root, RadixNode *top,

@@ -34,11 +34,11 @@ from pyxsd._siphash cimport hash_key, sip_word_bytes
 from pyxsd.events.radix cimport (
     radix_begin, radix_drop, radix_end, radix_find, radix_live, radix_make, radix_next, radix_step,
 )
+from pyxsd.events.table cimport (
+    table_begin, table_end, table_fit, table_put, table_settle, table_slot, table_take,
+)
 from pyxsd.store.path cimport PATH_PARTS_MAX, PATH_TEXT_MAX, path_parse, path_split
 from pyxsd.store.subtree cimport node_at, node_child
-
-cdef enum:
-    SLOTS_MIN = 64           # of the smallest hash table
 
 cdef long long _live_watches = 0
 
@@ -61,55 +61,39 @@ cdef class WatchTrie:
 
     def __cinit__(self):
         radix_begin(&self.paths)
-        self.table_slots = SLOTS_MIN
-        self.table = <Watch **>calloc(self.table_slots, sizeof(Watch *))
-        if self.table == NULL:
-            raise MemoryError()
+        table_begin(&self.table)
 
     def __dealloc__(self):
         # The owners take their watches away; what is left goes without them.
         global _live_watches
         cdef uint32_t i
-        cdef Watch *watch
-        if self.table != NULL:
-            for i in range(self.table_slots):
-                while self.table[i] != NULL:
-                    watch = self.table[i]
-                    self.table[i] = watch.hash_next
-                    free(watch)
+        cdef Link *link
+        cdef Link *next
+        table_settle(&self.table)
+        if self.table.slot != NULL:
+            for i in range(self.table.slots):
+                link = self.table.slot[i]
+                while link != NULL:
+                    next = link.next
+                    free(<Watch *>link)
                     _live_watches -= 1
-        free(self.table)
+                    link = next
+        table_end(&self.table)
         radix_end(&self.paths)
 
     # -- watches come and go --------------------------------------------------
 
-    cdef bint _resize(self, uint32_t slots) noexcept:
-        """Gives the hash table that many slots; False where memory runs out."""
-        cdef uint32_t i
-        cdef Watch *watch
-        cdef Watch **table = <Watch **>calloc(slots, sizeof(Watch *))
-        if table == NULL:
-            return False
-        for i in range(self.table_slots):
-            while self.table[i] != NULL:
-                watch = self.table[i]
-                self.table[i] = watch.hash_next
-                watch.hash_next = table[watch.hash & (slots - 1)]
-                table[watch.hash & (slots - 1)] = watch
-        free(self.table)
-        self.table = table
-        self.table_slots = slots
-        return True
-
     cdef Watch *_lookup(self, const void *owner, const RadixNode *node,
                         const char *token, size_t n, uint64_t h) noexcept nogil:
-        cdef Watch *watch = self.table[h & (self.table_slots - 1)]
-        while watch != NULL:
-            if watch.hash == h and watch.owner == owner and watch.node == node \
+        cdef Link *link = table_slot(&self.table, h)[0]
+        cdef Watch *watch
+        while link != NULL:
+            watch = <Watch *>link
+            if link.hash == h and watch.owner == owner and watch.node == node \
                     and watch.token_len == n \
                     and memcmp(watch.text + watch.path_len + 1, token, n) == 0:
                 return watch
-            watch = watch.hash_next
+            link = link.next
         return NULL
 
     cdef Watch *find(self, const void *owner, const Path *path,
@@ -126,9 +110,8 @@ cdef class WatchTrie:
         global _live_watches
         cdef RadixNode *node
         cdef Watch *watch
-        cdef Watch **slot
         cdef uint64_t h
-        if self.count >= self.table_slots and not self._resize(self.table_slots * 2):
+        if not table_fit(&self.table, self.count + 1):
             raise MemoryError()
         node = radix_make(&self.paths, path)
         h = _hash(owner, node, token, token_len)
@@ -159,19 +142,14 @@ cdef class WatchTrie:
         if watch.owner_next != NULL:
             watch.owner_next.owner_prev = watch
         list[0] = watch
-        watch.hash = h
-        slot = &self.table[watch.hash & (self.table_slots - 1)]
-        watch.hash_next = slot[0]
-        slot[0] = watch
+        watch.link.hash = h
+        table_put(&self.table, &watch.link)
         self.count += 1
         _live_watches += 1
         return watch
 
     cdef void remove(self, Watch **list, Watch *watch) noexcept:
-        cdef Watch **link = &self.table[watch.hash & (self.table_slots - 1)]
-        while link[0] != watch:
-            link = &link[0].hash_next
-        link[0] = watch.hash_next
+        table_take(&self.table, &watch.link)
         if watch.owner_prev != NULL:
             watch.owner_prev.owner_next = watch.owner_next
         elif list != NULL:
@@ -182,8 +160,7 @@ cdef class WatchTrie:
         self.count -= 1
         if watch.held == 0:
             self._unlink(watch)
-        if self.table_slots > SLOTS_MIN and self.count * 8 < self.table_slots:
-            self._resize(self.table_slots // 2)
+        table_fit(&self.table, self.count)
 
     cdef void _unlink(self, Watch *watch) noexcept:
         """Takes a removed watch out of the list of its path, and frees it."""

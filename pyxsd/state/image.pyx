@@ -163,6 +163,7 @@ cdef class _Saver:
             "interest": c.interest,
             "credit": c.credit,
             "last_tx": c.last_tx,
+            "replaced": c.replaced,
             "most_watches": c.most_watches,
             "most_transactions": c.most_transactions,
             "input": c.partial_input,
@@ -252,6 +253,9 @@ cdef class _Saver:
             "epoch": txn.epoch,
             "since": txn.since,
             "churn": txn.churn,
+            "replaced": txn.replaced,
+            "given_up": bool(txn.given_up),
+            "dropped": txn.tree.dropped - txn.base.dropped,
             "requests": txn.requests,
             "recorded_bytes": txn.recorded_bytes,
             "changes": txn.changes,
@@ -272,8 +276,9 @@ cdef class _Saver:
         cdef History history = self.s.history
         cdef Connection c
         changes = []
-        for commit, c, before, after, weight in history.changes:
-            changes.append([commit, c.id, self.graph.tree(before), self.graph.tree(after), weight])
+        for commit, c, before, after, weight, mark in history.changes:
+            changes.append([commit, c.id, self.graph.tree(before), self.graph.tree(after), weight,
+                            mark])
         return {
             "now": history.now,
             "commits": history.commits,
@@ -283,7 +288,8 @@ cdef class _Saver:
             "paused": list(history.paused),
             "penalised": list(history.penalised),
             "changes": changes,
-            "lost": [[id, commit] for id, (_, commit) in history.lost.items()],
+            "lost": [[id, mark, commit] for id, (_, marks) in history.lost.items()
+                     for mark, commit in marks.items()],
         }
 
     def _turn(self):
@@ -532,16 +538,16 @@ cdef class _Loader:
                 (_unsigned(id), _unsigned(tx_id), _unsigned(start), self._moved(since)))
         history.paused = OrderedDict((id, self.by_id[id]) for id in late["paused"])
         history.penalised = OrderedDict((id, self.by_id[id]) for id in late["penalised"])
-        history.lost = OrderedDict((id, (self.by_id[id], _unsigned(commit)))
-                                   for id, commit in late["lost"])
-        for commit, id, before, after, weight in late["changes"]:
+        for id, mark, commit in late["lost"]:
+            history.note_lost(self.by_id[id], mark, commit)
+        for commit, id, before, after, weight, mark in late["changes"]:
             c = self.by_id[id]
             if not 0 < weight <= UINT32_MAX:
                 raise ValueError(f"a change of weight {weight}")
             if not newest < commit <= history.commits:
                 raise ValueError(f"the change {commit} after the change {newest}")
             newest = commit
-            history.keep(commit, c, self.graph.tree(before), self.graph.tree(after), weight)
+            history.keep(commit, c, self.graph.tree(before), self.graph.tree(after), weight, mark)
 
     cdef int _watch(self, Connection c, serial, bytes path, bytes token, depth) except -1:
         cdef Watch *watch
@@ -579,6 +585,7 @@ cdef class _Loader:
         c.interest = row["interest"]
         c.credit = row["credit"]
         c.last_tx = row["last_tx"]
+        c.replaced = row["replaced"]
         c.most_watches = row["most_watches"]
         c.most_transactions = row["most_transactions"]
         c.generation = row["generation"]
@@ -684,6 +691,9 @@ cdef class _Loader:
                                            self._moved(row["since"]))
         txn.tree = self.graph.tree(row["tree"])
         txn.churn = row["churn"]
+        txn.replaced = row["replaced"]
+        txn.given_up = row["given_up"]
+        txn.tree.dropped = txn.base.dropped + row["dropped"]
         for type_, payload, status, digest in row["requests"]:
             # Those without a payload cannot be run again, and may be of a type that is none.
             if not 0 <= type_ <= (UINT32_MAX if payload is None else XS_TYPES - 1) \

@@ -26,7 +26,9 @@ cdef class Transaction:
     # a request cannot be replayed
     cdef readonly list requests
     cdef int64_t recorded_bytes      # that these take
-    cdef uint64_t churn              # bytes that guests had written before the start
+    cdef uint64_t churn              # bytes that guests had replaced before the start
+    cdef int64_t replaced            # and its own connection
+    cdef bint given_up               # its snapshots are not those of its start any more: EAGAIN
     cdef readonly list changes       # (kind of event, path) in order: what to fire
     cdef public uint32_t count       # requests, the recorded ones and the rest
     cdef public bint quota_reached
@@ -34,6 +36,8 @@ cdef class Transaction:
     cdef bytes written_ancestor      # and of all writes
 
     cdef int note_read(self, const Path *path) except -1
+    # Lets go of the snapshots and of the requests: it can only fail now.
+    cdef int give_up(self, Tree current) except -1
     # parts: how much of the path was written to
     cdef int note_write(self, const Path *path, size_t parts) except -1
     # limits: the entry quotas to look at; NULL for a client that has none

@@ -102,6 +102,14 @@ cdef class Transaction:
         global _live
         _live -= 1
 
+    cdef int give_up(self, Tree current) except -1:
+        self.given_up = True
+        self.base = current.snapshot()
+        self.tree = current.snapshot()
+        self.requests.clear()
+        self.changes.clear()
+        return 0
+
     cdef int note_read(self, const Path *path) except -1:
         self.read_ancestor = _common(self.read_ancestor, path, path.parts)
         return 0

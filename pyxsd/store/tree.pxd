@@ -29,6 +29,9 @@ cdef class Tree:
     cdef int64_t nodes       # below the root
     cdef readonly uint64_t steps     # nodes visited by following paths, ever; for tests
     cdef int64_t copied      # nodes copied or made for changes, ever; snapshots count on
+    # Bytes of nodes that changes let go of and that only snapshots can still have, ever, about;
+    # snapshots count on
+    cdef int64_t dropped
 
     # The same tree, independent from now on.  Costs the same however large it is.
     cdef Tree snapshot(self)

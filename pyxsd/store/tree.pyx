@@ -42,7 +42,7 @@ from pyxsd.store.counts cimport (
 from pyxsd.store.pages cimport (
     page_exclusive_slot, page_insert, page_remove, page_slot, pages_live,
 )
-from pyxsd.store.path cimport path_join
+from pyxsd.store.path cimport path_join, path_prefix
 from pyxsd.store.perms cimport (
     mentions_live, mentions_new, mentions_of, mentions_ref, mentions_unref, perms_live,
     perms_owner, perms_parse, perms_ref, perms_simple, perms_unref,
@@ -66,6 +66,14 @@ cdef extern from "malloc.h":
 def trim_memory():
     """Gives free memory back to the system."""
     malloc_trim(0)
+
+
+cdef enum:
+    NODE_COST = 128          # bytes that a node takes beside its name and its value, about
+
+
+cdef inline int64_t _bytes(const Node *node) noexcept nogil:
+    return NODE_COST + node.name_len + node.value_len
 
 
 cdef inline bint _same_slot(const Counts *a, const Counts *b, uint32_t i) noexcept nogil:
@@ -108,6 +116,7 @@ cdef class Tree:
         copy.mentions = mentions_ref(self.mentions)
         copy.nodes = self.nodes
         copy.copied = self.copied
+        copy.dropped = self.dropped
         return copy
 
     cdef int adopt(self, Tree other) except -1:
@@ -122,6 +131,7 @@ cdef class Tree:
         self.mentions = other.mentions
         self.nodes = other.nodes
         self.copied = max(self.copied, other.copied)
+        self.dropped = max(self.dropped, other.dropped)
         return 0
 
     # -- finding --------------------------------------------------------------
@@ -165,6 +175,7 @@ cdef class Tree:
         for i in range(parts):
             node = node_exclusive_child(node, path.text + path.start[i], path.size[i])
         self.copied += parts + 1
+        self.dropped += path_prefix(path, parts) + NODE_COST * (parts + 1)
         self.steps += parts
         return node
 
@@ -182,6 +193,8 @@ cdef class Tree:
             if path.parts and not at.exclusive:
                 self._edit(path, path.parts - 1)
             return 0
+        if not at.exclusive:
+            self.dropped += node.value_len
         return node_set_value(self._edit_at(path, at), p, n)
 
     cdef int set_perms(self, const Path *path, const Place *at, Perms *perms) except -1:
@@ -276,6 +289,7 @@ cdef class Tree:
             if node.children == NULL:
                 self.count_add(perms_owner(node.perms), -1)
                 self.nodes -= 1
+                self.dropped += _bytes(node)
             else:
                 self._uncount(node, True)
         finally:
@@ -332,6 +346,7 @@ cdef class Tree:
                     owner = perms_owner(node.perms)
                     run = 0
                 run += 1
+                self.dropped += _bytes(node)
                 node = walk_next(&w)
             self.count_add(owner, -run)
             self.nodes -= run
@@ -344,6 +359,7 @@ cdef class Tree:
         cdef const CountSlot *slot
         self.nodes += now.nodes - base.nodes
         self.copied += now.copied - base.copied
+        self.dropped += now.dropped - base.dropped
         if base.counts == now.counts:
             return 0
         for i in range(now.counts.size):

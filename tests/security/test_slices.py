@@ -130,6 +130,23 @@ def test_a_fast_reader_gets_its_waiting_events_in_slices(world: World) -> None:
     assert len(told) == 50_000 == len(set(told))
 
 
+def test_output_is_sent_for_a_turns_time(world: World) -> None:
+    """Without any time one connection is served in a turn, in the order in which they have got
+    something to send; at the end of the daemon nobody is left out."""
+    names = [f"s{n}" for n in range(6)]
+    for name in names:
+        connection, transport = world.connection(name)
+        transport.feed(packet("READ", b"/tool\0"))
+        world.server.service(connection)
+    world.server.agenda.turn_ns = 0
+    for n in range(4):
+        assert world.server.flush()
+        assert [bool(world.drain(name)) for name in names] == [k == n for k in range(6)]
+    world.server.send_all()
+    assert [bool(world.drain(name)) for name in names] == [False] * 4 + [True] * 2
+    assert not world.server.flush()
+
+
 def test_dropped_events_count_until_they_are_freed(world: World) -> None:
     """3 MB of events wait for d1, which drops them: only as much as was freed can wait anew."""
     ok(world, "s0", "MKDIR", b"/w\0")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pyxsd._accesslog import AccessLog
+from pyxsd.store.tree import live_counts
 from tests.unit.kit import begin, end, error, events, ok, recount, watch
 from tests.world import EVENT, TYPES, World, packet
 
@@ -452,17 +453,91 @@ def test_a_merge_keeps_to_the_entry_quota(make_world: Callable[..., World]) -> N
 
 
 def test_a_guest_cannot_keep_many_old_states_of_the_store(make_world: Callable[..., World]) -> None:
-    """Each open transaction keeps what was replaced since its start."""
-    world = make_world(quota_transaction=10)
+    """Each open transaction keeps what was replaced since its start.  What others replace does
+    not make it fail, but there are only two such then."""
+    world = make_world((1, 2), quota_transaction=10)
     value = b"v" * 2000
     refused = 0
     for _ in range(10):
         got, _body = world.ask("d1", "TRANSACTION_START", b"\0")
         refused += got == 16
         for n in range(900):
-            ok(world, "d1", "WRITE", b"n/%d\0" % n + value)
+            ok(world, "d2", "WRITE", b"n/%d\0" % n + value)
     assert refused == 8
     # Domain 0 is not counted, and those who end theirs may go on.
     for tx_id in list(world.server.domains[1].transactions):
-        end(world, "d1", tx_id, b"F")
+        ok(world, "d1", "WRITE", b"k\0v", tx_id)
+        assert end(world, "d1", tx_id) == "OK"
     begin(world, "d1")
+
+
+def _rewrite(world: World, tx_id: int) -> None:
+    for n in range(990):
+        ok(world, "d1", "WRITE", _long(n) + b"w" * 1000)
+
+
+def _remove(world: World, tx_id: int) -> None:
+    ok(world, "d1", "RM", b"/local/domain/1/d\0")
+
+
+def _commit(world: World, tx_id: int) -> None:
+    other = begin(world, "d1")
+    ok(world, "d1", "RM", b"/local/domain/1/d\0", other)
+    assert end(world, "d1", other) == "OK"
+
+
+def _shorten(world: World, tx_id: int) -> None:
+    for n in range(990):
+        ok(world, "d1", "WRITE", _long(n))
+
+
+def _long(n: int) -> bytes:
+    return b"d/%03d" % n + b"n" * 2000 + b"\0"
+
+
+@pytest.mark.parametrize("replace", [_rewrite, _remove, _commit, _shorten])
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_guest_keeps_no_second_store(make_world: Callable[..., World],
+                                       replace: Callable[[World, int], None],
+                                       reads: bool) -> None:
+    """What a guest replaces while it has a transaction open counts with its names and values; over
+    2 MiB that transaction is given up, and keeps nothing of what there was."""
+    world = make_world((1, 2))
+    for n in range(990):
+        ok(world, "d1", "WRITE", _long(n) + b"v" * 1000)
+    world.turn()
+    before = live_counts()["nodes"]
+    tx_id, other = begin(world, "d1"), begin(world, "d2")
+    ok(world, "d1", "READ", _long(0), tx_id)
+    if not reads:
+        ok(world, "d1", "WRITE", b"x\0v", tx_id)
+    ok(world, "d2", "WRITE", b"x\0v", other)
+    replace(world, tx_id)
+    assert end(world, "d2", other) == "OK"
+    world.now += 1
+    world.server.tick(world.now)
+    world.turn()
+    assert live_counts()["nodes"] < before + 600
+    # It can be asked, and it can be ended or given up by the client.
+    assert error(world, "d1", "READ", b"nothing\0", tx_id) == "ENOENT"
+    ok(world, "d1", "WRITE", b"y\0v", tx_id)
+    failed = world.server.transactions_failed
+    assert end(world, "d1", tx_id, b"T") == "EAGAIN"
+    assert world.server.transactions_failed == failed + 1
+    assert error(world, "d1", "READ", b"y\0") == "ENOENT"
+    recount(world)
+    again = begin(world, "d1")
+    ok(world, "d1", "WRITE", b"y\0v", again)
+    assert end(world, "d1", again) == "OK"
+
+
+def test_a_small_guest_is_never_given_up(make_world: Callable[..., World]) -> None:
+    """However often it writes what is not shared with the transaction any more."""
+    world = make_world((1,))
+    tx_id = begin(world, "d1")
+    ok(world, "d1", "WRITE", b"x\0v", tx_id)
+    world.now += 1
+    world.server.tick(world.now)
+    for n in range(3000):
+        ok(world, "d1", "WRITE", b"k\0" + b"%d" % n + b"v" * 1500)
+    assert end(world, "d1", tx_id) == "OK"

@@ -342,6 +342,33 @@ def test_hash_tables_shrink() -> None:
     assert probe.slots == smallest
 
 
+def test_hash_tables_move_a_little_at_a_time() -> None:
+    """No watch that comes or goes moves more than 64 slots, and all are found meanwhile."""
+    probe = Probe()
+    names = [b"/w/%d" % n for n in range(3000)]
+    seen = [0, 0]
+
+    def step(change: Callable[[bytes], bool], name: bytes) -> None:
+        before = probe.slots, probe.moving
+        assert change(name)
+        for table in range(2):
+            if probe.slots[table] == before[0][table]:
+                assert before[1][table] - probe.moving[table] <= 64
+            else:
+                # All slots of the smaller or larger one are still to be moved.
+                assert before[1][table] == 0 and probe.moving[table] == before[0][table]
+            seen[table] += probe.moving[table] > 0
+
+    for n, name in enumerate(names):
+        step(probe.add, name)
+        assert not probe.add(names[n // 2])
+    for n, name in enumerate(names):
+        step(probe.remove, name)
+        assert n + 1 == len(names) or not probe.add(names[-1])
+    assert min(seen) > 300
+    assert probe.moving == (0, 0)
+
+
 NAMES = [b"a", b"b", b"a-", b"ab", b"@a", b"0", b"Z"]
 
 
