@@ -106,21 +106,6 @@ cdef class Connection:
         return self.jobs is not None
 
     @property
-    def counters(self):
-        """(generation, last transaction id, quota of watches, quota of transactions): what the
-        client could see begin anew if another process did not go on from there.  A quota is -1
-        where that of all connections holds."""
-        return self.generation, self.last_tx, self.most_watches, self.most_transactions
-
-    def restore_counters(self, uint64_t generation, uint32_t last_tx, int64_t most_watches,
-                         int64_t most_transactions):
-        """Goes on where `counters` of another process's connection was."""
-        self.generation = generation
-        self.last_tx = last_tx
-        self.most_watches = most_watches
-        self.most_transactions = most_transactions
-
-    @property
     def blocked(self):
         """Was it found blocked: no request of it is served for now?"""
         return self.stalled

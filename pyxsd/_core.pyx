@@ -258,11 +258,6 @@ cdef class Server:
             self.agenda.touch(c)
         self.agenda.unblock(c)
 
-    def restore_state(self, Connection c not None, bint bad):
-        """Of a connection that another process has served: is it a ring that broke its rules?"""
-        c.bad = bad
-        self.agenda.want(c)
-
     def service(self, Connection c not None):
         """Serves what a client has sent, for at most one slice of time; its output goes out
         with flush().  RuntimeError inside of a request."""
@@ -615,11 +610,6 @@ cdef class Server:
         buffer_put(&c.inp, <const char *>inp, len(inp))
         self.agenda.touch(c)
         self.agenda.ready(c)
-
-    @property
-    def owner_quotas(self):
-        """{domid: nodes} of those that have a limit of their own, 0 for none."""
-        return {owner: self.limits.of_owner(owner) for owner in self.limits.owners}
 
     def set_owner_quota(self, int64_t owner, value):
         """Gives a domid a limit of nodes of its own, 0 for none; ValueError."""

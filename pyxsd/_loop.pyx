@@ -79,6 +79,12 @@ cdef class Loop:
         self.connections[fd] = connection
         return connection
 
+    def attach(self, Connection c not None):
+        """Serves a socket whose connection the server has already; OSError."""
+        cdef int fd = (<SocketTransport?>c.transport).fd
+        self._control(EPOLL_CTL_ADD, fd, EPOLLIN)
+        self.connections[fd] = c
+
     def accept(self, int listener):
         """Takes connections that wait at a listening socket: how many, or the
         negative errno where the first was refused.

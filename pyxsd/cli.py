@@ -28,6 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyxsd.system.configuration import Config
     from pyxsd.system.options import Options
+    from pyxsd._wire import Transport
     from pyxsd.update import arrival
     from pyxsd.update.dialogue import Dialogue
 
@@ -177,7 +178,7 @@ def _run(daemon: Daemon, held: list[pid_file.PidFile], notifier: Notifier) -> No
 def _take_over(config: Config, parsed: Options) -> int:
     """This is the new program of a live update: does what the old daemon orders, and serves."""
     from pyxsd.update import arrival
-    from pyxsd.update.channel import Channel, memory_file
+    from pyxsd.update.channel import Channel, MemoryFile
 
     for _ in load_rest(_tell):
         pass
@@ -192,8 +193,9 @@ def _take_over(config: Config, parsed: Options) -> int:
     held: list[pid_file.PidFile] = []
     try:
         if order.word == "try":
-            file = memory_file(arrival.rehearse(order.data, config))
-            old.send("written", descriptors=[file])
+            file = MemoryFile()
+            arrival.rehearse(order.data, config, file.put)
+            old.send("written", descriptors=[file.detach()])
             return 0
         # Nothing that is made now becomes garbage.
         gc.disable()
@@ -223,28 +225,41 @@ def _build_again(config: Config, parsed: Options, order: arrival.Order,
                  held: list[pid_file.PidFile]) -> Daemon:
     """A daemon with the state and the descriptors of another one; ValueError, LookupError and
     OSError where that cannot be.  The host sees nothing of it yet."""
-    from pyxsd.update import carried
-    from pyxsd.update.arrival import Descriptors, number_of_descriptors
+    from pyxsd._sock import SocketTransport
+    from pyxsd.state import image, surroundings
+    from pyxsd.update import arrival
 
-    state = carried.read(order.data)
-    around = state.surroundings
-    given = Descriptors(order.descriptors, number_of_descriptors(state))
-    listener = given.take() if around.listens else -1
+    found = arrival.opened(order.data)
+    around, rows = surroundings.read(found)
+    given = arrival.Descriptors(order.descriptors, around)
+    listener = given.take(around.listener) if around.listener >= 0 else -1
     daemon_log = open_daemon_log(config)
     xen = None
-    if around.has_channels:
+    if around.channels >= 0:
         xen = Xen()
         xen.open_pages_and_states()
-        xen.adopt_channels(given.take())
-    held += [pid_file.PidFile.adopt(path, given.take()) for path in around.pid_files]
+        xen.adopt_channels(given.take(around.channels))
+    held += [pid_file.PidFile.adopt(path, given.take(fd)) for path, fd in around.pid_files]
     if around.log_file:
         daemon_log.redirect(around.log_file)
     daemon = _assemble(config, parsed, listener, daemon_log, xen, came_by_update=True)
     daemon.pid_files = held
     server, domains = daemon.server, daemon.domains
     domains.virq_port = around.virq_port
-    server.log.switch(False)  # nobody connects anew
-    carried.build(state, server, domains, lambda _number: daemon.loop.adopt(given.take()))
+    rings = domains.transports(rows)
+    sockets = dict(around.sockets)
+
+    def transport_of(number: int, domid: int | None) -> Transport:
+        if domid is not None:
+            transport: Transport = arrival.ring_of(rings, domid)
+            return transport
+        return SocketTransport(given.take(sockets.get(number, -1)))
+
+    image.load(found, server, None, transport_of)
+    for connection in server.connections.values():
+        if connection.is_socket:
+            daemon.loop.attach(connection)
+    arrival.adopt(domains, rows, around)
     daemon.share()
     server.log.switch(around.access_log)
     if xen is not None:

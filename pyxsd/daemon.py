@@ -16,6 +16,7 @@ import traceback
 
 from sortedcontainers import SortedKeyList
 
+from pyxsd import __version__
 from pyxsd._loop import Loop
 from pyxsd.host import resident_bytes
 from pyxsd.state import dump
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Callable
 
+    from pyxsd.state.image import Saving
+    from pyxsd.state.surroundings import Surroundings
     from pyxsd.system.configuration import Config
     from pyxsd.system.daemon_log import DaemonLog
     from pyxsd.system.log import Log
     from pyxsd.system.pid_file import PidFile
-    from pyxsd.update import carried
 
 UNEXPECTED_PAUSE = 0.05  # seconds
 HANDLER_PAUSE = 0.5  # seconds without a handler that failed
@@ -44,7 +46,7 @@ STATISTICS = 120.0
 LOAD_PAUSE = 0.05  # seconds between pieces of code that are loaded behind READY
 
 #: Modules that live updates need, and a start does not: each without those before it.
-LATER = ("pyxsd.store.packed", "pyxsd.update.carried", "pyxsd.update.program",
+LATER = ("pyxsd.state.surroundings", "pyxsd.state.image", "pyxsd.update.program",
          "pyxsd.update.dialogue")
 
 
@@ -267,41 +269,45 @@ class Daemon:
 
     # -- live update ----------------------------------------------------------
 
-    def surroundings(self) -> carried.Surroundings:
+    def surroundings(self) -> Surroundings:
         """What belongs to this process and not to its server."""
-        from pyxsd.update import carried
+        from pyxsd.state import surroundings
 
-        virq_port = self.domains.virq_port
-        return carried.Surroundings(
-            self.listener >= 0, self.domains.xen is not None, virq_port,
+        xen = self.domains.xen
+        return surroundings.Surroundings(
+            self.listener, -1 if xen is None else xen.fileno(), self.domains.virq_port,
             bool(self.server.log.active), self.daemon_log.redirected,
-            tuple(file.path for file in self.pid_files))
+            tuple((file.path, file.fileno()) for file in self.pid_files),
+            tuple(self.server.host.dialogue().program.words()), __version__, surroundings.boot_id(),
+            tuple((c.id, fd) for fd, c in self.loop.connections.items()))
 
-    def state(self) -> bytes:
-        """Everything that another process needs in order to go on."""
-        from pyxsd.update import carried
+    def saving(self, put: Callable[[bytes], object]) -> Saving:
+        """An image of everything that another process needs in order to go on; put() takes the
+        next bytes of it."""
+        # Here, since a start needs none of it; it was loaded behind READY.
+        from pyxsd.state import surroundings
+        from pyxsd.state.image import Saving
 
-        return carried.write(self.server, self.domains, self.surroundings())
+        return Saving(self.server, put,
+                      lambda: surroundings.write(self.surroundings(), self.domains))
 
     def share(self) -> None:
         """Another process may have copies of the sockets; see Loop.share."""
         self.loop.share()
 
     def descriptors(self) -> list[int]:
-        """Those that the state speaks of, in its order.  The access log is written, so that the
-        lines of the other process follow."""
-        from pyxsd.update import carried
-
+        """Those that an image of now speaks of, in its order.  The access log is written, so that
+        the lines of the other process follow."""
         self.share()
         self._write_access_log()
-        found = [self.listener] if self.listener >= 0 else []
-        if self.domains.xen is not None:
-            found.append(self.domains.xen.fileno())
-        found += [file.fileno() for file in self.pid_files]
-        return found + [c.transport.fileno() for c in carried.sockets(self.server)]
+        return self.surroundings().descriptors()
 
     def go_on(self) -> None:
         """Another process has stopped serving for this one: from now on it is the daemon."""
+        for connection in self.server.connections.values():
+            if connection.awaits:
+                # Who was to find the answer is not there any more.
+                self.server.answer(connection, b"another process has taken over\0")
         for file in self.pid_files:
             try:
                 file.write()

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
     from pyxsd.state.dump import Ring
+    from pyxsd.state.surroundings import Row
     from pyxsd.xen import DomainState
 
 DOMID_FIRST_RESERVED = 0x7FF0
@@ -171,18 +172,29 @@ class Domains:
 
     # -- another process goes on ----------------------------------------------
 
-    def take_over(self, domid: int, mfn: int, remote_port: int, port: int, unique_id: int,
-                  expected: tuple[int, int] | None) -> Any:
-        """Connects a domain that another process has served until now; its connection.
+    def transports(self, rows: list[Row]) -> dict[int, Any]:
+        """The transports of the rings of an image, by domid; nothing is mapped yet."""
+        return {row.domid: RingTransport(0, self.xen.channels, row.port) for row in rows}
 
-        port is bound already, on the event channel device that came from that process.  expected:
-        the indices of a ring that could not be opened there.  The page is mapped later.
+    def adopt(self, rows: list[Row], connections: dict[int, Any]) -> None:
+        """Takes the domains of an image over from a process that has served them until now.
+
+        connections: the server's, by domid; ValueError where they are not those of the rows.
+        Ports are bound already, on the event channel device that came from that process.  Pages are
+        mapped later.
         """
-        domain = Domain(domid, mfn, remote_port)
-        domain.unique_id, domain.port, domain.expected = unique_id, port, expected
-        domain.transport = RingTransport(0, self.xen.channels, port)
-        self._connect(domain)
-        return domain.connection
+        if {row.domid for row in rows} != set(connections):
+            raise ValueError("the domains are not those of the rings")
+        for row in rows:
+            domain = Domain(row.domid, row.mfn, row.remote_port)
+            domain.unique_id, domain.port = row.unique_id, row.port
+            domain.expected = row.indices
+            domain.connection = connections[row.domid]
+            domain.transport = domain.connection.transport
+            self._enter(domain)
+            for member, group in ((row.closed, self.closed), (row.down, self.down),
+                                  (row.unasked, self.unasked)):
+                (group.add if member else group.discard)(row.domid)
 
     def map_taken_over(self, page_file: str) -> None:
         """Maps the pages of all domains that were taken over, and changes nothing in them.
@@ -204,6 +216,7 @@ class Domains:
                 self.closed.add(domain.domid)
                 continue
             domain.transport.attach(domain.page, domain.port)
+            domain.expected = None
 
     def go_on(self) -> None:
         """From now on this process serves the domains that were taken over: looks at each ring,
@@ -273,6 +286,10 @@ class Domains:
             domain.transport = RingTransport(0, self.xen.channels)
         domain.connection = self.server.connect(domain.transport, domain.domid)
         domain.connection.features = FEATURES
+        self._enter(domain)
+
+    def _enter(self, domain: Domain) -> None:
+        """Keeps a domain that is connected."""
         self.table[domain.domid] = domain
         if domain.port:
             self.by_port[domain.port] = domain.connection

@@ -94,10 +94,14 @@ class Host:
 
     def live_update(self, connection: Any, arguments: list[str]) -> bytes | None:
         """live-update: see update.dialogue."""
+        answer: bytes | None = self.dialogue().command(connection, arguments)
+        return answer
+
+    def dialogue(self) -> Any:
+        """The Dialogue about live updates, which is made for the first one that asks for it."""
         if self.updates is None and self.begin_updates is not None:
             self.updates = self.begin_updates()
-        answer: bytes | None = self.updates.command(connection, arguments)
-        return answer
+        return self.updates
 
 
 def resident_bytes() -> int:

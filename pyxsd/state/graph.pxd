@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Trees as numbered parts, to bytes and back.  graph.pyx says how they are written.
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from pyxsd._wire cimport Buffer
 from pyxsd.store.counts cimport Counts
+from pyxsd.store.grave cimport Grave
 from pyxsd.store.pages cimport Node, Page
 from pyxsd.store.perms cimport Mentions, Perms
 from pyxsd.store.tree cimport Tree
@@ -15,36 +16,48 @@ cdef struct Step:
     bint is_page
     int next                 # the slot of a page that comes next; of a node 1: its page is written
 
+# A node that is held for the writer.
+cdef class Held:
+    cdef Node *node
+    cdef Grave grave
+
 cdef class GraphWriter:
-    cdef object add          # takes a record: add(type, body)
+    cdef Grave grave
+    cdef readonly list roots  # Trees (snapshots) and Helds that are to be written, by number - 1
+    cdef Py_ssize_t begun    # how many of them were begun
     cdef dict perms          # address of a permission list: its number
     cdef dict items          # the same of nodes and pages that have several holders
     cdef dict counts         # and of tables of counts
+    cdef const Perms *last_perms
+    cdef uint32_t last_number        # its number
     cdef uint64_t last_item  # numbers given so far
-    cdef Buffer body         # scratch
+    cdef Buffer out          # what is written and was not taken yet
     cdef Step *steps
     cdef size_t steps_used
     cdef size_t steps_room
-    cdef uint64_t *numbers   # of what is written and not yet named by a page or a node
-    cdef size_t numbers_used
-    cdef size_t numbers_room
 
-    # The number of a node; 0 for NULL.  What it consists of and was not written yet is written.
-    cdef uint64_t node(self, Node *node) except? 0
-    # [number of the root, nodes, number of the counts, nodes copied so far]
-    cdef list tree(self, Tree tree)
+    # A tree is to be written as it is now; its number.
+    cdef uint32_t tree(self, Tree tree) except 0
+    # The same of a node with all below it; 0 for NULL.
+    cdef uint32_t node(self, Node *node) except? 0
+    # Writes until that time (monotonic nanoseconds) or so many bytes; True at the end.
+    cdef bint write(self, uint64_t until, size_t most) except -1
+    # What was written, which is forgotten.
+    cdef bytes written(self)
 
-    cdef int _push(self, void *item, bint is_page) except -1
-    cdef int _number(self, uint64_t number) except -1
-    cdef int _done(self, void *item, uint64_t refs) except -1
+    cdef int _begin(self, root) except -1
+    cdef int _finish(self, root) except -1
+    cdef int _step(self) except -1
+    cdef int _push(self, void *item, bint is_page, uint32_t refs) except -1
+    cdef int _done(self, void *item, uint32_t refs) except -1
     cdef int _write_node(self, const Node *node) except -1
-    cdef int _write_page(self, const Page *page) except -1
-    cdef uint64_t _perms(self, const Perms *perms) except 0
-    cdef uint64_t _counts(self, const Counts *counts) except 0
+    cdef uint32_t _perms(self, const Perms *perms) except 0
+    cdef uint32_t _counts(self, const Counts *counts) except 0
 
 cdef class GraphReader:
     cdef Mentions *mentions  # of the store that the parts are made for
     cdef Tree store
+    cdef readonly list roots  # Trees and Helds, by number - 1
     cdef Perms **perms       # all of these by number - 1, each a reference of its own
     cdef size_t perms_used
     cdef size_t perms_room
@@ -53,20 +66,25 @@ cdef class GraphReader:
     cdef size_t counts_room
     cdef void **items
     cdef uint8_t *is_page
-    cdef uint64_t *sizes     # nodes in each, itself included
+    cdef uint32_t *sizes     # nodes in each, itself included
     cdef size_t items_used
     cdef size_t items_room
+    cdef uint32_t *stack     # indices of items that nothing holds yet but a later part
+    cdef size_t stack_used
+    cdef size_t stack_room
 
-    # Takes a record of one of these types; ValueError.
-    cdef int take(self, bytes type_, bytes body) except -1
-    # The node of a number, borrowed; NULL for 0.  ValueError.
-    cdef Node *node(self, number) except? NULL
-    # The tree that GraphWriter.tree() described; ValueError.
-    cdef Tree tree(self, row)
+    # Takes whole parts; ValueError.
+    cdef int take(self, const char *p, size_t n) except -1
+    # The tree of a number, for one use each, and the node, borrowed, NULL for 0; ValueError.
+    cdef Tree tree(self, uint32_t number)
+    cdef Node *node(self, uint32_t number) except? NULL
 
-    cdef int _take_perms(self, bytes body) except -1
-    cdef int _take_counts(self, bytes body) except -1
-    cdef int _take_node(self, bytes body) except -1
-    cdef int _take_page(self, bytes body) except -1
+    cdef size_t _take_perms(self, const char *p, size_t n, uint32_t count) except 0
+    cdef size_t _take_counts(self, const char *p, size_t n, uint32_t count) except? 0
+    cdef size_t _take_node(self, const char *p, size_t n, bint has_page, size_t name_len,
+                           size_t value_len) except 0
+    cdef int _take_page(self, int level, size_t count) except -1
+    cdef size_t _take_tree(self, const char *p, size_t n, uint32_t counts) except 0
     cdef int _add_item(self, void *item, bint is_page, uint64_t size) except -1
-    cdef size_t _index(self, uint64_t number, bint is_page) except? 0
+    cdef int _push(self, uint32_t index) except -1
+    cdef uint32_t _pop(self, bint is_page) except? 0

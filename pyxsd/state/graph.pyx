@@ -5,24 +5,42 @@ The store, the trees of transactions, those of the changes of late and the direc
 listings share most of their nodes, and it is by comparing the addresses of nodes that the
 server finds out what was touched.  So what is one node before must be one node after: each
 node and each page is written once, gets the next number, and is named by that number wherever
-it is held.  Parts come before what holds them, so a reader makes each of a record and of parts
-that it has already.
+else it is held.
 
-The records, numbers being little-endian of 8 bytes where nothing else is said:
+Parts come before what holds them.  A reader puts each node and each page that it makes on a
+stack; a page takes its slots from there, and a node the top page of its directory.  So numbers
+are needed only for what has several holders.
 
-    PERM  a permission list: domid (signed) and access (1 byte) of each entry; numbered from 1
-    CNTS  how many nodes each owner has: owner, count (signed), by owner; numbered from 1
-    PAGE  its level (1 byte), then the numbers of its slots, which are nodes in level 0 and
-          pages of the next lower level else
-    NODE  the number of its permissions, that of the top page of its directory or 0, the length
-          of its name (2 bytes), the name, the value; numbered together with the pages from 1
+A part begins with 8 bytes: its kind (1 byte), a (1), b (2), c (4), in the byte order of the
+machine.
+
+    kind      a                 b              c               behind it
+    1 perms   0                 0              entries         domid (8, signed) and access (1) of
+                                                               each
+    2 counts  0                 0              owners          owner and count (8 each, signed), by
+                                                               owner
+    3 node    has a directory   bytes of name  bytes of value  number of its perms (4), the name,
+                                                               the value
+    4 page    level             slots          0
+    5 again   0 node, 1 page    0              its number
+    6 tree    0                 0              its counts      nodes below its root, nodes copied
+                                                               and bytes dropped so far (8 each)
+    7 root    0                 0              0
+
+perms, counts, and nodes with pages are numbered from 1 each in the order in which they come.  The
+last two kinds take a node off the stack: the next tree, or the next node that is held without one.
+These are numbered together from 1, and others name them by that number.
+
+The writer holds what it is to write (snapshots cost the same however large a tree is), so that it
+can stop anywhere, and trees can change before it goes on.
 """
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcpy
-from pyxsd._wire cimport buffer_free, buffer_put
+from pyxsd._agenda cimport pyxsd_clock
+from pyxsd._wire cimport buffer_free, buffer_put, buffer_reserve
 from pyxsd.store.counts cimport CountSlot, counts_add, counts_new, counts_unref
 from pyxsd.store.pages cimport Dying, page_drop, page_make
 from pyxsd.store.perms cimport (
@@ -31,8 +49,26 @@ from pyxsd.store.perms cimport (
 from pyxsd.store.subtree cimport free_dying, node_new, node_ref, node_set_value, node_unref
 
 cdef enum:
-    SLOTS_MAX = 32           # numbers that a page's record can have
+    PERMS = 1
+    COUNTS = 2
+    NODE = 3
+    PAGE = 4
+    AGAIN = 5
+    TREE = 6
+    ROOT = 7
+
+cdef enum:
+    SLOTS_MAX = 32           # of a page
     ENTRY_BYTES = 9          # of one entry of a permission list
+    LOOKED = 32              # steps between two looks at the clock
+
+
+# What a part begins with.
+cdef struct Part:
+    uint8_t kind
+    uint8_t a
+    uint16_t b
+    uint32_t c
 
 
 cdef void *_grown(void *array, size_t used, size_t *room, size_t item) except? NULL:
@@ -47,30 +83,150 @@ cdef void *_grown(void *array, size_t used, size_t *room, size_t item) except? N
     return larger
 
 
+@cython.final
+@cython.no_gc
+cdef class Held:
+    """A node with a reference of its own."""
+
+    def __dealloc__(self):
+        if self.node != NULL:
+            self.grave.bury(self.node)
+
+
+cdef Held _held(Grave grave, Node *node):
+    cdef Held held = Held.__new__(Held)
+    held.grave = grave
+    held.node = node_ref(node)
+    return held
+
+
 # -- writing ------------------------------------------------------------------
 
 @cython.final
+@cython.no_gc
 cdef class GraphWriter:
-    """Writes the parts of trees.  add(type, body) takes a record.  Nothing may change in the
-    trees while it is used."""
+    """Writes the parts of trees; what the writer drops goes into the grave."""
 
-    def __cinit__(self, add):
-        self.add = add
+    def __cinit__(self, Grave grave not None):
+        self.grave = grave
+        self.roots = []
         self.perms = {}
         self.items = {}
         self.counts = {}
 
     def __dealloc__(self):
-        buffer_free(&self.body)
+        buffer_free(&self.out)
         free(self.steps)
-        free(self.numbers)
 
-    cdef int _push(self, void *item, bint is_page) except -1:
-        """The next to be written; or its number, where it is written already."""
+    cdef uint32_t tree(self, Tree tree) except 0:
+        self.roots.append(tree.snapshot())
+        return <uint32_t>len(self.roots)
+
+    cdef uint32_t node(self, Node *node) except? 0:
+        if node == NULL:
+            return 0
+        self.roots.append(_held(self.grave, node))
+        return <uint32_t>len(self.roots)
+
+    cdef bytes written(self):
+        cdef bytes made = b"" if self.out.data == NULL else self.out.data[:self.out.tail]
+        self.out.head = self.out.tail = 0
+        return made
+
+    cdef bint write(self, uint64_t until, size_t most) except -1:
+        cdef int looked = 0
+        while self.out.tail < most:
+            if self.steps_used == 0:
+                if self.begun:
+                    self._finish(self.roots[self.begun - 1])
+                if self.begun == len(self.roots):
+                    # They are told apart by addresses; what has gone must not be held any more.
+                    self.roots = []
+                    self.begun = 0
+                    return True
+                self._begin(self.roots[self.begun])
+                self.begun += 1
+                continue
+            self._step()
+            looked += 1
+            if looked >= LOOKED:
+                looked = 0
+                if pyxsd_clock() >= until:
+                    break
+        return False
+
+    cdef int _begin(self, root) except -1:
+        """The next root."""
+        cdef Node *node = (<Tree>root).root if isinstance(root, Tree) else (<Held>root).node
+        return self._push(node, False, node.refs)
+
+    cdef int _finish(self, root) except -1:
+        """All of a root is written."""
+        cdef Tree tree
+        cdef Part part
+        cdef int64_t numbers[3]
+        part.a = part.b = 0
+        if isinstance(root, Tree):
+            tree = root
+            part.kind = TREE
+            part.c = self._counts(tree.counts)
+            numbers[0] = tree.nodes
+            numbers[1] = tree.copied
+            numbers[2] = tree.dropped
+            buffer_put(&self.out, &part, sizeof(part))
+            buffer_put(&self.out, numbers, sizeof(numbers))
+        else:
+            part.kind = ROOT
+            part.c = 0
+            buffer_put(&self.out, &part, sizeof(part))
+        return 0
+
+    cdef int _step(self) except -1:
+        """Goes on with the part at the end of the steps."""
+        cdef Step *step = &self.steps[self.steps_used - 1]
+        cdef Page *page
+        cdef Node *node
+        cdef Part part
+        cdef void *slot
+        if step.is_page:
+            page = <Page *>step.item
+            while step.next < page.count:
+                slot = page.slot[step.next]
+                step.next += 1
+                if page.level:
+                    return self._push(slot, True, (<Page *>slot).refs)
+                node = <Node *>slot
+                if node.children != NULL or node.refs > 1:
+                    return self._push(slot, False, node.refs)
+                # Most nodes are such.
+                self._write_node(node)
+                self.last_item += 1
+            part.kind = PAGE
+            part.a = page.level
+            part.b = page.count
+            part.c = 0
+            buffer_put(&self.out, &part, sizeof(part))
+            return self._done(page, page.refs)
+        node = <Node *>step.item
+        if node.children != NULL and step.next == 0:
+            step.next = 1
+            return self._push(node.children, True, node.children.refs)
+        self._write_node(node)
+        return self._done(node, node.refs)
+
+    cdef int _push(self, void *item, bint is_page, uint32_t refs) except -1:
+        """The next to be written; where it is written already, its number is."""
         cdef Step *step
-        known = self.items.get(<uintptr_t>item)
-        if known is not None:
-            return self._number(known)
+        cdef Part part
+        if refs > 1:
+            # What has one holder is never met again.
+            known = self.items.get(<uintptr_t>item)
+            if known is not None:
+                part.kind = AGAIN
+                part.a = is_page
+                part.b = 0
+                part.c = known
+                return buffer_put(&self.out, &part, sizeof(part))
         self.steps = <Step *>_grown(self.steps, self.steps_used, &self.steps_room, sizeof(Step))
         step = &self.steps[self.steps_used]
         step.item = item
@@ -79,91 +235,58 @@ cdef class GraphWriter:
         self.steps_used += 1
         return 0
 
-    cdef int _number(self, uint64_t number) except -1:
-        self.numbers = <uint64_t *>_grown(self.numbers, self.numbers_used, &self.numbers_room,
-                                          sizeof(uint64_t))
-        self.numbers[self.numbers_used] = number
-        self.numbers_used += 1
-        return 0
-
-    cdef int _done(self, void *item, uint64_t refs) except -1:
+    cdef int _done(self, void *item, uint32_t refs) except -1:
         """The part at the end of the steps is written, and has so many holders."""
         self.steps_used -= 1
         self.last_item += 1
+        if self.last_item > UINT32_MAX:
+            raise OverflowError("more nodes than an image can have")
         if refs > 1:
-            # What has one holder is never met again.
             self.items[<uintptr_t>item] = self.last_item
-        return self._number(self.last_item)
-
-    cdef uint64_t node(self, Node *node) except? 0:
-        cdef Step *step
-        cdef Node *at
-        cdef Page *page
-        if node == NULL:
-            return 0
-        self.steps_used = self.numbers_used = 0
-        self._push(node, False)
-        while self.steps_used:
-            step = &self.steps[self.steps_used - 1]
-            if step.is_page:
-                page = <Page *>step.item
-                if step.next < page.count:
-                    step.next += 1
-                    self._push(page.slot[step.next - 1], page.level > 0)
-                else:
-                    self._write_page(page)
-                    self._done(page, page.refs)
-            else:
-                at = <Node *>step.item
-                if at.children != NULL and step.next == 0:
-                    step.next = 1
-                    self._push(at.children, True)
-                else:
-                    self._write_node(at)
-                    self._done(at, at.refs)
-        return self.numbers[0]
+        return 0
 
     cdef int _write_node(self, const Node *node) except -1:
-        cdef uint64_t number = self._perms(node.perms)
-        self.body.head = self.body.tail = 0
-        buffer_put(&self.body, &number, 8)
-        number = 0
-        if node.children != NULL:
-            self.numbers_used -= 1
-            number = self.numbers[self.numbers_used]
-        buffer_put(&self.body, &number, 8)
-        buffer_put(&self.body, &node.name_len, 2)
-        buffer_put(&self.body, node.name, node.name_len)
+        cdef Part part
+        cdef uint32_t perms = self.last_number
+        cdef char *at
+        if node.perms != self.last_perms:
+            perms = self._perms(node.perms)
+        part.kind = NODE
+        part.a = node.children != NULL
+        part.b = node.name_len
+        part.c = node.value_len
+        at = buffer_reserve(&self.out, sizeof(part) + 4 + node.name_len + node.value_len)
+        memcpy(at, &part, sizeof(part))
+        memcpy(at + sizeof(part), &perms, 4)
+        memcpy(at + sizeof(part) + 4, node.name, node.name_len)
         if node.value_len:
-            buffer_put(&self.body, node.value, node.value_len)
-        self.add(b"NODE", self.body.data[:self.body.tail])
+            memcpy(at + sizeof(part) + 4 + node.name_len, node.value, node.value_len)
+        self.out.tail += sizeof(part) + 4 + node.name_len + node.value_len
         return 0
 
-    cdef int _write_page(self, const Page *page) except -1:
-        self.numbers_used -= page.count
-        self.body.head = self.body.tail = 0
-        buffer_put(&self.body, &page.level, 1)
-        buffer_put(&self.body, &self.numbers[self.numbers_used], page.count * sizeof(uint64_t))
-        self.add(b"PAGE", self.body.data[:self.body.tail])
-        return 0
-
-    cdef uint64_t _perms(self, const Perms *perms) except 0:
+    cdef uint32_t _perms(self, const Perms *perms) except 0:
+        cdef Part part
         cdef uint32_t i
         cdef uint8_t access
         number = self.perms.get(<uintptr_t>perms)
         if number is None:
             number = len(self.perms) + 1
             self.perms[<uintptr_t>perms] = number
-            self.body.head = self.body.tail = 0
+            part.kind = PERMS
+            part.a = part.b = 0
+            part.c = perms.count
+            buffer_put(&self.out, &part, sizeof(part))
             for i in range(perms.count):
                 access = <uint8_t>perms.entry[i].access
-                buffer_put(&self.body, &perms.entry[i].domid, 8)
-                buffer_put(&self.body, &access, 1)
-            self.add(b"PERM", self.body.data[:self.body.tail])
-        return number
+                buffer_put(&self.out, &perms.entry[i].domid, 8)
+                buffer_put(&self.out, &access, 1)
+        self.last_perms = perms
+        self.last_number = number
+        return self.last_number
 
-    cdef uint64_t _counts(self, const Counts *counts) except 0:
+    cdef uint32_t _counts(self, const Counts *counts) except 0:
         cdef const CountSlot *slot
+        cdef Part part
         cdef uint32_t i
         cdef dict found = {}
         cdef int64_t pair[2]
@@ -175,21 +298,21 @@ cdef class GraphWriter:
                 slot = &counts.slot[i]
                 if slot.count:
                     found[slot.owner] = slot.count
-            self.body.head = self.body.tail = 0
+            part.kind = COUNTS
+            part.a = part.b = 0
+            part.c = <uint32_t>len(found)
+            buffer_put(&self.out, &part, sizeof(part))
             for owner in sorted(found):
                 pair[0] = owner
                 pair[1] = found[owner]
-                buffer_put(&self.body, pair, 16)
-            self.add(b"CNTS", self.body.data[:self.body.tail] if found else b"")
+                buffer_put(&self.out, pair, sizeof(pair))
         return number
-
-    cdef list tree(self, Tree tree):
-        return [self.node(tree.root), tree.nodes, self._counts(tree.counts), tree.copied]
 
 
 # -- reading ------------------------------------------------------------------
 
 @cython.final
+@cython.no_gc
 cdef class GraphReader:
     """Makes trees of their parts, for the store of which `store` is a tree.
 
@@ -200,6 +323,7 @@ cdef class GraphReader:
     def __cinit__(self, Tree store not None):
         self.store = store
         self.mentions = mentions_ref(store.mentions)
+        self.roots = []
 
     def __dealloc__(self):
         cdef size_t i
@@ -219,28 +343,52 @@ cdef class GraphReader:
         free(self.items)
         free(self.is_page)
         free(self.sizes)
+        free(self.stack)
         free(self.perms)
         free(self.counts)
         if self.mentions != NULL:
             mentions_unref(self.mentions)
 
-    cdef int take(self, bytes type_, bytes body) except -1:
-        if type_ == b"NODE":
-            return self._take_node(body)
-        if type_ == b"PAGE":
-            return self._take_page(body)
-        if type_ == b"PERM":
-            return self._take_perms(body)
-        return self._take_counts(body)
+    cdef int take(self, const char *p, size_t n) except -1:
+        cdef Part part
+        cdef size_t used
+        while n:
+            if n < sizeof(part):
+                raise ValueError(f"a part of {n} bytes")
+            memcpy(&part, p, sizeof(part))
+            p += sizeof(part)
+            n -= sizeof(part)
+            used = 0
+            if part.kind == NODE:
+                used = self._take_node(p, n, part.a, part.b, part.c)
+            elif part.kind == PAGE:
+                self._take_page(part.a, part.b)
+            elif part.kind == AGAIN:
+                if not 0 < part.c <= self.items_used or self.is_page[part.c - 1] != part.a:
+                    raise ValueError(f"there is no {'page' if part.a else 'node'} {part.c}")
+                self._push(part.c - 1)
+            elif part.kind == PERMS:
+                used = self._take_perms(p, n, part.c)
+            elif part.kind == COUNTS:
+                used = self._take_counts(p, n, part.c)
+            elif part.kind == TREE:
+                used = self._take_tree(p, n, part.c)
+            elif part.kind == ROOT:
+                self.roots.append(_held(self.store.grave,
+                                        <Node *>self.items[self._pop(False)]))
+            else:
+                raise ValueError(f"a part of kind {part.kind}")
+            p += used
+            n -= used
+        return 0
 
-    cdef int _take_perms(self, bytes body) except -1:
-        cdef const char *p = body
-        cdef size_t count = len(body) // ENTRY_BYTES, i
+    cdef size_t _take_perms(self, const char *p, size_t n, uint32_t count) except 0:
+        cdef size_t i
         cdef PermEntry *entries
         self.perms = <Perms **>_grown(self.perms, self.perms_used, &self.perms_room,
                                       sizeof(Perms *))
-        if count == 0 or len(body) % ENTRY_BYTES:
-            raise ValueError(f"permissions of {len(body)} bytes")
+        if count == 0 or count > n // ENTRY_BYTES:
+            raise ValueError(f"permissions of {count} entries")
         entries = <PermEntry *>malloc(count * sizeof(PermEntry))
         if entries == NULL:
             raise MemoryError()
@@ -252,48 +400,43 @@ cdef class GraphReader:
         finally:
             free(entries)
         self.perms_used += 1
-        return 0
+        return <size_t>ENTRY_BYTES * count
 
-    cdef int _take_counts(self, bytes body) except -1:
-        cdef const char *p = body
+    cdef size_t _take_counts(self, const char *p, size_t n, uint32_t count) except? 0:
         cdef size_t i
         cdef int64_t pair[2]
         self.counts = <Counts **>_grown(self.counts, self.counts_used, &self.counts_room,
                                         sizeof(Counts *))
-        if len(body) % 16:
-            raise ValueError(f"counts of {len(body)} bytes")
+        if count > n // sizeof(pair):
+            raise ValueError(f"counts of {count} owners")
         self.counts[self.counts_used] = counts_new()
         self.counts_used += 1
-        for i in range(len(body) // 16):
-            memcpy(pair, p + 16 * i, 16)
+        for i in range(count):
+            memcpy(pair, p + sizeof(pair) * i, sizeof(pair))
             if pair[1] <= 0:
                 raise ValueError(f"domain {pair[0]} owns {pair[1]} nodes")
             counts_add(&self.counts[self.counts_used - 1], pair[0], pair[1])
-        return 0
+        return sizeof(pair) * count
 
-    cdef int _take_node(self, bytes body) except -1:
-        cdef const char *p = body
-        cdef size_t n = len(body), index
-        cdef uint64_t number[2]
-        cdef uint64_t size = 1
-        cdef uint16_t name_len
+    cdef size_t _take_node(self, const char *p, size_t n, bint has_page, size_t name_len,
+                           size_t value_len) except 0:
+        cdef uint32_t perms, size = 1
+        cdef size_t index
         cdef Node *node
-        if n < 18:
-            raise ValueError(f"a node of {n} bytes")
-        memcpy(number, p, 16)
-        memcpy(&name_len, p + 16, 2)
-        if name_len > n - 18:
-            raise ValueError("a name that is longer than its record")
-        if memchr(p + 18, 0, name_len) != NULL:
+        if n < 4 or name_len > n - 4 or value_len > n - 4 - name_len:
+            raise ValueError("a node that is longer than its record")
+        memcpy(&perms, p, 4)
+        p += 4
+        if memchr(p, 0, name_len) != NULL:
             raise ValueError("a name with a NUL in it")
-        if not 0 < number[0] <= self.perms_used:
-            raise ValueError(f"there are no permissions {number[0]}")
-        node = node_new(p + 18, name_len, self.perms[number[0] - 1])
+        if not 0 < perms <= self.perms_used:
+            raise ValueError(f"there are no permissions {perms}")
+        node = node_new(p, name_len, self.perms[perms - 1])
         try:
-            if n - 18 - name_len:
-                node_set_value(node, p + 18 + name_len, n - 18 - name_len)
-            if number[1]:
-                index = self._index(number[1], True)
+            if value_len:
+                node_set_value(node, p + name_len, value_len)
+            if has_page:
+                index = self._pop(True)
                 node.children = <Page *>self.items[index]
                 node.children.refs += 1
                 size += self.sizes[index]
@@ -301,26 +444,27 @@ cdef class GraphReader:
         except Exception:
             node_unref(node)
             raise
-        return 0
+        return 4 + name_len + value_len
 
-    cdef int _take_page(self, bytes body) except -1:
-        cdef const char *p = body
-        cdef size_t n = len(body), i, index
-        cdef uint64_t number, size = 0
+    cdef int _take_page(self, int level, size_t count) except -1:
+        cdef size_t i
+        cdef uint32_t index
+        cdef uint64_t size = 0
         cdef void *slots[SLOTS_MAX]
-        cdef int level = <unsigned char>p[0] if n else 0
         cdef Page *page
         cdef Dying dying
-        if n % 8 != 1 or n // 8 > SLOTS_MAX:
-            raise ValueError(f"a page of {n} bytes")
-        for i in range(n // 8):
-            memcpy(&number, p + 1 + 8 * i, 8)
-            index = self._index(number, level > 0)
+        if count > SLOTS_MAX or count > self.stack_used:
+            raise ValueError(f"a page of {count} slots")
+        self.stack_used -= count
+        for i in range(count):
+            index = self.stack[self.stack_used + i]
+            if self.is_page[index] != (level > 0):
+                raise ValueError(f"a page of level {level} with another thing in it")
             slots[i] = self.items[index]
             size += self.sizes[index]
             if level == 0 and (<Node *>slots[i]).name_len == 0:
                 raise ValueError("a node without a name in a directory")
-        page = page_make(level, <int>(n // 8), slots)
+        page = page_make(level, <int>count, slots)
         try:
             self._add_item(page, True, size)
         except Exception:
@@ -333,47 +477,76 @@ cdef class GraphReader:
 
     cdef int _add_item(self, void *item, bint is_page, uint64_t size) except -1:
         cdef size_t room = self.items_room
-        if size >= <uint64_t>1 << 32:
+        if size >= UINT32_MAX or self.items_used >= UINT32_MAX:
             raise ValueError("more nodes than there can be")
-        self.items = <void **>_grown(self.items, self.items_used, &room, sizeof(void *))
-        room = self.items_room
-        self.is_page = <uint8_t *>_grown(self.is_page, self.items_used, &room, 1)
-        room = self.items_room
-        self.sizes = <uint64_t *>_grown(self.sizes, self.items_used, &room, sizeof(uint64_t))
-        self.items_room = room
+        if self.items_used == room:
+            self.items = <void **>_grown(self.items, self.items_used, &room, sizeof(void *))
+            room = self.items_room
+            self.is_page = <uint8_t *>_grown(self.is_page, self.items_used, &room, 1)
+            room = self.items_room
+            self.sizes = <uint32_t *>_grown(self.sizes, self.items_used, &room,
+                                            sizeof(uint32_t))
+            self.items_room = room
+        # Nothing may fail behind the next line: the item would be freed twice.
+        self._push(<uint32_t>self.items_used)
         self.items[self.items_used] = item
         self.is_page[self.items_used] = is_page
-        self.sizes[self.items_used] = size
+        self.sizes[self.items_used] = <uint32_t>size
         self.items_used += 1
         return 0
 
-    cdef size_t _index(self, uint64_t number, bint is_page) except? 0:
-        if not 0 < number <= self.items_used or self.is_page[number - 1] != is_page:
-            raise ValueError(f"there is no {'page' if is_page else 'node'} {number}")
-        return number - 1
+    cdef int _push(self, uint32_t index) except -1:
+        self.stack = <uint32_t *>_grown(self.stack, self.stack_used, &self.stack_room,
+                                        sizeof(uint32_t))
+        self.stack[self.stack_used] = index
+        self.stack_used += 1
+        return 0
 
-    cdef Node *node(self, number) except? NULL:
-        if number == 0:
-            return NULL
-        return <Node *>self.items[self._index(number, False)]
+    cdef uint32_t _pop(self, bint is_page) except? 0:
+        """The index of what was made last, which must be a page or a node."""
+        if self.stack_used == 0 or self.is_page[self.stack[self.stack_used - 1]] != is_page:
+            raise ValueError(f"a {'page' if is_page else 'node'} is missing")
+        self.stack_used -= 1
+        return self.stack[self.stack_used]
 
-    cdef Tree tree(self, row):
+    cdef size_t _take_tree(self, const char *p, size_t n, uint32_t counts) except 0:
         cdef Tree tree
         cdef Node *root
-        root_number, nodes, counts_number, copied = row
-        root = self.node(root_number)
-        if root == NULL or root.name_len:
-            raise ValueError(f"the node {root_number} is no root")
-        if nodes != self.sizes[root_number - 1] - 1:
-            raise ValueError(f"a tree of {self.sizes[root_number - 1] - 1} nodes, not {nodes}")
-        if not 0 < counts_number <= self.counts_used:
-            raise ValueError(f"there are no counts {counts_number}")
+        cdef uint32_t index = self._pop(False)
+        cdef int64_t numbers[3]
+        if n < sizeof(numbers):
+            raise ValueError("a tree that is longer than its record")
+        memcpy(numbers, p, sizeof(numbers))
+        root = <Node *>self.items[index]
+        if root.name_len:
+            raise ValueError(f"the node {index + 1} is no root")
+        if numbers[0] != <int64_t>self.sizes[index] - 1:
+            raise ValueError(f"a tree of {self.sizes[index] - 1} nodes, not {numbers[0]}")
+        if not 0 < counts <= self.counts_used:
+            raise ValueError(f"there are no counts {counts}")
         tree = self.store.snapshot()
         tree.grave.bury(tree.root)
         tree.root = node_ref(root)
         counts_unref(tree.counts)
-        tree.counts = self.counts[counts_number - 1]
+        tree.counts = self.counts[counts - 1]
         tree.counts.refs += 1
-        tree.nodes = nodes
-        tree.copied = copied
-        return tree
+        tree.nodes = numbers[0]
+        tree.copied = numbers[1]
+        tree.dropped = numbers[2]
+        self.roots.append(tree)
+        return sizeof(numbers)
+
+    cdef Tree tree(self, uint32_t number):
+        if not 0 < number <= len(self.roots) or not isinstance(self.roots[number - 1], Tree):
+            raise ValueError(f"there is no tree {number}")
+        found = self.roots[number - 1]
+        # Two of them must not be one: each changes by itself.
+        self.roots[number - 1] = None
+        return <Tree>found
+
+    cdef Node *node(self, uint32_t number) except? NULL:
+        if number == 0:
+            return NULL
+        if number > len(self.roots) or not isinstance(self.roots[number - 1], Held):
+            raise ValueError(f"there is no node {number}")
+        return (<Held>self.roots[number - 1]).node

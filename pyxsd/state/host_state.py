@@ -17,11 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple, Optional
 
+from pyxsd.state.errors import StateError as StateError
+
 LETTERS = "nrwb"  # the access of a permission entry as a letter, by its number
-
-
-class StateError(Exception):
-    """A file that cannot be read, or a state that a format cannot hold."""
 
 
 class Permission(NamedTuple):

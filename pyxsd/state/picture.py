@@ -32,7 +32,8 @@ def read_image(data: bytes) -> HostState:
     """The state that an image's bytes hold; StateError."""
     server = Server(Config(), _Nobody())
     try:
-        image.load(data, server, 0.0, lambda _number, _domid: Transport(), any_key=True)
+        image.load(image.read(data), server, 0.0, lambda _number, _domid: Transport(),
+                   any_key=True)
         return _state(server)
     finally:
         server.close()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The file that an image of a server is in: a header, records, and a checksum.
 
-The header has 16 bytes: "pyxsdimg", the version and flags (0), each a little-endian number of 4
-bytes.  A record is four letters that name its type, the length of its body in 4 bytes, and the
-body.  The last one is "DONE": how many records stand before it (8 bytes), and the CRC-32 of all
-bytes before it (4 bytes).
+The header has 16 bytes: "pyxsdimg", the version and flags (0), each a number of 4 bytes in the
+byte order of the machine.  A record is four letters that name its type, the length of its body in
+4 bytes, and the body.  The last one is "DONE": how many records stand before it (8 bytes), and the
+CRC-32 of all bytes before it (4 bytes).
 
 A type whose first letter is small may be skipped by a reader that does not know it.  A reader
 refuses an image with any other record that it does not know: leaving it out would lose state.
@@ -14,17 +14,23 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Container
 from typing import NamedTuple
 
-from pyxsd.state.host_state import StateError
+from pyxsd.state.errors import StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container
+    from typing import Union
+
+    Bytes = Union[bytes, memoryview]
 
 MAGIC = b"pyxsdimg"
-VERSION = 1
-HEADER = struct.Struct("<8sII")
-RECORD = struct.Struct("<4sI")
+VERSION = 2
+HEADER = struct.Struct("=8sII")
+RECORD = struct.Struct("=4sI")
 DONE = b"DONE"
-_END = struct.Struct("<QI")
+_END = struct.Struct("=QI")
 LENGTH_MAX = 0xFFFFFFFF
 
 
@@ -32,7 +38,7 @@ class Record(NamedTuple):
     """One record."""
 
     type: bytes
-    body: bytes
+    body: memoryview
     number: int  # counted from 1
     at: int  # where it begins in the file, in bytes
 
@@ -47,35 +53,38 @@ def _name(type_: bytes) -> str:
 
 
 class Writer:
-    """Collects the records of a file."""
+    """Writes the records of a file.  put(bytes) takes the next bytes of it."""
 
-    def __init__(self) -> None:
-        self.parts = [HEADER.pack(MAGIC, VERSION, 0)]
+    def __init__(self, put: Callable[[bytes], object]) -> None:
+        self._put = put
         self.count = 0
+        self._checksum = 0
+        self._write(HEADER.pack(MAGIC, VERSION, 0))
 
-    def add(self, type_: bytes, body: bytes) -> None:
+    def _write(self, data: bytes) -> None:
+        self._checksum = zlib.crc32(data, self._checksum)
+        self._put(data)
+
+    def add(self, type_: bytes, body: Bytes) -> None:
         """One more record; OverflowError where its body is longer than LENGTH_MAX bytes."""
         if len(body) > LENGTH_MAX:
             raise OverflowError(f"a record of {len(body)} bytes")
-        self.parts.append(RECORD.pack(type_, len(body)))
-        self.parts.append(body)
+        self._write(RECORD.pack(type_, len(body)))
+        self._write(bytes(body))
         self.count += 1
 
-    def finish(self) -> bytes:
-        """The whole file."""
-        checksum = 0
-        for part in self.parts:
-            checksum = zlib.crc32(part, checksum)
-        self.parts.append(RECORD.pack(DONE, _END.size) + _END.pack(self.count, checksum))
-        return b"".join(self.parts)
+    def finish(self) -> None:
+        """The end of the file."""
+        self._write(RECORD.pack(DONE, _END.size) + _END.pack(self.count, self._checksum))
 
 
-def read(data: bytes, known: Container[bytes]) -> list[Record]:
-    """The records of a file whose types are in `known`.
+def read(data: Bytes, known: Container[bytes]) -> list[Record]:
+    """The records of a file whose types are in `known`; their bodies are views of the data.
 
     StateError where the file is cut, altered, of another version, or has a record that must not
     be left out and is not known.
     """
+    data = memoryview(data)
     if len(data) < HEADER.size:
         raise StateError(f"the file has {len(data)} bytes and no whole header")
     magic, version, flags = HEADER.unpack_from(data)
@@ -106,7 +115,7 @@ def read(data: bytes, known: Container[bytes]) -> list[Record]:
         at = start + length
 
 
-def _check_end(record: Record, data: bytes) -> None:
+def _check_end(record: Record, data: memoryview) -> None:
     if len(record.body) != _END.size:
         raise StateError(f"{record.place}: a body of {len(record.body)} bytes")
     behind = len(data) - record.at - RECORD.size - _END.size

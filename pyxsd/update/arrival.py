@@ -11,14 +11,20 @@ import os
 from pyxsd._accesslog import AccessLog
 from pyxsd._core import Server
 from pyxsd._ring import EventChannels
+from pyxsd._siphash import use_key
 from pyxsd._wire import Transport
 from pyxsd.domains import Domains
-from pyxsd.update import carried, channel
+from pyxsd.state import image, surroundings
+from pyxsd.state.errors import StateError
+from pyxsd.update import channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from pyxsd.state.records import Record
+    from pyxsd.state.surroundings import Surroundings
     from pyxsd.system.configuration import Config
 
 # Far more than any host has: a million nodes of 2 KiB.
@@ -53,7 +59,7 @@ class Order:
     descriptors: those that the state speaks of, in its order.
     """
 
-    def __init__(self, word: str, data: bytes, descriptors: list[int]) -> None:
+    def __init__(self, word: str, data: memoryview, descriptors: list[int]) -> None:
         self.word = word
         self.data = data
         self.descriptors = descriptors
@@ -82,20 +88,49 @@ def wait_for_order(old: channel.Channel) -> Order | None:
         return None
 
 
-def rehearse(data: bytes, config: Config) -> bytes:
-    """Loads a state without touching anything of the host, and writes it out again; ValueError
-    and the like where it cannot be loaded."""
-    state = carried.read(data)
+def opened(data: bytes | memoryview) -> list[Record]:
+    """The records of a state; StateError.  From now on this process hashes with its key: no server
+    may be there."""
+    found = image.read(data)
+    use_key(image.hash_key(found))
+    return found
+
+
+def rehearse(data: bytes | memoryview, config: Config, put: Callable[[bytes], object]) -> None:
+    """Loads a state without touching anything of the host, and writes it out again; StateError
+    where it cannot be loaded."""
+    found = opened(data)
+    around, rows = surroundings.read(found)
     host = Quiet()
     server = Server(config, host, AccessLog(False))
-    server.log.switch(False)
     domains = Domains(server, NoXen(), host.log)
-    carried.build(state, server, domains, lambda _number: server.connect(Transport()))
+    rings = domains.transports(rows)
+    image.load(found, server, None,
+               lambda _id, domid: Transport() if domid is None else ring_of(rings, domid))
+    adopt(domains, rows, around)
     if host.complaints:
-        raise carried.StateError("; ".join(host.complaints[:4]))
-    written = carried.write(server, domains, state.surroundings)
-    server.close()
-    return written
+        raise StateError("; ".join(host.complaints[:4]))
+    image.Saving(server, put, lambda: surroundings.write(around, domains)).step(float("inf"))
+    # The end of the process is faster than server.close().
+
+
+def ring_of(rings: dict[int, Any], domid: int) -> Any:
+    """The transport of a domain; StateError."""
+    if domid not in rings:
+        raise StateError(f"the ring of domain {domid} is missing")
+    return rings[domid]
+
+
+def adopt(domains: Domains, rows: list[surroundings.Row], around: Surroundings) -> None:
+    """Gives the domains their connections; StateError where connections and what is said of the
+    daemon around them are not of the same clients."""
+    connections = domains.server.connections.values()
+    if {number for number, _ in around.sockets} != {c.id for c in connections if c.is_socket}:
+        raise StateError("the descriptors are not those of the sockets")
+    try:
+        domains.adopt(rows, domains.server.domains)
+    except ValueError as error:
+        raise StateError(str(error)) from None
 
 
 def refuse(old: channel.Channel, error: BaseException) -> None:
@@ -118,22 +153,18 @@ def agreed(old: channel.Channel) -> bool:
 
 
 class Descriptors:
-    """Those that came with a state, each to be taken once."""
+    """Those that came with a state, by the numbers that they have in it."""
 
-    def __init__(self, found: list[int], wanted: int) -> None:
-        if len(found) != wanted:
-            raise carried.StateError(f"{len(found)} descriptors came, where {wanted} are named")
-        self._left: Any = iter(found)
+    def __init__(self, found: list[int], around: Surroundings) -> None:
+        wanted = around.descriptors()
+        if len(found) != len(wanted):
+            raise StateError(f"{len(found)} descriptors came, where {len(wanted)} are named")
+        for fd in found:
+            os.set_inheritable(fd, False)
+        self._left = dict(zip(wanted, found))
 
-    def take(self) -> int:
-        """The next one, close-on-exec."""
-        fd: int = next(self._left)
-        os.set_inheritable(fd, False)
-        return fd
-
-
-def number_of_descriptors(state: carried.State) -> int:
-    """How many the state speaks of."""
-    around = state.surroundings
-    return (around.listens + around.has_channels + len(around.pid_files)
-            + sum(client.domain is None for client in state.clients))
+    def take(self, number: int) -> int:
+        """The one of that number, once; StateError."""
+        if number not in self._left:
+            raise StateError(f"the descriptor {number} is missing")
+        return self._left.pop(number)

@@ -18,6 +18,7 @@ A message is a word, a text and some descriptors.  In the order in which they ar
 from __future__ import annotations
 
 import _socket  # the bare module: `socket` takes 5 ms to import and adds nothing that is used
+import mmap
 import os
 import struct
 from typing import NamedTuple
@@ -84,31 +85,40 @@ class Channel:
         self._socket.close()
 
 
-def memory_file(data: bytes) -> int:
-    """The descriptor of a file in memory that holds these bytes; OSError."""
-    fd = os.memfd_create("pyxsd-state", os.MFD_CLOEXEC)
-    try:
+class MemoryFile:
+    """A file in memory, which is written once; OSError."""
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("pyxsd-state", os.MFD_CLOEXEC)
+
+    def put(self, data: bytes | memoryview) -> None:
+        """Adds bytes at its end."""
         view = memoryview(data)
         while view:
-            view = view[os.write(fd, view):]
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+            view = view[os.write(self._fd, view):]
+
+    def size(self) -> int:
+        """How many bytes it has."""
+        return os.fstat(self._fd).st_size
+
+    def detach(self) -> int:
+        """Its descriptor, which belongs to the caller from now on."""
+        fd, self._fd = self._fd, -1
+        return fd
+
+    def close(self) -> None:
+        """Closes it, where nobody else has it."""
+        if self._fd >= 0:
+            os.close(self.detach())
 
 
-def read_memory_file(fd: int, most: int) -> bytes:
-    """All bytes of such a file, which is closed; ValueError where it is longer than `most`."""
+def read_memory_file(fd: int, most: int) -> memoryview:
+    """The bytes of such a file, whose descriptor is closed; OSError, or ValueError where they are
+    more than `most`.  Nobody writes to it any more."""
     try:
         size = os.fstat(fd).st_size
         if size > most:
             raise ValueError(f"{size} bytes of state, where {most} are the most")
-        data = bytearray()
-        while len(data) < size:
-            piece = os.pread(fd, size - len(data), len(data))
-            if not piece:
-                break
-            data += piece
-        return bytes(data)
+        return memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ) if size else b"")
     finally:
         os.close(fd)

@@ -3,7 +3,7 @@
 
     -f PROGRAM          the program that shall take over, with the daemon's own arguments
     -c ARGUMENT...      more arguments for it, kept for good
-    -s [-t S] [-F]      does it; waits at most S seconds (60) for what cannot be carried over
+    -s [-t S] [-F]      does it; nothing has to be waited for, so that -t and -F change nothing
     -a                  calls it off
     (nothing)           says how things are
 
@@ -21,7 +21,7 @@ import os
 import time
 
 from pyxsd import __version__
-from pyxsd.update import carried, channel
+from pyxsd.update import channel
 from pyxsd.update.program import Process, Program, ProgramError, fault_of, verdict
 
 TYPE_CHECKING = False
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
         def soon(self, what: Callable[[], None]) -> None:
             """Calls `what` once, when the turn at hand is over."""
 
-        def state(self) -> bytes:
-            """The whole state, as carried.write() makes it."""
+        def saving(self, put: Callable[[bytes], object]) -> Any:
+            """An image of the whole state in the making (state.image.Saving)."""
 
         def descriptors(self) -> list[int]:
-            """Those that the state speaks of."""
+            """Those that an image of now speaks of."""
 
         def share(self) -> None:
             """A process is about to be started: it may have copies of the sockets for a moment."""
@@ -60,13 +60,13 @@ BUSY = b"BUSY"
 UNDER_WAY = "a live update is under way"
 
 POLL_SECONDS = 0.01  # between two looks at the new program
-OBSTACLE_SECONDS = 0.05  # between two looks at what cannot be carried over
 CHECK_SECONDS = 15.0  # for --help, also where the host is busy
 READY_SECONDS = 15.0  # for the new program's imports
 WRITTEN_SECONDS = 3.0  # for a trial or for taking over, and
 NODE_SECONDS = 50e-6  # as much more for each node
-COMPARED = 1 << 20  # bytes of two states that are compared at once
-TIMEOUT = 60  # of -s, seconds
+STATE_MAX = 1 << 36  # bytes of a state
+COMPARED = 1 << 18  # bytes of two states that are compared at once
+SLICE_SECONDS = 100e-6  # of writing the state between two turns
 
 
 class Dialogue:
@@ -137,12 +137,12 @@ class Dialogue:
         if self._outcome:
             outcome, self._outcome = self._outcome, []
             return _text("\n".join(outcome))
-        seconds, force = _options(words)
+        _check_options(words)
         if self._steps is not None:
             raise ProgramError(UNDER_WAY)
         self._pending = True
         self._daemon.log("info", "live update: asked for, by " + " ".join(self.program.words()))
-        self._begin(self._updating(time.monotonic() + seconds, force))
+        self._begin(self._updating())
         return BUSY
 
     def abort(self, _connection: Any, _words: list[str]) -> bytes:
@@ -228,8 +228,10 @@ class Dialogue:
     def _trying(self, program: Program) -> Iterator[float]:
         """The program loads the state of now in a process of its own and writes it out again."""
         process = yield from self._ready(program)
-        state = self._daemon.state()
-        self._send(process, "try", descriptors=[channel.memory_file(state)])
+        given = yield from self._written()
+        # Mapped before it is given away, since its descriptor is.
+        state = channel.read_memory_file(os.dup(given), STATE_MAX)
+        self._send(process, "try", descriptors=[given])
         seconds = WRITTEN_SECONDS + NODE_SECONDS * self._daemon.server.tree.size
         message = yield from self._expecting(process, "written", seconds)
         if len(message.descriptors) != 1:
@@ -238,10 +240,21 @@ class Dialogue:
         for at in range(0, max(len(state), len(written)), COMPARED):
             if state[at:at + COMPARED] != written[at:at + COMPARED]:
                 raise ProgramError("the program has written out another state than it was given: "
-                                   + _difference(state[at:at + COMPARED],
-                                                 written[at:at + COMPARED], at))
+                                   + _difference(bytes(state[at:at + COMPARED]),
+                                                 bytes(written[at:at + COMPARED]), at))
             yield 0.0
         self._done_with(process)
+
+    def _written(self) -> Generator[float, None, int]:
+        """The descriptor of an image of now, written in slices."""
+        file = channel.MemoryFile()
+        try:
+            saving = self._daemon.saving(file.put)
+            while not saving.step(SLICE_SECONDS):
+                yield 0.0
+            return file.detach()
+        finally:
+            file.close()
 
     # -- talking to the program -----------------------------------------------
 
@@ -276,22 +289,10 @@ class Dialogue:
 
     # -- the update -----------------------------------------------------------
 
-    def _updating(self, deadline: float, force: bool) -> Iterator[float]:
+    def _updating(self) -> Iterator[float]:
         if not self._checked:
             yield from self._checking(self.program)
         process = yield from self._ready(self.program)
-        while True:
-            found = carried.obstacles(self._daemon.server)
-            if not found:
-                break
-            if time.monotonic() >= deadline:
-                if not force:
-                    raise ProgramError("\n".join(found))
-                self._daemon.log("warn", "live update: lost by force: " + "; ".join(found))
-                break
-            if process.ended():
-                raise ProgramError(f"the new program {process.how_it_ended()}")
-            yield OBSTACLE_SECONDS
         self._hand_over(process)
 
     def _hand_over(self, process: Process) -> None:
@@ -300,7 +301,12 @@ class Dialogue:
         assert process.channel is not None
         began = time.monotonic()
         seconds = WRITTEN_SECONDS + NODE_SECONDS * daemon.server.tree.size
-        self._send(process, "take", descriptors=[channel.memory_file(daemon.state())])
+        file = channel.MemoryFile()
+        try:
+            daemon.saving(file.put).step(float("inf"))
+            self._send(process, "take", descriptors=[file.detach()])
+        finally:
+            file.close()
         given = daemon.descriptors()
         for at in range(0, len(given), channel.PIECE):
             process.channel.send("descriptors", "", given[at:at + channel.PIECE], seconds=seconds)
@@ -328,22 +334,17 @@ def _text(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _options(words: list[str]) -> tuple[int, bool]:
-    """(seconds, force) of -s; ProgramError."""
-    seconds, force = TIMEOUT, False
+def _check_options(words: list[str]) -> None:
+    """Those of -s; ProgramError."""
     left = iter(words)
     for word in left:
-        if word == "-F":
-            force = True
-        elif word == "-t":
+        if word == "-t":
             number = next(left, "")
             if not number.isdigit() or len(number) > 9:
                 raise ProgramError(f"live-update -s: wrong argument '{number}'; option '-t' "
                                    "expects an integer.")
-            seconds = int(number)
-        else:
+        elif word != "-F":
             raise ProgramError(f"live-update -s: unknown option '{word}'.")
-    return seconds, force
 
 
 def _next(process: Process, word: str, seconds: float) -> channel.Message | None:

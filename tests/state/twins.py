@@ -15,12 +15,13 @@ from typing import Any
 from pyxsd._core import Server
 from pyxsd._wire import MemoryTransport
 from pyxsd.control import Control
-from pyxsd.state import image, records, values
+from pyxsd.state import image, records
 from pyxsd.system.configuration import Config
 from tests.fuzz import machine as machine_module
 from tests.fuzz.ledger import Ledger
 from tests.fuzz.machine import FuzzHost, Machine
 from tests.fuzz.program import Step, decode
+from tests.state import layout
 from tests.world import World
 
 # How long something took differs between two servers.
@@ -89,7 +90,7 @@ def twin(first: Machine, config: dict[str, object]) -> Machine:
             made.host.transports[domid] = transports[number]
         return transports[number]
 
-    image.load(data, made.server, made.now, transport_of)
+    image.load(image.read(data), made.server, made.now, transport_of)
     assert image.save(made.server) == data, "the image of the second is another one"
     assert seen(made.server) == seen(first.world.server)
     for name, (connection, _) in first.world.sockets.items():
@@ -118,13 +119,13 @@ def timeless(data: bytes) -> list[tuple[bytes, Any]]:
     """The records of an image without what depends on time."""
     found: list[tuple[bytes, Any]] = []
     for record in records.read(data, image.TYPES):
-        if record.type in (b"SERV", b"CONN", b"LATE", b"TURN"):
-            row = values.decode(record.body)
-            for key in TIMES.get(record.type, ()):
-                row.pop(key, None)
-            found.append((record.type, row))
+        if record.type in layout.RECORDS:
+            for row in layout.decode(record.type, bytes(record.body)):
+                for key in TIMES.get(record.type, ()):
+                    row.pop(key, None)
+                found.append((record.type, row))
         else:
-            found.append((record.type, record.body))
+            found.append((record.type, bytes(record.body)))
     return found
 
 

@@ -20,7 +20,7 @@ from pyxsd import cli
 from pyxsd.update import arrival, channel
 
 
-def fail(fault: str, old: Any = None, data: bytes = b"") -> None:
+def fail(fault: str, old: Any = None, data: bytes | memoryview = b"") -> None:
     """Does it, and does not come back."""
     if fault == "hangs":
         while True:
@@ -32,8 +32,9 @@ def fail(fault: str, old: Any = None, data: bytes = b"") -> None:
     if fault == "writes nothing":
         old.send("written")
     if fault == "lies":
-        lie = data.replace(b"66616b65", b"6c696573")
-        old.send("written", descriptors=[channel.memory_file(lie)])
+        lie = channel.MemoryFile()
+        lie.put(bytes(data).replace(b"/fake", b"/lies"))
+        old.send("written", descriptors=[lie.detach()])
     if fault == "closes":
         old.close()
         fail("hangs")

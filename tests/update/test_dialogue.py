@@ -30,6 +30,7 @@ from tests.update.kit import (
     update,
     wait_for_descriptors,
 )
+from tests.world import packet
 
 
 @pytest.fixture
@@ -211,26 +212,87 @@ def test_a_program_that_lies_about_its_state(daemon: UpdatedDaemon) -> None:
         goes_on(daemon, client, before, daemon.pid)
 
 
-def test_open_transactions_hold_it_up(daemon: UpdatedDaemon) -> None:
-    """Until they end; at the deadline they are named; -F drops them, and their ids stay unknown."""
+@pytest.mark.parametrize("words", [(), ("-t", "0"), ("-t", "60", "-F")])
+def test_open_transactions_travel(daemon: UpdatedDaemon, words: tuple[str, ...]) -> None:
+    """One commits, one is in conflict, one is given up; their numbers count on."""
     with daemon.client() as client, daemon.client() as other:
-        number = int(other.ask("TRANSACTION_START", b"\0")[1].rstrip(b"\0"))
+        assert other.ask("WRITE", b"/seen\0old")[1] == OK
+        numbers = [int(other.ask("TRANSACTION_START", b"\0")[1].rstrip(b"\0")) for _ in range(3)]
+        good, late, dropped = numbers
+        for number in (good, dropped):
+            assert other.ask("WRITE", b"/in%d\0v" % number, number)[1] == OK
+        assert other.ask("READ", b"/seen\0", late)[1] == b"old"
+        assert other.ask("WRITE", b"/in%d\0v" % late, late)[1] == OK
+        assert client.ask("WRITE", b"/seen\0new")[1] == OK
         pid = daemon.pid
-        assert re.fullmatch(rb'A\d+: 1 tx, out: false, perm: 0"rw"',
-                            outcome(client, "-t", "0"))
-        assert daemon.pid == pid
-        # It ends while the daemon waits.
-        assert control(client, "-s", "-t", "60") == BUSY
-        assert other.ask("WRITE", b"/in\0v", number)[1] == OK
-        assert other.ask("TRANSACTION_END", b"T\0", number)[1] == OK
-        assert outcome(client) == b"OK"
+        update(client, "", *words)
         assert daemon.pid != pid
-        pid = daemon.pid
-        number = int(other.ask("TRANSACTION_START", b"\0")[1].rstrip(b"\0"))
-        assert outcome(client, "-t", "0", "-F") == b"OK"
-        assert daemon.pid != pid
-        assert other.ask("WRITE", b"/in\0v", number) == (16, b"EIO\0")
-        assert int(other.ask("TRANSACTION_START", b"\0")[1].rstrip(b"\0")) != number
+        assert other.ask("READ", b"/in%d\0" % good, good)[1] == b"v"
+        assert other.ask("READ", b"/in%d\0" % good) == (16, b"ENOENT\0")
+        assert other.ask("TRANSACTION_END", b"T\0", good)[1] == OK
+        assert other.ask("TRANSACTION_END", b"T\0", late) == (16, b"EAGAIN\0")
+        assert other.ask("TRANSACTION_END", b"F\0", dropped)[1] == OK
+        assert client.ask("READ", b"/in%d\0" % good)[1] == b"v"
+        assert client.ask("READ", b"/in%d\0" % late) == (16, b"ENOENT\0")
+        assert client.ask("READ", b"/in%d\0" % dropped) == (16, b"ENOENT\0")
+        assert int(other.ask("TRANSACTION_START", b"\0")[1].rstrip(b"\0")) > max(numbers)
+
+
+def test_a_listing_in_the_middle_goes_on(daemon: UpdatedDaemon) -> None:
+    """The count that says whether the directory has changed is the same."""
+    with daemon.client() as client:
+        for n in range(400):
+            assert client.ask("MKDIR", b"/many/name-of-some-length-%03d\0" % n)[1] == OK
+        first = client.ask("DIRECTORY_PART", b"/many\x000\0")[1]
+        count, names = first.split(b"\0", 1)
+        update(client)
+        assert client.ask("DIRECTORY_PART", b"/many\0%d\0" % len(names))[1].split(b"\0")[0] == count
+        assert client.ask("MKDIR", b"/many/more\0")[1] == OK
+        assert client.ask("DIRECTORY_PART", b"/many\0%d\0" % len(names))[1].split(b"\0")[0] != count
+
+
+def test_events_that_wait_travel(daemon: UpdatedDaemon) -> None:
+    """More than find room in the output and behind the watch: each comes, once and in order, and
+    who caused those that found no room is served again when they have gone."""
+    token = b"t" * 1000
+    sent = 3000
+    with daemon.client() as client, daemon.client() as slow, daemon.client() as writer:
+        assert slow.ask("WATCH", b"/w\0" + token + b"\0")[1] == OK
+        slow.event()
+        writer.sock.sendall(b"".join(packet("WRITE", b"/w/%05d\0v" % n, req_id=n)
+                                     for n in range(sent)))
+        # It is not served any more once it is to pay for what found no room.
+        for n in range(2049):
+            assert writer.packet() == (11, n, 0, OK)
+        update(client)
+        for n in range(sent):
+            assert slow.packet()[3] == b"/w/%05d\0%s\0" % (n, token)
+        for n in range(2049, sent):
+            assert writer.packet() == (11, n, 0, OK)
+        for each in (slow, writer):
+            assert each.ask("READ", b"/fake\0")[1] == b"fake"
+
+
+def test_counters_and_numbers_go_on(daemon: UpdatedDaemon) -> None:
+    """Of sockets, as the access log has them, and a quota that was set."""
+    with daemon.client() as client:
+        for _ in range(20):
+            daemon.client().close()
+        assert client.ask("CONTROL", b"quota\0set\0watches\x0077\0")[1] == OK
+        quotas = client.ask("CONTROL", b"quota\0")[1]
+        update(client)
+        assert client.ask("CONTROL", b"quota\0")[1] == quotas
+        with daemon.client() as late:
+            assert late.ask("WRITE", b"/late\0v")[1] == OK
+            update(client)  # so that the lines are written
+        lines = [line for line in daemon.access_log_file.read_text().splitlines()
+                 if "newconn" in line]
+        assert len(lines) > 20 and len(set(map(_who, lines))) == len(lines), lines
+
+
+def _who(line: str) -> str:
+    """Whom a line of the access log is about."""
+    return line[line.index("("):line.index(")")]
 
 
 def test_asked_twice_and_called_off(daemon: UpdatedDaemon) -> None:

@@ -2,8 +2,9 @@
 """Updates under load: no client sees an error, and no byte is lost or comes twice.
 
 Sockets that ask one thing at a time and some that pipeline, rings of guests that kick only where
-they must, watches, connects and closes, while the daemon is replaced again and again.  Every reply
-is checked by its id and its content, every event by its number.
+they must, watches, open transactions, watchers that do not read, connects and closes, while the
+daemon is replaced again and again.  Every reply is checked by its id and its content, every event
+by its number.
 """
 
 from __future__ import annotations
@@ -135,6 +136,51 @@ def watched(watcher: Client, writer: Client, name: bytes) -> Callable[[int], Non
     return once
 
 
+def transacting(client: Client, path: bytes) -> Callable[[int], None]:
+    """Counts up in a transaction, one of which is open at any time, and gives up every third."""
+    def begin() -> int:
+        return int(client.ask("TRANSACTION_START", b"\0")[1].rstrip(b"\0"))
+
+    assert client.ask("WRITE", path + b"\x000") == (11, b"OK\0")
+    state = [begin(), 0]
+
+    def once(n: int) -> None:
+        tx, count = state
+        ends = n % 3 < 2
+        assert client.ask("READ", path + b"\0", tx) == (2, b"%d" % count)
+        assert client.ask("WRITE", path + b"\0%d" % (count + 1), tx) == (11, b"OK\0")
+        assert client.ask("READ", path + b"\0", tx) == (2, b"%d" % (count + 1))
+        assert client.ask("READ", path + b"\0") == (2, b"%d" % count)
+        assert client.ask("TRANSACTION_END", b"T\0" if ends else b"F\0", tx) == (7, b"OK\0")
+        state[:] = [begin(), count + ends]
+
+    return once
+
+
+def lazy(watcher: Client, writer: Client, name: bytes) -> Callable[[int], None]:
+    """A watcher that reads only when very much waits for it: first in its output, then behind the
+    watch, then on the account of who writes, who is not served then."""
+    token = b"t" * 1000
+    assert watcher.ask("WATCH", name + b"\0" + token + b"\0") == (4, b"OK\0")
+    assert watcher.event() == name + b"\0" + token + b"\0"
+    many = 2500
+
+    def once(n: int) -> None:
+        paths = [name + b"/%d\0" % (many * n + i) for i in range(many)]
+        writer.sock.sendall(b"".join(packet("WRITE", path, req_id=i)
+                                     for i, path in enumerate(paths)))
+        for i in range(2000):
+            assert writer.packet() == (11, i, 0, b"OK\0")
+        for path in paths:
+            assert watcher.packet() == (EVENT, 0, 0, path + token + b"\0")
+        for i in range(2000, many):
+            assert writer.packet() == (11, i, 0, b"OK\0")
+        assert writer.ask("RM", name + b"\0") == (13, b"OK\0")
+        assert watcher.packet() == (EVENT, 0, 0, name + b"\0" + token + b"\0")
+
+    return once
+
+
 def come_and_go(stand: UpdatedStand) -> Callable[[int], None]:
     """Connects, asks, and closes."""
     def once(n: int) -> None:
@@ -165,12 +211,14 @@ def test_updates_under_load(stand: UpdatedStand) -> None:
         update(client, program(stand.root))
         before = descriptors(stand.pid)
         load = Load(stand)
-        clients = [stand.client() for _ in range(8)]
+        clients = [stand.client() for _ in range(12)]
         for i in range(2):
             load.run(f"one at a time {i}", one_at_a_time(clients[i], b"/tool/one%d" % i))
             load.run(f"pipelined {i}", pipelined(clients[2 + i], b"/tool/many%d" % i))
             load.run(f"watched {i}", watched(clients[4 + 2 * i], clients[5 + 2 * i],
                                              b"/tool/seen%d" % i))
+            load.run(f"transacting {i}", transacting(clients[8 + i], b"/tool/counted%d" % i))
+        load.run("lazy", lazy(clients[10], clients[11], b"/tool/lazy"))
         load.run("come and go", come_and_go(stand))
         load.run("frugal", frugal(stand, domains))
         pids = {stand.pid}
