@@ -611,6 +611,18 @@ cdef class Server:
         self.agenda.touch(c)
         self.agenda.ready(c)
 
+    def drop_stream(self, Connection c not None):
+        """Forgets what was under way with a client whose stream went on without this server:
+        bytes in both directions, transactions, events that wait.  Its watches stay, and so do its
+        changes that are still to be told of."""
+        self.s.events.drop_waiting(c)
+        (<Transactions>self.s.transactions).drop(c)
+        c.listings = None
+        c.awaits = c.bad = c.stalled = False
+        c.out.clear()
+        buffer_free(&c.inp)
+        self.agenda.want(c)
+
     def set_owner_quota(self, int64_t owner, value):
         """Gives a domid a limit of nodes of its own, 0 for none; ValueError."""
         self.limits.set_owner(owner, value)

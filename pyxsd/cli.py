@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pyxsd.system.configuration import Config
     from pyxsd.system.options import Options
     from pyxsd._wire import Transport
+    from pyxsd.state.disk import Found
     from pyxsd.update import arrival
     from pyxsd.update.dialogue import Dialogue
 
@@ -166,6 +167,8 @@ def _run(daemon: Daemon, held: list[pid_file.PidFile], notifier: Notifier) -> No
     updates = daemon.server.host.updates
     if updates is not None:
         updates.close()
+    # What can be sent is; the state is of the instant behind that.
+    daemon.send_all()
     daemon.save()
     daemon.close()
     daemon.domains.stop()
@@ -271,6 +274,7 @@ def _build_again(config: Config, parsed: Options, order: arrival.Order,
 def _build(config: Config, parsed: Options, listener: int,
            daemon_log: DaemonLog) -> Daemon:
     xen = _open_xen(daemon_log)
+    found = _image(daemon_log) if parsed.restart or config.persistent else None
     daemon = _assemble(config, parsed, listener, daemon_log, xen)
     domains = daemon.domains
     if xen is not None:
@@ -278,16 +282,35 @@ def _build(config: Config, parsed: Options, listener: int,
             domains.start()
         except OSError as error:
             daemon_log.error("xenstored", f"deaths of domains will not be seen: {error.strerror}")
-        if parsed.domain_init:
-            _start_domain0(domains, config, daemon_log)
-    if parsed.restart or config.persistent:
+    if found is not None:
+        restore.from_image(found, daemon.server, domains, config, daemon_log, parsed.domain_init)
+    if xen is not None and parsed.domain_init:
+        _start_domain0(domains, config, daemon_log)
+    if found is None and (parsed.restart or config.persistent):
         restore.from_file(os.path.join(daemon.run_directory, "db"), daemon.server, domains, config,
                           daemon_log, required=parsed.restart)
-    else:
+    elif found is None:
         daemon_log.info("xenstored", "No live reload: regular startup")
     if xen is not None:
         daemon.watch_event_channels()
     return daemon
+
+
+def _image(daemon_log: DaemonLog) -> Found | None:
+    """The image in the run directory, where there is one to begin with; the key of this process's
+    hashes is the image's from now on."""
+    # Here, since most daemons start without one.
+    from pyxsd.state import disk
+
+    found, told = disk.find(listening.run_directory(os.environ))
+    for text in told:
+        daemon_log.warn("xenstored", text)
+    if found is not None:
+        from pyxsd._siphash import use_key
+        from pyxsd.state import image
+
+        use_key(image.hash_key(found.records))
+    return found
 
 
 def _assemble(config: Config, parsed: Options, listener: int, daemon_log: DaemonLog,

@@ -20,7 +20,7 @@ from pyxsd import __version__
 from pyxsd._loop import Loop
 from pyxsd.host import resident_bytes
 from pyxsd.state import dump
-from pyxsd.state.saver import Saver
+from pyxsd.state.saver import LEAST_SECONDS, Saver
 from pyxsd.system import tracebacks
 from pyxsd.system.descriptors import Reserve
 
@@ -40,14 +40,15 @@ UNEXPECTED_PAUSE = 0.05  # seconds
 HANDLER_PAUSE = 0.5  # seconds without a handler that failed
 ACCEPT_PAUSE = 0.1  # seconds without accepting when descriptors have run out
 ACCEPT_COMPLAINT = 60.0  # seconds between complaints of that
+PERSISTENT_SECONDS = 1.0  # between two writings of the database with persistent = true
 PERIODIC = 15.0  # seconds between looks at what is due
 STATISTICS = 120.0
 
 LOAD_PAUSE = 0.05  # seconds between pieces of code that are loaded behind READY
 
 #: Modules that live updates need, and a start does not: each without those before it.
-LATER = ("pyxsd.state.surroundings", "pyxsd.state.image", "pyxsd.update.program",
-         "pyxsd.update.dialogue")
+LATER = ("pyxsd.state.surroundings", "pyxsd.state.image", "pyxsd.state.disk",
+         "pyxsd.update.program", "pyxsd.update.dialogue")
 
 
 def load_rest(failed: Callable[[str], None]) -> Iterator[None]:
@@ -95,7 +96,8 @@ class Daemon:
         self.saved = 0
         self.saver = Saver(
             os.path.join(run_directory, "db"), self._database, self.after,
-            lambda text: server.host.complain("database", text))
+            lambda text: server.host.complain("database", text),
+            least=PERSISTENT_SECONDS if config.persistent else LEAST_SECONDS)
         self.reserve = Reserve()
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.loop.add_handler(self._wake[0], self._on_signal)
@@ -139,7 +141,8 @@ class Daemon:
         if server.wants_time:
             self.due = min(self.due, server.tick(now) or self.due)
         if self.config.persistent and server.transactions_done != self.saved:
-            self._save_readable()
+            self.saved = server.transactions_done
+            self.saver.start()
 
     def after(self, seconds: float, what: Callable[[], None]) -> None:
         """Calls `what` once, in so many seconds."""
@@ -256,16 +259,23 @@ class Daemon:
         return True
 
     def save(self) -> bool:
-        """Writes the database: the store, the domains and their watches."""
+        """Writes the state: oxenstored's database, which has the store, the domains and their
+        watches, and the image beside it, which has everything."""
+        from pyxsd.state import disk
+
         self.saver.stop()
-        return self._write("db", self._database())
+        written = self._write(disk.DATABASE, self._database())
+        try:
+            with self.reserve:
+                disk.write(self.run_directory, self.saving)
+        except OSError as error:
+            self.daemon_log.error("xenstored", f"cannot write {self.run_directory}/{disk.IMAGE}: "
+                                  f"{error.strerror}")
+            return False
+        return written
 
     def _database(self) -> Any:
         return dump.lines(self.server, list(self.domains.table.values()), -1, None, sockets=False)
-
-    def _save_readable(self) -> None:
-        self.saved = self.server.transactions_done
-        self._write("db", dump.readable(self.server.tree))
 
     # -- live update ----------------------------------------------------------
 
@@ -373,10 +383,13 @@ class Daemon:
 
     # -- the end --------------------------------------------------------------
 
-    def close(self) -> None:
-        """Sends what can be sent, and lets go of everything."""
+    def send_all(self) -> None:
+        """Serves once more, and sends what can be sent."""
         self.server.flush()
         self.server.send_all()
+
+    def close(self) -> None:
+        """Lets go of everything."""
         self.saver.stop()
         signal.set_wakeup_fd(-1)
         for connection in self.loop.connections.values():

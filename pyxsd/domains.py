@@ -103,15 +103,26 @@ class Domains:
         """
         self.virq_port = self.xen.bind_virq()
 
-    def start_domain0(self, page_file: str, port_file: str) -> None:
-        """Connects domain 0's own ring; OSError or ValueError where it cannot be."""
+    def start_domain0(self, page_file: str, port_file: str, connection: Any = None,
+                      expected: tuple[int, int] | None = None) -> None:
+        """Connects domain 0's own ring; OSError or ValueError where it cannot be.
+
+        connection: the one that an image has of it, and expected the indices of then.
+        """
         with open(port_file, "rb") as file:
             text = file.read(64).strip()
         if not text.isdigit() or not 0 < int(text) <= PORT_MAX:
             raise ValueError(f"{port_file}: not a port number: {text[:32]!r}")
         domain = Domain(0, 0, int(text))
+        if connection is not None:
+            domain.connection, domain.transport = connection, connection.transport
         self._open(domain, self.xen.map_file(page_file))
-        self._connect(domain)
+        if connection is None:
+            self._connect(domain)
+        else:
+            domain.expected = expected
+            self._enter(domain)
+            self._compare(domain)
         # The kernel may have asked before anybody listened.
         self.xen.channels.kick(domain.port)
         self.server.serve_later(domain.connection)
@@ -129,20 +140,37 @@ class Domains:
             self.log("error", "domain", f"domain {domid} is not served: Xen is missing")
             return True
         domain = Domain(domid, mfn, remote_port)
-        state = self._state(domain)
-        if state is not None and state[0] in (UNKNOWN, DEAD):
+        if not self._is_still(domain, 0 if ring is None else ring.unique_id):
             return False
-        if state is not None and ring is not None and ring.unique_id and state[2] \
-                and ring.unique_id != state[2]:
-            return False
-        if state is not None:
-            domain.unique_id = state[2]
-        elif ring is not None:
-            domain.unique_id = ring.unique_id
         self._connect(domain)
         self.closed.add(domid)
         self.restore_ring(domid, ring)
         return True
+
+    def restore_known(self, row: Row, connection: Any) -> bool:
+        """The same for a domain of an image, whose connection the server has already."""
+        domain = Domain(row.domid, row.mfn, row.remote_port)
+        if not self._is_still(domain, row.unique_id):
+            return False
+        domain.connection, domain.transport = connection, connection.transport
+        domain.expected = row.indices
+        self._enter(domain)
+        self.closed.add(row.domid)
+        if row.flags & DOWN:
+            self.down.add(row.domid)
+        self._open_again(domain)
+        return True
+
+    def _is_still(self, domain: Domain, unique_id: int) -> bool:
+        """Does the domain of a state file, which had that unique id (0: not known), still live?
+        It gets the one that Xen tells."""
+        state = self._state(domain)
+        if state is None:
+            domain.unique_id = unique_id
+            return True
+        domain.unique_id = state[2]
+        return state[0] not in (UNKNOWN, DEAD) \
+            and (not unique_id or not state[2] or unique_id == state[2])
 
     def restore_ring(self, domid: int, ring: Ring | None) -> None:
         """Gives a connection what its predecessor held of the stream, where the ring's indices
@@ -168,7 +196,7 @@ class Domains:
             return
         self.log("warn", "domain", f"domain {domain.domid}: its ring was used since the state was "
                  "written; what was under way then is dropped")
-        self.server.restore_stream(domain.connection, b"", b"")
+        self.server.drop_stream(domain.connection)
 
     # -- another process goes on ----------------------------------------------
 

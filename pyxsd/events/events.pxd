@@ -118,6 +118,8 @@ cdef class Events:
     cdef int remove_watch(self, Connection c, Watch *watch) except -1
     # Ends all watches of a connection, with what waits behind them.
     cdef int drop_watches(self, Connection c) except -1
+    # Ends what waits behind them, and leaves them there.
+    cdef int drop_waiting(self, Connection c) except -1
     # Forgets the changes of a connection whose events are not delivered yet.
     cdef int drop_jobs(self, Connection c) except -1
     # Forgets the events that a connection caused and that found no room.

@@ -648,10 +648,13 @@ cdef class Events:
         return 0
 
     cdef int drop_watches(self, Connection c) except -1:
-        cdef Pending pending
         while c.watches != NULL:
             self.trie.remove(&c.watches, c.watches)
         c.watch_count = 0
+        return self.drop_waiting(c)
+
+    cdef int drop_waiting(self, Connection c) except -1:
+        cdef Pending pending
         if c.pending:
             waiting = list(c.pending.values())
             c.pending.clear()

@@ -60,7 +60,7 @@ cdef enum:
 cdef enum:
     SLOTS_MAX = 32           # of a page
     ENTRY_BYTES = 9          # of one entry of a permission list
-    LOOKED = 32              # steps between two looks at the clock
+    LOOKED = 8               # steps, of up to SLOTS_MAX nodes, between two looks at the clock
 
 
 # What a part begins with.

@@ -15,7 +15,6 @@ _Around = Callable[[], Iterable[tuple[bytes, bytes]]]
 
 @final
 class Saving:
-    longest: int
     def __init__(self, server: Server, put: Callable[[bytes], Any],
                  around: _Around | None = ...) -> None: ...
     def step(self, seconds: float) -> bool: ...

@@ -94,7 +94,6 @@ cdef class Saving:
     cdef object around
     cdef int stage
     cdef int waited          # steps in which what has gone was cleared away
-    cdef readonly uint64_t longest   # nanoseconds of the longest step; for measuring
 
     def __init__(self, Server server not None, put, around=None):
         self.passage = Passage(server)
@@ -110,11 +109,12 @@ cdef class Saving:
         """
         cdef Server server = self.passage.server
         cdef GraphWriter writer = self.passage.writer
-        cdef uint64_t begin = pyxsd_clock()
-        cdef uint64_t until = begin + <uint64_t>(seconds * 1e9) if seconds < 1e9 else UINT64_MAX
+        cdef uint64_t until = UINT64_MAX
         cdef bint over
         if server.serving is not None:
             raise RuntimeError("an image inside of a request")
+        if seconds < 1e9:
+            until = pyxsd_clock() + <uint64_t>(seconds * 1e9)
         if self.stage == WAITING:
             while self.passage.events.has_remains():
                 self.passage.events.clear_away(CLEARED)
@@ -123,15 +123,18 @@ cdef class Saving:
                     return False
             self._instant()
             self.stage = WRITING
-        while self.stage == WRITING and pyxsd_clock() < until:
+            if pyxsd_clock() >= until:
+                return False
+        while self.stage == WRITING:
             over = writer.write(until, RECORD_BYTES)
             if writer.out.tail and (over or writer.out.tail >= RECORD_BYTES):
                 self.out.add(b"GRPH", writer.written())
             if over:
                 self.out.finish()
                 self.stage = OVER
-        self.longest = max(self.longest, pyxsd_clock() - begin)
-        return self.stage == OVER
+            elif pyxsd_clock() >= until:
+                return False
+        return True
 
     cdef int _instant(self) except -1:
         """Everything but the nodes."""

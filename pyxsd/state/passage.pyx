@@ -206,7 +206,7 @@ cdef class Passage:
             if codec.loading:
                 c.jobs = deque()
             held = list(c.jobs)
-            for i in range(codec.count(len(held), 24)):
+            for i in range(codec.count(len(held), 21)):
                 what = self.told_later(codec, None if codec.loading else held[i])
                 if codec.loading:
                     c.jobs.append(what)

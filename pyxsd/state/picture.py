@@ -1,49 +1,43 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What an image has in common with other daemons' state files, as a `HostState`.
-
-The image is loaded into a server of its own, which nobody connects to.
-"""
+"""What an image has in common with other daemons' state files, as a `HostState`."""
 
 from __future__ import annotations
 
-from pyxsd._core import Server
 from pyxsd._limits import QUOTAS
-from pyxsd._wire import Transport
-from pyxsd.state import image, records
+from pyxsd.state import image, records, surroundings, trial
 from pyxsd.state.host_state import Client, HostState, Node, Permission, Settings, Watch
-from pyxsd.system.configuration import Config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-
-class _Nobody:
-    """The host of a server that serves nobody."""
-
-    def log(self, level: str, facility: str, text: str) -> None:
-        """Goes nowhere."""
-
-    def complain(self, kind: str, text: str) -> None:
-        """Goes nowhere."""
+    from pyxsd.state.surroundings import Row, Surroundings
 
 
 def read_image(data: bytes) -> HostState:
     """The state that an image's bytes hold; StateError."""
-    server = Server(Config(), _Nobody())
+    found = image.read(data)
+    around, rows = surroundings.read(found)
+    server = trial.loaded(found, any_key=True)
     try:
-        image.load(image.read(data), server, 0.0, lambda _number, _domid: Transport(),
-                   any_key=True)
-        return _state(server)
+        return _state(server, around, {row.domid: row for row in rows})
     finally:
         server.close()
 
 
-def _state(server: Any) -> HostState:
-    state = HostState("image", version=records.VERSION)
+def _state(server: Any, around: Surroundings, rows: dict[int, Row]) -> HostState:
+    state = HostState("image", version=records.VERSION, listener=around.listener,
+                      evtchn=around.channels, virq_port=around.virq_port or None)
+    sockets = dict(around.sockets)
     state.domain_quotas = {quota.name.encode(): server.quota(quota.name) for quota in QUOTAS}
     for connection in server.connections.values():
-        state.clients.append(_client(connection))
+        client = _client(connection)
+        client.fd = sockets.get(connection.id, -1)
+        if not connection.is_socket and connection.domid in rows:
+            row = rows[connection.domid]
+            client.mfn, client.remote_port, client.local_port = row.mfn, row.remote_port, row.port
+            client.unique_id, client.indices = row.unique_id, row.indices
+        state.clients.append(client)
         if not connection.is_socket:
             own = {name.encode(): server.quota(name, connection)
                    for name in ("nodes", "watches", "transactions")}

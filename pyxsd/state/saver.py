@@ -2,9 +2,10 @@
 """Writing the database while clients are served.
 
 The database of a store of 100,000 nodes takes 300 ms to write.  SIGTERM waits for that; a rotation
-of the access log must not, since guests can make log lines.  So the rows are written in slices of
-SLICE_SECONDS with PAUSE_SECONDS between them, and the next writing begins LEAST_SECONDS after the
-end of the last one at the earliest.  The file takes the place of the old one when it is whole.
+of the access log must not, since guests can make log lines, nor must a commit where the store is
+persistent.  So the rows are written in slices of SLICE_SECONDS with PAUSE_SECONDS between them, and
+the next writing begins `least` seconds after the end of the last one at the earliest.  The file
+takes the place of the old one when it is whole.
 
 The nodes are those of the moment at which writing began (a snapshot); the watches of a domain those
 of the moment at which its turn came.
@@ -29,21 +30,25 @@ ROWS = 16  # between two looks at the clock
 class Saver:
     """Writes rows(), lines without their newlines, to a file.
 
-    after(seconds, what) calls `what` once, later; complain(text) is told of a failure.
+    after(seconds, what) calls `what` once, later; complain(text) is told of a failure.  least: the
+    seconds between two writings.
     """
 
     def __init__(self, path: str, rows: Callable[[], Iterable[bytes]],
                  after: Callable[[float, Callable[[], None]], None],
                  complain: Callable[[str], None],
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 clock: Callable[[], float] = time.monotonic,
+                 least: float = LEAST_SECONDS) -> None:
         self.path = path
         self._rows = rows
         self._after = after
         self._complain = complain
         self._clock = clock
+        self._least = least
         self._left: Iterator[bytes] | None = None
         self._file: BinaryIO | None = None
         self._waiting = False  # the next writing is on the list of what to call later
+        self._again = False  # it was asked for while a file was being written
         self._not_before = 0.0
 
     @property
@@ -76,6 +81,8 @@ class Saver:
     def _begin(self) -> None:
         self._waiting = False
         if self._file is not None:
+            # What is written is of an earlier moment.
+            self._again = True
             return
         try:
             # Never into what is there already: it may be readable by others, or a link.
@@ -113,10 +120,13 @@ class Saver:
         self._file = None
         self._left = None
         os.rename(self._temporary, self.path)
-        self._not_before = self._clock() + LEAST_SECONDS
+        self._not_before = self._clock() + self._least
+        if self._again:
+            self._again = False
+            self.start()
 
     def _failed(self, error: OSError) -> None:
-        self._not_before = self._clock() + LEAST_SECONDS
+        self._not_before = self._clock() + self._least
         try:
             self.stop()
         except OSError:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,12 +18,37 @@ from tests.domains.standin import (
     guests,
     home,
     introduce,
+    require,
     works,
 )
 from tests.world import packet
 
 READ, WATCH, WRITE = 2, 4, 11
 RING = 1024
+
+
+class Restarted(Stand):
+    """One that leaves both files, or the database alone, as an older daemon does."""
+
+    leaves = "image"
+
+    def terminate(self) -> None:
+        super().terminate()
+        if self.leaves == "db":
+            (self.root / "run" / "db.image").unlink()
+
+
+@pytest.fixture(params=["image", "db"])
+def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
+    """A daemon on a pretended host; skips where the stand-in cannot be built."""
+    try:
+        made = Restarted()
+    except RuntimeError as error:
+        require(str(error))
+    made.leaves = request.param
+    with made:
+        made.start()
+        yield made
 
 
 def prepare(stand: Stand) -> list[Any]:

@@ -299,6 +299,48 @@ def test_times_move_with_the_clock() -> None:
         each.close()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_in_slices_while_clients_go_on(seed: int) -> None:
+    """Whatever they change between two slices, it is the image of the instant of the first one."""
+    before = live_counts()
+    source = random.Random(seed)
+    world = World(Config(quota_transaction=50))
+    for i in range(3000):
+        world.ask("s0", "WRITE", b"/top/%d/%d\0v%d" % (i % 40, i, i))
+    opened = [int(world.ask("s1", "TRANSACTION_START", b"\0")[1][:-1]) for _ in range(3)]
+    for tx in opened:
+        world.ask("s1", "WRITE", b"/top/%d/in\0w" % tx, tx)
+    world.ask("s0", "DIRECTORY_PART", b"/top\x000\0")
+    expected = image.save(world.server)
+    parts: list[bytes] = []
+    saving = image.Saving(world.server, parts.append)
+    steps = 0
+    while not saving.step(0.0):
+        steps += 1
+        path = b"/top/%d/%d\0" % (source.randrange(42), source.randrange(3000))
+        for request, payload in source.sample([
+                ("WRITE", path + b"other"), ("RM", path), ("MKDIR", path + b"new/x/y\0"),
+                ("SET_PERMS", path + b"b0\0r5\0"), ("RM", b"/top/%d\0" % source.randrange(40)),
+                ("WATCH", path + b"t\0")], 3):
+            world.ask("s0", request, payload)
+        if steps % 9 == 0 and opened:
+            world.ask("s1", "WRITE", b"/top/more\0w", opened[0])
+            world.ask("s1", "TRANSACTION_END", b"T\0", opened.pop(0))
+        world.server.flush()
+    assert steps > 50
+    assert b"".join(parts) == expected
+    assert saving.step(0.0)
+    other = load(expected)
+    assert image.save(other) == expected
+    other.close()
+    # One that is given up leaves nothing, either.
+    image.Saving(world.server, parts.append).step(0.0)
+    world.close()
+    del saving, world, other
+    gc.collect()
+    assert not differences(before, live_counts())
+
+
 def test_nothing_stays_behind() -> None:
     before = live_counts()
     world = World()

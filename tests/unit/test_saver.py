@@ -109,3 +109,26 @@ def test_failures(tmp_path: Path, where: str) -> None:
     assert not one.under_way
     one.start()
     assert work.later[0][0] > LEAST_SECONDS - 1
+
+
+def test_asked_while_it_is_written(tmp_path: Path) -> None:
+    """What was asked for meanwhile is of a later moment: it is written again, no sooner than it
+    may be."""
+    work = Clockwork()
+    content = [b"row"] * 1000
+    one = Saver(str(tmp_path / "db"), lambda: list(content), work.after, work.complaints.append,
+                work.clock, least=3.0)
+    one.start()
+    work.later.pop(0)[1]()
+    assert one.under_way
+    content.append(b"late")
+    one.start()
+    one.start()
+    calls: list[float] = []
+    while work.later:
+        seconds, what = work.later.pop(0)
+        calls.append(seconds)
+        work.now += seconds
+        what()
+    assert (tmp_path / "db").read_bytes().endswith(b"row\nlate\n")
+    assert 2.0 < max(calls) <= 3.0

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The image on disk: `db.image` beside oxenstored's `db` in the run directory.
+
+It is written at SIGTERM, behind the db, so that it is the newer of the two.  Whoever writes the
+db alone, such as another xenstored or a rotation of the access log, makes it out of date.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import NamedTuple
+
+from pyxsd.state import surroundings
+from pyxsd.state.errors import StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyxsd.state.records import Record
+
+DATABASE = "db"
+IMAGE = "db.image"
+
+
+class Found(NamedTuple):
+    """An image that a daemon can begin with."""
+
+    path: str
+    records: list[Record]
+    around: surroundings.Surroundings
+    rows: list[surroundings.Row]
+
+
+def write(directory: str, saving: Callable[[Callable[[bytes], object]], Any]) -> None:
+    """Writes an image, which takes the place of the old one when it is whole; OSError.
+
+    saving(put) gives the Saving of it.
+    """
+    path = os.path.join(directory, IMAGE)
+    temporary = path + "#"
+    # Never into what is there already: it may be readable by others, or a link.
+    try:
+        os.unlink(temporary)
+    except FileNotFoundError:
+        pass
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb", buffering=1 << 16) as out:
+            saving(out.write).step(float("inf"))
+            out.flush()
+            os.fsync(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass  # it is the first failure that counts
+        raise
+
+
+def find(directory: str) -> tuple[Found | None, list[str]]:
+    """The image of a directory where it is whole and not older than the db, and what is to be
+    said of it otherwise."""
+    path = os.path.join(directory, IMAGE)
+    try:
+        found = os.stat(path)
+        data = _content(path)
+    except FileNotFoundError:
+        return None, []
+    except OSError as error:
+        return None, [f"{path}: not used: {error.strerror}"]
+    try:
+        if found.st_mtime_ns < os.stat(os.path.join(directory, DATABASE)).st_mtime_ns:
+            return None, [f"{path}: not used: it is older than {DATABASE}"]
+    except OSError:
+        pass  # there is no other state
+    try:
+        return _checked(path, data), []
+    except StateError as error:
+        return None, [f"{path}: not used: {error}"]
+
+
+def _content(path: str) -> bytes:
+    """The bytes of a file; OSError."""
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(0, "not a file")
+        return file.read()
+
+
+def _checked(path: str, data: bytes) -> Found:
+    """An image that was loaded once, so that nothing of it is used where it makes no sense;
+    StateError."""
+    # Here, since most daemons start without an image.
+    from pyxsd.state import image, trial
+
+    records = image.read(data)
+    around, rows = surroundings.read(records)
+    trial.loaded(records, any_key=True).close()
+    return Found(path, records, around, rows)
