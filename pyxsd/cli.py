@@ -26,10 +26,10 @@ STDOUT, STDERR = 1, 2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyxsd.system.configuration import Config
-    from pyxsd.system.options import Options
     from pyxsd._wire import Transport
     from pyxsd.state.disk import Found
+    from pyxsd.system.configuration import Config
+    from pyxsd.system.options import Options
     from pyxsd.update import arrival
     from pyxsd.update.dialogue import Dialogue
 

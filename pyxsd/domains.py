@@ -156,7 +156,7 @@ class Domains:
         domain.expected = row.indices
         self._enter(domain)
         self.closed.add(row.domid)
-        if row.flags & DOWN:
+        if row.down:
             self.down.add(row.domid)
         self._open_again(domain)
         return True

@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "update":
             command.add_argument("--yes", action="store_true", help="do it without asking")
             command.add_argument("--timeout", metavar="SECONDS", type=int, default=update.SECONDS,
-                                 help="wait so long for open transactions "
+                                 help="call it off where it is not over by then "
                                  f"(default: {update.SECONDS})")
         if name == "select":
             command.add_argument("--force", action="store_true",
@@ -220,7 +220,7 @@ def deselect(given: argparse.Namespace, tree: Tree) -> int:
 def update_now(given: argparse.Namespace, tree: Tree) -> int:
     """update: a live update of the daemon that runs to the installed version."""
     what = update.plan(running.look_in(tree), installed.version_here())
-    _print(update.described(what, given.timeout))
+    _print(update.described(what))
     if not update.agreed(given.yes):
         print("Nothing was changed.")
         return STATUS_NO

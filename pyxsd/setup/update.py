@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyxsd.setup.running import Running
 
 BUSY = b"BUSY"
-SECONDS = 60  # to wait for open transactions and events that nobody takes
+SECONDS = 60  # what an update may take
 #: What the daemon may take beyond that to check the program and to hand over.
 EXTRA_SECONDS = 60
 PAUSE_SECONDS = 0.2
@@ -47,7 +47,7 @@ def plan(now: Running, installed: str) -> Plan:
     return Plan(now, installed, program)
 
 
-def described(what: Plan, seconds: int) -> list[str]:
+def described(what: Plan) -> list[str]:
     """The plan in lines."""
     old = f"pyxsd {what.now.version}, process {what.now.pid}, answers on {what.now.socket}"
     return [f"{'running now:':<18}{old}",
@@ -55,9 +55,9 @@ def described(what: Plan, seconds: int) -> list[str]:
             f"{'will start:':<18}{what.program}",
             "The new process checks that it understands the present state, then takes over the "
             "store,",
-            "all guests and all clients, and the old one ends.  Clients stay connected.",
-            f"The daemon waits up to {seconds} seconds for open transactions; where some stay "
-            "open, nothing changes."]
+            "all guests and all clients, and the old one ends.  Clients stay connected, and their "
+            "open",
+            "transactions go on.  Where something fails, the old process goes on serving."]
 
 
 def agreed(yes: bool) -> bool:

@@ -110,7 +110,7 @@ def test_a_start_imports_only_what_it_needs() -> None:
                           env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
                           stdout=subprocess.PIPE)
     heavy = {"dataclasses", "inspect", "ast", "pyxsd.state.show", "pyxsd.state.image",
-             "random", "pyxsd.store.packed"}
+             "pyxsd.state.surroundings", "pyxsd.state.disk", "random"}
     imported_at_all = set(done.stdout.split())
     assert not heavy & imported_at_all
     assert not [name for name in imported_at_all if name.startswith("pyxsd.update")]

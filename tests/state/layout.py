@@ -34,7 +34,8 @@ JOBS: Fields = [
 
 TRANSACTION: Fields = [
     ("id", "I"), ("start", "Q"), ("epoch", "Q"), ("since", "d"), ("base", "I"), ("tree", "I"),
-    ("churn", "Q"), ("replaced", "q"), ("given_up", "?"), ("recorded_bytes", "q"), ("count", "I"), ("quota_reached", "?"),
+    ("churn", "Q"), ("replaced", "q"), ("given_up", "?"), ("recorded_bytes", "q"),
+    ("count", "I"), ("quota_reached", "?"),
     ("read", {"optional": [("path", "blob")]}), ("written", {"optional": [("path", "blob")]}),
     ("requests", [("type", "I"), ("payload", "blob"), ("status", "i"), ("digest", "Q")]),
     ("changes", CHANGES),
