@@ -91,6 +91,33 @@ def test_an_update(daemon: UpdatedDaemon) -> None:
     assert (daemon.run / "db").exists()
 
 
+def test_the_access_log_stays_on_or_off(daemon: UpdatedDaemon) -> None:
+    """As CONTROL log has switched it; nobody connects anew by an update."""
+    with daemon.client() as client:
+        for n, word in enumerate((b"off", b"on", b"on", b"off")):
+            assert client.ask("CONTROL", b"log\0%s\0" % word)[0] == 0
+            update(client)
+            assert client.ask("CONTROL", b"log\0")[1].rstrip(b"\0\n").endswith(word)
+            client.ask("WRITE", b"/round/%d\0v" % n)
+        # Written by now: the last process but one has written all before it ended.
+        update(client)
+        text = daemon.access_log_file.read_text()
+        assert [f"/round/{n}" in text for n in range(4)] == [False, True, True, False]
+        assert "newconn" not in text.partition("/round/1")[2]
+
+
+def test_a_program_is_checked_once(daemon: UpdatedDaemon) -> None:
+    """With -f: by --help and by a state that it writes out again; then it takes over at once."""
+    path, starts = daemon.root / "counted", daemon.root / "starts"
+    path.write_text(f"#!/bin/sh\necho start >>{starts}\nexec {program(daemon.root)} \"$@\"\n")
+    path.chmod(0o755)
+    with daemon.client() as client:
+        assert control(client, "-f", str(path)) == OK
+        assert starts.read_text().count("start") == 2
+        update(client)
+        assert starts.read_text().count("start") == 3
+
+
 def test_to_its_own_program_again_and_again(daemon: UpdatedDaemon) -> None:
     """Without -f, and with the same descriptors after each."""
     with daemon.client() as client:
