@@ -80,3 +80,19 @@ def test_one_port_fails_among_several(
     assert api.unmask(glue, ports, 3) == -errno.ENOTCONN
     assert ffi.string(api.last_text(glue)).startswith(b"xenevtchn_unmask(port 7)")
     assert (tmp_path / "unmasked").read_bytes() == packed(3, 9)
+
+
+def test_failures_without_a_reason(glue: Any, device: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that sets no errno: EIO, whatever errno was before; and it is let go of."""
+    monkeypatch.setenv("CHECK_CLOSE", "1")
+    for part, call in (("evtchn", b"xenevtchn_close"), ("gnttab", b"xengnttab_close")):
+        assert getattr(api, f"open_{part}")(glue) == 0
+        if part == "gnttab":
+            ffi.errno = errno.EPERM
+            assert api.map_page(glue, 5, ffi.new("void **")) == -errno.EIO
+            ffi.errno = errno.EPERM
+            assert api.unmap_page(glue, ffi.NULL) == -errno.EIO
+        ffi.errno = errno.EPERM
+        assert getattr(api, f"close_{part}")(glue) == -errno.EIO
+        assert ffi.string(api.last_text(glue)) == call + b": Input/output error"
+        assert getattr(api, f"close_{part}")(glue) == 0  # closed already
