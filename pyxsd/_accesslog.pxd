@@ -24,5 +24,3 @@ cdef class AccessLog:
     cdef void set_time(self, double now) noexcept
     cdef int line(self, bytes who, uint32_t tid, const char *label,
                   const char *p, size_t n) except -1
-
-cdef const char *op_label(uint32_t type) noexcept

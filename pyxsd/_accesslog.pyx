@@ -5,7 +5,7 @@ cimport cython
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
 from posix.time cimport time_t
-from pyxsd._wire cimport XS_TYPES, buffer_consume, buffer_free, buffer_len, buffer_reserve
+from pyxsd._wire cimport buffer_consume, buffer_free, buffer_len, buffer_reserve
 
 cdef extern from "time.h":
     struct tm:
@@ -16,14 +16,6 @@ cdef extern from "time.h":
         int tm_min
         int tm_sec
     tm *gmtime_r(const time_t *when, tm *out) nogil
-
-cdef const char **_labels = [
-    b"debug", b"directory", b"read", b"getperms", b"watch", b"unwatch", b"t start", b"t end",
-    b"introduce", b"release", b"getdomain", b"write", b"mkdir", b"rm", b"setperms",
-    b"w event", b"error", b"is introduced", b"resume", b"settarget", b"invalid",
-    b"reset watches", b"directory_partial", b"get feature", b"set feature", b"get quota",
-    b"set quota",
-]
 
 # What a byte of data becomes: 0 itself, 1 a decimal escape, else the letter of
 # a short one.  NUL is printed as a space.
@@ -44,11 +36,6 @@ cdef void _prepare() noexcept:
 
 
 _prepare()
-
-
-cdef const char *op_label(uint32_t type) noexcept:
-    """The operation as the access log calls it."""
-    return _labels[type] if type < XS_TYPES else _labels[20]
 
 
 cdef inline char *_sane(char *at, const char *p, size_t n) noexcept nogil:
