@@ -10,6 +10,7 @@ import pytest
 
 from pyxsd._limits import NAMES, QUOTA_MAX, Limits
 from pyxsd.system.configuration import Config
+from tests.unit.kit import ok
 from tests.world import ERROR, World
 
 Make = Callable[..., World]
@@ -113,7 +114,10 @@ def test_the_error_of_a_quota(make_world: Make) -> None:
         answer: Any = (ERROR, name.encode() + b"\0")
         assert world.ask("d1", "MKDIR", b"x\0") == answer
         tx_id = int(world.ask("d1", "TRANSACTION_START", b"\0")[1][:-1])
+        ok(world, "d1", "WRITE", b"/local/domain/1\0mine", tx_id)
         assert world.ask("d1", "MKDIR", b"x\0", tx_id) == answer
-        world.ask("s0", "WRITE", b"/local/domain/1\0changed")
+        ok(world, "s0", "WRITE", b"/local/domain/1\0changed")
         assert world.ask("d1", "TRANSACTION_END", b"T\0", tx_id)[1] == b"OK\0"
+        assert world.server.transactions_merged == 0
+        assert ok(world, "s0", "READ", b"/local/domain/1\0") == b"mine"
         assert world.ask("d1", "MKDIR", b"x\0") == answer
