@@ -11,8 +11,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 #: Which of them a mutant is tried with is found out by a run that notes what each test reaches.
 TESTS = ("tests/unit", "tests/rings", "tests/security", "tests/conformance", "tests/property",
          "tests/glue/test_glue.py", "tests/domains", "tests/setup", "tests/state",
-         "tests/update/test_carried.py", "tests/update/test_dialogue.py",
-         "tests/clients/test_life.py", "tests/clients/test_hostile.py")
+         "tests/update", "tests/clients/test_life.py", "tests/clients/test_hostile.py")
 
 #: Tests that take long and notice nothing that the others miss.
 TOO_LONG = (
@@ -24,6 +23,8 @@ TOO_LONG = (
     "tests/clients/test_hostile.py::test_a_client_that_never_reads",
     "tests/clients/test_hostile.py::test_a_client_that_never_reads_and_leaves",
     "tests/glue/test_glue.py::test_under_sanitizers",
+    "tests/state/test_real_daemons.py",
+    "tests/update/test_load.py::test_updates_under_load",
 )
 
 

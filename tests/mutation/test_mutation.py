@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from tests.mutation import c_source, processes, python_source
 from tests.mutation.modules import modules
-from tests.mutation.results import NOTICED, SURVIVED, Results
+from tests.mutation.results import EQUIVALENT, NOTICED, SURVIVED, Results
 from tests.mutation.schema import Mutant, chosen
 from tests.mutation.tree import mutate
 
@@ -163,6 +164,14 @@ def test_the_score_leaves_out_the_equivalent(tmp_path: Path) -> None:
     again.equivalent = results.equivalent
     assert again.counts(mutants) == (1, 2)
     assert again.survivors(mutants) == [mutants[1]]
+
+
+def test_what_is_equivalent_is_there() -> None:
+    """A line that was changed is another one: whether it still means the same is to be looked at
+    again, under its new key."""
+    keys = {mutant.key for path in modules() for mutant in mutate(path, 1).mutants}
+    gone = sorted(set(json.loads(EQUIVALENT.read_text(encoding="utf-8"))) - keys)
+    assert not gone, "to be taken out of equivalent.json:\n" + "\n".join(gone)
 
 
 LEAVES_A_CHILD = """
