@@ -8,31 +8,17 @@ from typing import Any
 
 import pytest
 
-from pyxsd import features
-from tests.fakexen import FEATURES, RingHost
+from tests.fakexen import FEATURES
 from tests.rings.kit import ALL_FEATURES, Rings
 from tests.unit.kit import begin, error, ok
-from tests.world import Host
 
 LARGEST = 2**30 - 1
-
-
-class NewerHost(RingHost):
-    """A host that knows the four requests."""
-
-    def extension(self, connection: Any, type_: int, payload: bytes) -> bytes:
-        return features.run(self.server, connection, type_, payload)
-
-
-class NewerRings(Rings):
-    def make_host(self) -> Host:
-        return NewerHost()
 
 
 @pytest.fixture
 def newer(no_leaks: None) -> Iterator[Rings]:
     """Domains 1 and 2, and small general quotas."""
-    world = NewerRings(quota_maxwatch=3, quota_transaction=2, quota_maxentity=5)
+    world = Rings(quota_maxwatch=3, quota_transaction=2, quota_maxentity=5)
     yield world
     world.check()
     world.close()
