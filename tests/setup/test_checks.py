@@ -195,11 +195,13 @@ def test_one_of_a_kind_is_in_the_singular(tmp_path: Path,
     assert capsys.readouterr().out.splitlines()[-1] == "1 error, 1 warning."
 
 
-def test_a_reader_that_does_not_wait() -> None:
+@pytest.mark.parametrize("command", ["check", "status"])
+def test_a_reader_that_does_not_wait(command: str) -> None:
     """As in `pyxsd-setup check | head -1`: no words about a broken pipe, no traceback."""
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([sys.executable, "-m", "pyxsd.setup.cli", "check"], cwd=ROOT,
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run([sys.executable, "-m", "pyxsd.setup.cli", command], cwd=ROOT, env=env,
                           stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert done.stderr == ""

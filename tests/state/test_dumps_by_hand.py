@@ -93,5 +93,22 @@ def test_a_value_as_text() -> None:
         b"\\x%02x" % c for c in range(256))
 
 
+#: A client, and its line.
+LINES = [
+    (Client(None, fd=7), b"socket 7"), (Client(5), b"ring 5"),
+    (Client(5, 3, target=0, mfn=0, remote_port=0, local_port=0, unique_id=0, indices=(0, 0)),
+     b"ring 5 connection=3 target=0 mfn=0 remote-port=0 local-port=0 unique-id=0 "
+     b"req-cons=0 rsp-prod=0"),
+    (Client(5, target=1, mfn=2, remote_port=3, local_port=4, unique_id=6, indices=(7, 8)),
+     b"ring 5 target=1 mfn=2 remote-port=3 local-port=4 unique-id=6 req-cons=7 rsp-prod=8"),
+]
+
+
+@pytest.mark.parametrize("client, line", LINES)
+def test_a_client_as_text(client: Client, line: bytes) -> None:
+    """What is not known is left out, and 0 is known."""
+    assert line in [*show.text(HostState("db", clients=[client]))]
+
+
 PRINTABLE = (" !#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^_`"
              "abcdefghijklmnopqrstuvwxyz{|}~")

@@ -489,3 +489,29 @@ def test_a_path_that_is_gone_at_the_end_of_its_transaction(world: World) -> None
     assert events(world, "s0") == [(b"/a", b"t")] and world.server.refused == 1
     ok(world, "s1", "WRITE", b"/a/b\0v")
     assert events(world, "s0") == [(b"/a/b", b"t")] and world.server.refused == 1
+
+
+def test_a_watch_that_goes_while_a_search_stands_at_it(make_world: Make) -> None:
+    """It is freed when the search goes on, and not found by the next one."""
+    world: World = make_world(domids=())
+    for n in range(300):
+        ok(world, "s1", "WATCH", b"/top/%03d\0t\0" % n)
+        ok(world, "s0", "WRITE", b"/top/%03d\0" % n)
+    before = live_counts()["watches"]
+    world.drain("s1")
+    world.server.agenda.slice_ns = 0
+    world.connection("s0")[1].feed(packet("RM", b"/top\0"))
+    world.server.begin(world.now, world.now)
+    world.server.service(world.connection("s0")[0])
+    for n in range(50, 250):
+        world.connection("s1")[1].feed(packet("UNWATCH", b"/top/%03d\0t\0" % n))
+        world.server.service(world.connection("s1")[0])
+    assert live_counts()["watches"] == before - 199, "one is held"
+    world.server.agenda.slice_ns = 10 ** 12
+    world.turn("s0", "s1")
+    assert live_counts()["watches"] == before - 200
+    world.drain("s0")
+    world.drain("s1")
+    for n in range(300):
+        ok(world, "s0", "WRITE", b"/top/%03d\0" % n)
+    assert len(events(world, "s1")) == 100
