@@ -121,7 +121,8 @@ class Runner:
         return SURVIVED, ""
 
     def files_for(self, path: str) -> list[str]:
-        """Test files for a source, those that reach most of its mutants first, ALONE seconds."""
+        """Test files for a source, ALONE seconds: first those that import it by name, and of these
+        and of the others those that reach most of its mutants."""
         same = {number for number, mutant in self.numbers.items() if mutant.path == path}
         same = same - self.imported or same  # what any import reaches says nothing
         seconds: dict[str, float] = {}
@@ -130,9 +131,12 @@ class Runner:
             name = test.partition("::")[0]
             seconds[name] = seconds.get(name, 0.0) + took
             reached.setdefault(name, set()).update(same.intersection(numbers))
+        named = {name for name in reached if imports((TREE / name).read_text(), path)}
         found: list[str] = []
-        for name in sorted(reached, key=lambda name: (-len(reached[name]), seconds[name])):
-            if reached[name] and (not found or sum(map(seconds.__getitem__, found)) < ALONE):
+        for name in sorted(reached, key=lambda name: (name not in named, -len(reached[name]),
+                                                      seconds[name])):
+            if (name in named or reached[name]) \
+                    and (not found or sum(map(seconds.__getitem__, found)) < ALONE):
                 found.append(name)
         return found
 
@@ -155,6 +159,13 @@ class Runner:
         """Ends the server."""
         self.process.kill()
         self.process.wait()
+
+
+def imports(test: str, path: str) -> bool:
+    """Does the text of a test import a source by its name?"""
+    package, _, name = path.rpartition(".")[0].replace("/", ".").rpartition(".")
+    return re.search(rf"^\s*from {package}(\.{name} import| import .*\b{name}\b)", test,
+                     re.MULTILINE) is not None
 
 
 def share(runners: list[Runner], work: Callable[[Runner, Any], None], items: Iterable[Any]) -> None:

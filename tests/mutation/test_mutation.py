@@ -13,6 +13,7 @@ import pytest
 from tests.mutation import c_source, processes, python_source
 from tests.mutation.modules import modules
 from tests.mutation.results import EQUIVALENT, NOTICED, SURVIVED, Results
+from tests.mutation.runner import imports
 from tests.mutation.schema import Mutant, chosen
 from tests.mutation.tree import mutate
 
@@ -164,6 +165,19 @@ def test_the_score_leaves_out_the_equivalent(tmp_path: Path) -> None:
     again.equivalent = results.equivalent
     assert again.counts(mutants) == (1, 2)
     assert again.survivors(mutants) == [mutants[1]]
+
+
+@pytest.mark.parametrize(("line", "path", "does"), [
+    ("from pyxsd.system.log import Log", "pyxsd/system/log.py", True),
+    ("    from pyxsd.system import files, log", "pyxsd/system/log.py", True),
+    ("from pyxsd.system.log_file import LogFile", "pyxsd/system/log.py", False),
+    ("from pyxsd.system import log_file", "pyxsd/system/log.py", False),
+    ("from pyxsd._core import Server", "pyxsd/_core.pyx", True),
+    ("# from pyxsd._core import Server", "pyxsd/_core.pyx", False),
+])
+def test_who_imports_a_source(line: str, path: str, does: bool) -> None:
+    """Those tests come first for what runs while a module is imported."""
+    assert imports(f"import os\n{line}\n", path) is does
 
 
 def test_what_is_equivalent_is_there() -> None:
