@@ -287,6 +287,20 @@ def test_sd_notify(tmp_path: Path, arguments: tuple[str, ...]) -> None:
             daemon.stop()
 
 
+def test_no_garbage_is_looked_for_while_it_serves(tmp_path: Path) -> None:
+    """The collector would stop all clients for as long as it takes to look at every object."""
+    code = ("import gc, sys; from pyxsd import cli\n"
+            "def run(*_): print(gc.isenabled(), gc.get_freeze_count() > 1000, flush=True)\n"
+            "cli._run = run\n"
+            "sys.exit(cli.main(sys.argv[1:]))\n")
+    daemon = Daemon(root=tmp_path, program=(sys.executable, "-c", code), wait=False)
+    try:
+        assert daemon.process.wait(DEADLINE) == 0, daemon.output()
+        assert daemon.output().splitlines()[-1] == "False True"
+    finally:
+        daemon.stop()
+
+
 def test_run_directory_and_modes(tmp_path: Path) -> None:
     """Missing folders are made with 0700; the pid file has 0640."""
     with Daemon(root=tmp_path, env={"XENSTORED_RUNDIR": str(tmp_path / "run")}) as daemon:
