@@ -57,6 +57,19 @@ def test_a_piece_of_a_large_directory_copies_only_the_piece(world: World) -> Non
     assert len(counts) == 4
 
 
+def test_a_replay_lists_a_small_directory(world: World) -> None:
+    """What it costs is what is listed, not what is left out of the answer."""
+    for n in range(100):
+        ok(world, "d1", "WRITE", b"d/%d\0" % n)
+    tx_id = begin(world, "d1")
+    ok(world, "d1", "DIRECTORY_PART", b"d\x00999999999\0", tx_id)
+    ok(world, "d1", "WRITE", b"x\0v", tx_id)
+    ok(world, "d1", "WRITE", b"x\0outside")
+    assert end(world, "d1", tx_id) == "OK"
+    assert world.server.transactions_merged == 0
+    assert ok(world, "d1", "READ", b"x\0") == b"v"
+
+
 def _failing(world: World, *requests: tuple[str, bytes]) -> int:
     """A transaction of d1 with these requests whose replay fails, and not by others' doing."""
     ok(world, "d1", "WRITE", b"x\0before")

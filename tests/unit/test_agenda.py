@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.unit.kit import begin, ok
 from tests.world import World, packet
 
+ROOT = Path(__file__).resolve().parents[2]
 ASK = packet("GET_DOMAIN_PATH", b"1\0")
 
 
@@ -56,6 +60,14 @@ def test_who_comes_back_has_saved_up_nothing(world: World) -> None:
     for name in served:
         served[name] += len(world.drain(name))
     assert served["d1"] > 0 and served["d2"] > 0
+
+
+def test_the_times_are_those_of_the_document(world: World) -> None:
+    text = " ".join((ROOT / "docs" / "architecture.md").read_text().split())
+    said = re.search(r"serves each for at most (\d+) µs, all together for (\d+) µs", text)
+    assert said is not None
+    agenda = world.server.agenda
+    assert (agenda.slice_ns, agenda.turn_ns) == tuple(1000 * int(us) for us in said.groups())
 
 
 def test_a_slice_ends(world: World) -> None:

@@ -168,3 +168,18 @@ def test_large_buffers_go_with_what_was_in_them(world: World) -> None:
     world.turn("s0")
     assert len(world.drain("s0")) == 16
     assert bytes_in_use() - before < SLACK
+
+
+def test_an_input_buffer_is_lent(world: World) -> None:
+    """Clients that have nothing under way hold none of the 16 KiB that a read takes; one whose
+    request came in part holds that part."""
+    names = [f"s{n}" for n in range(200)]
+    for name in names:
+        world.connection(name)
+    before = bytes_in_use()
+    for name in names:
+        ok(world, name, "READ", b"/tool\0")
+    assert bytes_in_use() - before < len(names) * 2048
+    for name in names:
+        world.feed(name, packet("READ", b"/tool\0")[:-1])
+    assert bytes_in_use() - before < len(names) * 4096

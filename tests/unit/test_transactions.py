@@ -541,3 +541,21 @@ def test_a_small_guest_is_never_given_up(make_world: Callable[..., World]) -> No
     for n in range(3000):
         ok(world, "d1", "WRITE", b"k\0" + b"%d" % n + b"v" * 1500)
     assert end(world, "d1", tx_id) == "OK"
+
+
+def test_what_a_guest_writes_in_a_transaction_counts_too(make_world: Callable[..., World]) -> None:
+    """The third one is refused from the time on that more than 2 MiB were written since the start
+    of the first."""
+    world = make_world(quota_transaction=10)
+    value = b"v" * 2000
+    first = begin(world, "d1")
+    for _ in range(3):
+        tx_id = begin(world, "d1")
+        end(world, "d1", begin(world, "d1"), b"F")
+        for n in range(400):
+            ok(world, "d1", "WRITE", b"n/%d\0" % n + value, tx_id)
+        end(world, "d1", tx_id, b"F")
+    begin(world, "d1")
+    assert error(world, "d1", "TRANSACTION_START", b"\0") == "EQUOTA"
+    end(world, "d1", first, b"F")
+    begin(world, "d1")
