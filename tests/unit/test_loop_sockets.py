@@ -115,20 +115,6 @@ def test_a_descriptor_is_served_and_closed_with_its_connection(served: Served) -
     assert not is_open(fd) and served.loop.connections == {}
 
 
-def test_a_descriptor_that_another_process_has_too(served: Served) -> None:
-    """As in a live update: it is not waited for any more once its connection is closed."""
-    ours, connection = served.client()
-    copy = os.dup(connection.transport.fileno())
-    ours.sendall(READ)
-    assert served.replies(ours, 1) == [b""]
-    served.world.server.disconnect(connection)
-    served.loop.run(0.0, True)
-    ours.sendall(READ)
-    served.loop.run(0.0, True)
-    assert served.loop.poller.count == 0 and served.failures == []
-    os.close(copy)
-
-
 #: How a client leaves, and whether it can still be answered.
 LEAVING: list[tuple[str, Callable[[socket.socket], object], bool]] = [
     ("it sends no more", lambda end: end.shutdown(socket.SHUT_WR), True),
