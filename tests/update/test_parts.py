@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,33 +58,6 @@ def test_nothing_has_come(ends: Ends) -> None:
     for seconds in (0, 0.01):
         with pytest.raises((BlockingIOError, TimeoutError)):
             ends[1].receive(seconds)
-
-
-# -- files in memory ------------------------------------------------------------
-
-def test_a_file_in_memory() -> None:
-    data = os.urandom(300_000)
-    for most in (len(data), len(data) + 1):
-        assert channel.read_memory_file(channel.memory_file(data), most) == data
-    fd = channel.memory_file(data)
-    with pytest.raises(ValueError, match="300000 bytes of state, where 299999 are the most"):
-        channel.read_memory_file(fd, len(data) - 1)
-    with pytest.raises(OSError):
-        os.fstat(fd)
-
-
-def test_a_file_in_memory_that_finds_no_room() -> None:
-    """The failure is told, and the descriptor is closed."""
-    before = sorted(os.listdir("/proc/self/fd"))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(OSError) as failed:
-            channel.memory_file(bytes(2000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert failed.value.errno == errno.EFBIG
-    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 # -- the new side ---------------------------------------------------------------
