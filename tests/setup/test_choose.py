@@ -34,7 +34,7 @@ def test_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str], host
     assert status == 0
     assert f"Copied {file} to {file}{choose.BACKUP}.\n" in said
     assert f"Changed {file}: XENSTORED=/usr/sbin/pyxsd-launch.\n" in said
-    assert "instead of" in said and "the xenstored that runs now goes on" in said
+    assert "instead of" in said and "a xenstored that runs now goes on" in said
     assert boot.look(Tree(str(root))).kind == "pyxsd"
     changed = {path for path, what in content(root).items() if before.get(path) != what}
     assert changed == {file[1:], file[1:] + choose.BACKUP}
