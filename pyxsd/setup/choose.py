@@ -73,7 +73,10 @@ def deselect(tree: Tree, programs: tuple[str, ...], file: str = "") -> list[str]
     try:
         if after.strip() or backup is not None:  # select did not make the file
             tree.replace(now.file, after)
-            done = [f"Changed {now.file}: {settings.VARIABLE} is as it was before."]
+            done = [f"Changed {now.file}: " + (
+                "the line that names pyxsd is switched off; select had not written it."
+                if after.count(settings.OUT) > now.text.count(settings.OUT)
+                else f"{settings.VARIABLE} is as it was before.")]
         else:
             tree.remove(now.file)
             done = [f"Removed {now.file}, which held nothing else."]

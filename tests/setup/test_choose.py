@@ -66,6 +66,16 @@ def test_what_others_changed_meanwhile_stays(tmp_path: Path,
     assert (root / "etc/default/xen.before-pyxsd").exists()
 
 
+def test_a_line_written_by_hand_is_switched_off(tmp_path: Path,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    """deselect says so: nobody knows how it was before."""
+    root = make(tmp_path, {**DEBIAN, "/etc/default/xen": f"XENSTORED={boot.LAUNCHER}\n"})
+    status, said, _ = run(capsys, "deselect", "--root", str(root))
+    assert status == 0
+    assert "the line that names pyxsd is switched off" in said and "as it was before" not in said
+    assert boot.look(Tree(str(root))).kind == "oxenstored"
+
+
 def test_the_backup_is_of_the_time_before_pyxsd(tmp_path: Path,
                                                 capsys: pytest.CaptureFixture[str]) -> None:
     """Also where a second launcher is selected after the first."""
