@@ -50,7 +50,7 @@ def select(tree: Tree, program: str, file: str = "", force: bool = False) -> lis
                 f"{settings.VARIABLE}={program}.")
     was = f" instead of {now.program}" if now.program and now.program != program else ""
     done.append(_unread(tree, file) or
-                f"The next boot starts {program}{was}; the xenstored that runs now goes on.")
+                f"The next boot starts {program}{was}; a xenstored that runs now goes on.")
     return done
 
 
@@ -73,7 +73,10 @@ def deselect(tree: Tree, programs: tuple[str, ...], file: str = "") -> list[str]
     try:
         if after.strip() or backup is not None:  # select did not make the file
             tree.replace(now.file, after)
-            done = [f"Changed {now.file}: {settings.VARIABLE} is as it was before."]
+            done = [f"Changed {now.file}: " + (
+                "the line that names pyxsd is switched off; select had not written it."
+                if after.count(settings.OUT) > now.text.count(settings.OUT)
+                else f"{settings.VARIABLE} is as it was before.")]
         else:
             tree.remove(now.file)
             done = [f"Removed {now.file}, which held nothing else."]
@@ -92,7 +95,7 @@ def deselect(tree: Tree, programs: tuple[str, ...], file: str = "") -> list[str]
     elif then.fault:
         done.append(f"Careful, the next boot may start no xenstored: {then.fault}.")
     else:
-        done.append(f"The next boot starts {then.program}; the xenstored that runs now goes on.")
+        done.append(f"The next boot starts {then.program}; a xenstored that runs now goes on.")
     return done
 
 

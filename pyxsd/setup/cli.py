@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The program pyxsd-setup: status, check, select, deselect."""
+"""The program pyxsd-setup: status, check, select, update, deselect."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
         prog="pyxsd-setup", description="Shows and chooses the xenstored of this host.",
-        epilog="No command starts, stops or restarts a daemon: a choice counts from the next boot.")
+        epilog="A choice counts from the next boot; update alone touches the daemon that runs.")
     top.add_argument("--version", action="store_true", help="print the version and end")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, function, text in COMMANDS:

@@ -50,9 +50,17 @@ def test_life(suite: str, built: Callable[[str], Built], host: Callable[[str], A
     printed = system.run(f"dpkg -i {dom0.next_version(system, package, NEXT)}")
     upstream = version.split("-")[0]
     assert f"still version {upstream}" in printed and NEXT in printed, printed
+    assert "pyxsd-setup update" in printed, printed
     serves_still()
     status = system.run("pyxsd-setup status")
     assert upstream in status and NEXT in status, status
+
+    # The way that the hint names: the installed version takes over.
+    assert f"Updated: pyxsd {NEXT}, process " in system.run("pyxsd-setup update --yes")
+    system.run(f"tail --pid={pid} -f /dev/null")
+    pid = dom0.pid(system)
+    serves_still()
+    assert "still version" not in system.run("pyxsd-setup status")
 
     # It cannot be removed while it runs or is selected, by either tool.
     for command in ("dpkg -r pyxsd", "apt-get -y remove pyxsd", "dpkg -P pyxsd"):

@@ -34,7 +34,7 @@ def test_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str], host
     assert status == 0
     assert f"Copied {file} to {file}{choose.BACKUP}.\n" in said
     assert f"Changed {file}: XENSTORED=/usr/sbin/pyxsd-launch.\n" in said
-    assert "instead of" in said and "the xenstored that runs now goes on" in said
+    assert "instead of" in said and "a xenstored that runs now goes on" in said
     assert boot.look(Tree(str(root))).kind == "pyxsd"
     changed = {path for path, what in content(root).items() if before.get(path) != what}
     assert changed == {file[1:], file[1:] + choose.BACKUP}
@@ -64,6 +64,16 @@ def test_what_others_changed_meanwhile_stays(tmp_path: Path,
     assert file.read_text() == f"XENSTORED={program}\nXENSTORED_ARGS=--no-access-log\n"
     assert "was changed by others since" in said
     assert (root / "etc/default/xen.before-pyxsd").exists()
+
+
+def test_a_line_written_by_hand_is_switched_off(tmp_path: Path,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    """deselect says so: nobody knows how it was before."""
+    root = make(tmp_path, {**DEBIAN, "/etc/default/xen": f"XENSTORED={boot.LAUNCHER}\n"})
+    status, said, _ = run(capsys, "deselect", "--root", str(root))
+    assert status == 0
+    assert "the line that names pyxsd is switched off" in said and "as it was before" not in said
+    assert boot.look(Tree(str(root))).kind == "oxenstored"
 
 
 def test_the_backup_is_of_the_time_before_pyxsd(tmp_path: Path,
