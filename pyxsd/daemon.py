@@ -289,7 +289,7 @@ class Daemon:
             bool(self.server.log.active), self.daemon_log.redirected,
             tuple((file.path, file.fileno()) for file in self.pid_files),
             tuple(self.server.host.dialogue().program.words()), __version__, surroundings.boot_id(),
-            tuple((c.id, fd) for fd, c in self.loop.connections.items()))
+            tuple((c.id, fd) for fd, c in self.loop.connections.items() if not c.closed))
 
     def saving(self, put: Callable[[bytes], object]) -> Saving:
         """An image of everything that another process needs in order to go on; put() takes the

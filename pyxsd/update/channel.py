@@ -18,6 +18,7 @@ A message is a word, a text and some descriptors.  In the order in which they ar
 from __future__ import annotations
 
 import _socket  # the bare module: `socket` takes 5 ms to import and adds nothing that is used
+import fcntl
 import mmap
 import os
 import struct
@@ -85,11 +86,16 @@ class Channel:
         self._socket.close()
 
 
+# Of linux/fcntl.h: against more seals, shrinking, growing, and writing.
+_ADD_SEALS, _GET_SEALS = 1033, 1034
+_SEALS = 1 | 2 | 4 | 8
+
+
 class MemoryFile:
     """A file in memory, which is written once; OSError."""
 
     def __init__(self) -> None:
-        self._fd = os.memfd_create("pyxsd-state", os.MFD_CLOEXEC)
+        self._fd = os.memfd_create("pyxsd-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
     def put(self, data: bytes | memoryview) -> None:
         """Adds bytes at its end."""
@@ -102,23 +108,28 @@ class MemoryFile:
         return os.fstat(self._fd).st_size
 
     def detach(self) -> int:
-        """Its descriptor, which belongs to the caller from now on."""
+        """Its descriptor, which belongs to the caller from now on; nobody can change the file any
+        more."""
+        fcntl.fcntl(self._fd, _ADD_SEALS, _SEALS)
         fd, self._fd = self._fd, -1
         return fd
 
     def close(self) -> None:
         """Closes it, where nobody else has it."""
         if self._fd >= 0:
-            os.close(self.detach())
+            os.close(self._fd)
+            self._fd = -1
 
 
 def read_memory_file(fd: int, most: int) -> memoryview:
     """The bytes of such a file, whose descriptor is closed; OSError, or ValueError where they are
-    more than `most`.  Nobody writes to it any more."""
+    more than `most`, or where another process could still change or cut the file."""
     try:
         size = os.fstat(fd).st_size
         if size > most:
             raise ValueError(f"{size} bytes of state, where {most} are the most")
+        if fcntl.fcntl(fd, _GET_SEALS) & _SEALS != _SEALS:
+            raise ValueError("a state that is not sealed")
         return memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ) if size else b"")
     finally:
         os.close(fd)

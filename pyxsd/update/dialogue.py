@@ -236,7 +236,10 @@ class Dialogue:
         message = yield from self._expecting(process, "written", seconds)
         if len(message.descriptors) != 1:
             raise ProgramError("the program has written no state")
-        written = channel.read_memory_file(message.descriptors[0], 2 * len(state) + 65536)
+        try:
+            written = channel.read_memory_file(message.descriptors[0], 2 * len(state) + 65536)
+        except (OSError, ValueError) as error:
+            raise ProgramError(f"the program has written no state: {error}") from None
         for at in range(0, max(len(state), len(written)), COMPARED):
             if state[at:at + COMPARED] != written[at:at + COMPARED]:
                 raise ProgramError("the program has written out another state than it was given: "

@@ -6,7 +6,8 @@
 POINT: `help` (asked whether it can take over), `start` (before it says that it is ready), `try`
 (given a state to write out again), `take` (given the state and the descriptors), `go` (told to
 serve).
-FAULT: `hangs`, `exits`, `is killed`, `says nonsense`, `closes`, `lies`, `writes nothing`.
+FAULT: `hangs`, `exits`, `is killed`, `says nonsense`, `closes`, `lies`, `writes nothing`, `writes what
+it can cut`, `writes no file`.
 """
 
 from __future__ import annotations
@@ -35,10 +36,14 @@ def fail(fault: str, old: Any = None, data: bytes | memoryview = b"") -> None:
         lie = channel.MemoryFile()
         lie.put(bytes(data).replace(b"/fake", b"/lies"))
         old.send("written", descriptors=[lie.detach()])
+    if fault == "writes what it can cut":
+        old.send("written", descriptors=[os.memfd_create("state", os.MFD_ALLOW_SEALING)])
+    if fault == "writes no file":
+        old.send("written", descriptors=[0])
     if fault == "closes":
         old.close()
         fail("hangs")
-    if fault in ("says nonsense", "lies", "writes nothing"):
+    if fault in ("says nonsense", "lies") or fault.startswith("writes "):
         try:
             old.receive()
         except EOFError:

@@ -199,6 +199,8 @@ FAULTS = (
     ("try", "exits", b"exited with code 3 before it said `written`"),
     ("try", "says nonsense", b"says `nonsense` where `written` was expected"),
     ("try", "writes nothing", b"the program has written no state"),
+    ("try", "writes what it can cut", b"no state: a state that is not sealed"),
+    ("try", "writes no file", b"the program has written no state: "),
     ("take", "hangs", b"did not say `built` within 3 seconds"),
     ("take", "exits", b"exited with code 3 before it said `built`"),
     ("take", "is killed", b"was killed by signal 9 before it said `built`"),
