@@ -35,6 +35,8 @@ struct ctrl_calls {
     xen_handle *(*open)(void *logger, void *dombuild_logger, unsigned flags);
     int (*close)(xen_handle *);
     int (*getinfolist)(xen_handle *, uint32_t first, unsigned max, void *records);
+    int (*evtchn_status)(xen_handle *, void *status);
+    int (*hvm_param)(xen_handle *, uint32_t domid, uint32_t number, uint64_t *value);
 };
 
 /*
@@ -94,6 +96,9 @@ int glue_load(xsd_glue *g, const char *soname, const struct symbol *symbols, voi
 void glue_unload(void **lib);
 
 int glue_open_domains(xsd_glue *g);
+int glue_open_control(xsd_glue *g);
+int glue_remote_port(xsd_glue *g, uint32_t local, uint32_t *domid, uint32_t *remote);
+int glue_hvm_param(xsd_glue *g, uint32_t domid, uint32_t number, uint64_t *value);
 int glue_close_domains(xsd_glue *g);
 const char *glue_domains_source(const xsd_glue *g);
 int glue_domain_state(xsd_glue *g, uint32_t domid, struct xsd_glue_domain *out);

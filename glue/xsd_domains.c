@@ -38,6 +38,8 @@ static const struct symbol ctrl_symbols[] = {
     {"xc_interface_open", offsetof(struct ctrl_calls, open), 0},
     {"xc_interface_close", offsetof(struct ctrl_calls, close), 0},
     {"xc_domain_getinfolist", offsetof(struct ctrl_calls, getinfolist), 0},
+    {"xc_evtchn_status", offsetof(struct ctrl_calls, evtchn_status), 1},
+    {"xc_hvm_param_get", offsetof(struct ctrl_calls, hvm_param), 1},
     {NULL, 0, 0},
 };
 
@@ -292,18 +294,13 @@ static int xen_minor(void)
     return minor;
 }
 
-int glue_open_domains(xsd_glue *g)
+int glue_open_control(xsd_glue *g)
 {
     char soname[sizeof(g->source)], text[sizeof(g->last_text)], call[sizeof(g->last_call)];
     int running = xen_minor(), worst = 0, err;
 
     if (g->manage || g->ctrl)
         return glue_failed(g, EBUSY, "xc_interface_open", "is open");
-    err = open_manage(g);
-    if (!err) {
-        strcpy(g->source, "libxenmanage.so.1");
-        return 0;
-    }
     /* Of several failures the one to tell is that of a library that is there. */
     for (int n = running >= 0 ? CTRL_NEWEST + 1 : CTRL_NEWEST; n >= CTRL_OLDEST; n--) {
         int version = n == CTRL_NEWEST + 1 ? running : n;
@@ -323,12 +320,75 @@ int glue_open_domains(xsd_glue *g)
         }
     }
     if (!strcmp(call, "dlopen"))
-        snprintf(text, sizeof(text),
-                 "dlopen: neither libxenmanage.so.1 nor a libxenctrl.so.4.%d to 4.%d works: %s",
+        snprintf(text, sizeof(text), "dlopen: no libxenctrl.so.4.%d to 4.%d works: %s",
                  CTRL_OLDEST, CTRL_NEWEST, strerror(-worst));
     memcpy(g->last_text, text, sizeof(text));
     memcpy(g->last_call, call, sizeof(call));
     return worst;
+}
+
+int glue_open_domains(xsd_glue *g)
+{
+    int err;
+
+    if (g->manage || g->ctrl)
+        return glue_failed(g, EBUSY, "xc_interface_open", "is open");
+    err = open_manage(g);
+    if (!err) {
+        strcpy(g->source, "libxenmanage.so.1");
+        return 0;
+    }
+    err = glue_open_control(g);
+    if (err && !strcmp(g->last_call, "dlopen"))
+        snprintf(g->last_text, sizeof(g->last_text),
+                 "dlopen: neither libxenmanage.so.1 nor a libxenctrl.so.4.%d to 4.%d works: %s",
+                 CTRL_OLDEST, CTRL_NEWEST, strerror(-err));
+    return err;
+}
+
+/* Xen's evtchn_status, by which a port of our own domain is looked up. */
+struct evtchn_status {
+    uint16_t dom, pad1;
+    uint32_t port, status, vcpu;
+    struct {
+        uint16_t dom, pad2;
+        uint32_t port;
+    } remote; /* where status is EVTCHN_INTERDOMAIN */
+};
+
+enum { DOMID_SELF = 0x7ff0, EVTCHN_INTERDOMAIN = 2 };
+
+int glue_remote_port(xsd_glue *g, uint32_t local, uint32_t *domid, uint32_t *remote)
+{
+    struct evtchn_status found;
+
+    if (!g->ctrl)
+        return glue_failed(g, EBADF, "xc_evtchn_status", "not open");
+    if (!g->xc.evtchn_status)
+        return glue_failed(g, ENOSYS, "xc_evtchn_status", "not in the library");
+    memset(&found, 0, sizeof(found));
+    found.dom = DOMID_SELF;
+    found.port = local;
+    errno = 0;
+    if (g->xc.evtchn_status(g->ctrl, &found) < 0)
+        return glue_failed_at(g, errno, "xc_evtchn_status", "port", local);
+    if (found.status != EVTCHN_INTERDOMAIN)
+        return glue_failed_at(g, ENOTCONN, "xc_evtchn_status", "port", local);
+    *domid = found.remote.dom;
+    *remote = found.remote.port;
+    return 0;
+}
+
+int glue_hvm_param(xsd_glue *g, uint32_t domid, uint32_t number, uint64_t *value)
+{
+    if (!g->ctrl)
+        return glue_failed(g, EBADF, "xc_hvm_param_get", "not open");
+    if (!g->xc.hvm_param)
+        return glue_failed(g, ENOSYS, "xc_hvm_param_get", "not in the library");
+    errno = 0;
+    if (g->xc.hvm_param(g->ctrl, domid, number, value) < 0)
+        return glue_failed_at(g, errno, "xc_hvm_param_get", "domain", domid);
+    return 0;
 }
 
 int glue_close_domains(xsd_glue *g)

@@ -499,6 +499,9 @@ const struct xsd_glue_api *xsd_glue_api(void)
         .domain_state = glue_domain_state,
         .changed_domain = glue_changed_domain,
         .discard_pending = discard_pending,
+        .open_control = glue_open_control,
+        .remote_port = glue_remote_port,
+        .hvm_param = glue_hvm_param,
     };
 
     return &api;

@@ -100,6 +100,14 @@ struct xsd_glue_api {
     /* Empties the device's queue of pending ports, which the kernel refuses to be read (-EFBIG)
      * once it has overflowed.  Ports that were in it stay masked: unmask() all, and look at all. */
     int (*discard_pending)(xsd_glue *);
+
+    /* Instead of open_domains(): libxenctrl, whatever else there is.  The two questions below need
+     * it; it answers the others as well. */
+    int (*open_control)(xsd_glue *);
+    /* The other end of a local port; -ENOTCONN where it has none. */
+    int (*remote_port)(xsd_glue *, uint32_t local, uint32_t *domid, uint32_t *remote);
+    /* One of a domain's parameters, by its HVM_PARAM_ number. */
+    int (*hvm_param)(xsd_glue *, uint32_t domid, uint32_t number, uint64_t *value);
 };
 
 /* The one table of this library; static. */

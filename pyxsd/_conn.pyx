@@ -101,6 +101,11 @@ cdef class Connection:
         return sum(len(pending) for pending in self.pending.values())
 
     @property
+    def asked_for(self):
+        """(type, request id, transaction) of the request whose answer comes later (`awaits`)."""
+        return self.asked.type, self.asked.req_id, self.asked.tx_id
+
+    @property
     def has_jobs(self):
         """Are there events of its changes that are still to be delivered?"""
         return self.jobs is not None

@@ -23,6 +23,7 @@ cdef class Server:
     cdef uint64_t last_id
     cdef uint64_t last_anonymous
     cdef Connection serving          # whom a request is served for right now
+    cdef bint drains                 # nothing is read, only what was read before is served
     cdef Buffer spare                # lent to whoever is served
     # Counters since the start
     cdef readonly uint64_t ops       # requests

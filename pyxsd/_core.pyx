@@ -266,6 +266,15 @@ cdef class Server:
         if self._step(c, pyxsd_clock() + self.agenda.slice_ns):
             self.agenda.ready(c)
 
+    def drain(self, Connection c not None):
+        """Serves what was read from a client before, for at most one slice of time, and reads
+        nothing; see service()."""
+        self.drains = True
+        try:
+            self.service(c)
+        finally:
+            self.drains = False
+
     cdef int _step(self, Connection c, uint64_t until) except -1:
         """Serves a connection until that time, whatever happens; AGAIN or 0."""
         if c.closed:
@@ -329,7 +338,7 @@ cdef class Server:
         cdef Header head
         cdef int64_t outstanding = self.limits.most[Q_OUTSTANDING]
         cdef int points = 0, whole
-        cdef bint fresh = True       # nothing read in this turn yet
+        cdef bint fresh = not self.drains  # nothing read in this turn yet
         cdef bint more = False       # and more is known to be there
         cdef Py_ssize_t got
         while True:

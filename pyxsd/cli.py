@@ -28,6 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyxsd._wire import Transport
     from pyxsd.state.disk import Found
+    from pyxsd.switch import c_options, inherited
     from pyxsd.system.configuration import Config
     from pyxsd.system.options import Options
     from pyxsd.update import arrival
@@ -37,7 +38,12 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Runs the daemon; the exit status."""
     background.ensure_stdio()
-    parsed = options.parse(sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    parsed: Options | options.Exit | c_options.Line = \
+        _c_line(words) if options.may_be_c_line(words) else options.parse(words)
+    line = None
+    if not isinstance(parsed, (options.Options, options.Exit)):
+        line, parsed = parsed, parsed.options
     if isinstance(parsed, options.Options) and parsed.config_test:
         parsed = options.check_config(parsed.config_file, parsed.live)
     if isinstance(parsed, options.Exit):
@@ -50,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     if parsed.take_over:
         descriptors.raise_file_limit()
         return _take_over(config, parsed)
+    if parsed.live and parsed.restart:
+        return _switch(config, parsed, line, faults)
     for fault in faults:
         _say(STDERR, f"{fault}\n")
     if not parsed.daemonize:
@@ -77,6 +85,13 @@ def main(argv: list[str] | None = None) -> int:
             _tell(launched.message)
         return launched.status
     return _serve(config, parsed, listener, launched, faults)
+
+
+def _c_line(words: list[str]) -> Options | options.Exit | c_options.Line:
+    """What the command line says, by C xenstored's rules where it is C's."""
+    from pyxsd.switch import c_options
+
+    return c_options.read(words) if c_options.is_c_line(words) else options.parse(words)
 
 
 def _show_state(path: str, as_format: str) -> int:
@@ -271,6 +286,103 @@ def _build_again(config: Config, parsed: Options, order: arrival.Order,
     return daemon
 
 
+def _switch(config: Config, parsed: Options, line: c_options.Line | None,
+            faults: list[str]) -> int:
+    """A foreign xenstored has become this program: goes on from what it has left.  Nothing that is
+    wrong with that ends the process, for nobody else serves the host."""
+    from pyxsd.switch import inherited
+
+    os.umask(0o022)
+    run_directory = listening.run_directory(os.environ)
+    found = inherited.take("stream" if line else "db", run_directory, os.environ)
+    if found.listener < 0 and not parsed.disable_socket and found.should_listen:
+        # Nothing was left to this process: perhaps it was started by hand.
+        try:
+            found = found._replace(
+                listener=listening.listen(listening.socket_path(os.environ)))
+        except ServiceError as error:
+            _tell(str(error))
+            return background.STATUS_FATAL
+    descriptors.raise_file_limit()
+    daemon_log = open_daemon_log(config)
+    for fault in [*faults, *(line.faults if line else []), *found.faults]:
+        daemon_log.warn("xenstored", fault)
+    held = _claim_softly(config, parsed, daemon_log)
+    gc.disable()  # nothing that is made now becomes garbage
+    try:
+        daemon = _build_switched(config, parsed, line, found, daemon_log)
+        del found  # all that was read, with every node
+        daemon.pid_files = [file for file in held if file.fileno() >= 0]
+        gc.freeze()
+        daemon.load_rest()
+        _run(daemon, held, Notifier(os.environ))
+    finally:
+        for file in held:
+            file.remove()
+    return 0
+
+
+def _build_switched(config: Config, parsed: Options, line: c_options.Line | None,
+                    found: inherited.Inherited, daemon_log: DaemonLog) -> Daemon:
+    """A daemon that goes on from what a foreign xenstored has left."""
+    from pyxsd.switch import arrival, inherited
+
+    xen, bound = _xen_of(found, daemon_log)
+    daemon = _assemble(config, parsed, found.listener, daemon_log, xen,
+                       came_by_update=line is None, words=line.words if line else None)
+    daemon.install_signals()
+    server, domains = daemon.server, daemon.domains
+    if bound and arrival.says_device(found.state):
+        domains.virq_port = found.state.virq_port
+    elif xen is not None:
+        _bind_virq(domains, daemon_log)
+    logs = bool(server.log.active)
+    server.log.switch(False)  # nobody connects anew
+    came = arrival.Arrival(found, config, server, domains, daemon.loop.adopt,
+                           lambda text: daemon_log.warn("xenstored", text))
+    came.build(line.limits if line else {}, bound)
+    server.log.switch(logs)
+    if xen is not None:
+        daemon.watch_event_channels()
+    came.go_on()
+    if line is not None:
+        inherited.remove(found.path)
+    daemon_log.info("xenstored", f"live switch: took over {server.tree.size} nodes, "
+                    f"{len(server.domains)} domains, {len(daemon.loop.connections)} sockets")
+    return daemon
+
+
+def _claim_softly(config: Config, parsed: Options,
+                  daemon_log: DaemonLog) -> list[pid_file.PidFile]:
+    """The pid files, as far as they can be had."""
+    for given in (parsed.pid_file, ""):
+        try:
+            held, warnings = pid_file.claim_pid_files(config.pid_file, given)
+        except ServiceError as error:
+            daemon_log.warn("xenstored", str(error))
+            continue
+        for warning in warnings:
+            daemon_log.warn("xenstored", warning)
+        return held
+    return []
+
+
+def _xen_of(found: inherited.Inherited, daemon_log: DaemonLog) -> tuple[Xen | None, bool]:
+    """Xen, with the event channels that came with this process where there are any; are they those,
+    with their ports bound?"""
+    if found.channels >= 0:
+        xen = Xen()
+        try:
+            xen.open_pages_and_states()
+            xen.adopt_channels(found.channels)
+        except OSError as error:
+            daemon_log.error("xenstored", f"the event channels of before are lost: {error}")
+            xen.close()
+        else:
+            return xen, True
+    return _open_xen(daemon_log), False
+
+
 def _build(config: Config, parsed: Options, listener: int,
            daemon_log: DaemonLog) -> Daemon:
     xen = _open_xen(daemon_log)
@@ -278,10 +390,7 @@ def _build(config: Config, parsed: Options, listener: int,
     daemon = _assemble(config, parsed, listener, daemon_log, xen)
     domains = daemon.domains
     if xen is not None:
-        try:
-            domains.start()
-        except OSError as error:
-            daemon_log.error("xenstored", f"deaths of domains will not be seen: {error.strerror}")
+        _bind_virq(domains, daemon_log)
     if found is not None:
         restore.from_image(found, daemon.server, domains, config, daemon_log, parsed.domain_init)
     if xen is not None and parsed.domain_init:
@@ -313,9 +422,20 @@ def _image(daemon_log: DaemonLog) -> Found | None:
     return found
 
 
+def _bind_virq(domains: Domains, daemon_log: DaemonLog) -> None:
+    try:
+        domains.start()
+    except OSError as error:
+        daemon_log.error("xenstored", f"deaths of domains will not be seen: {error.strerror}")
+
+
 def _assemble(config: Config, parsed: Options, listener: int, daemon_log: DaemonLog,
-              xen: Xen | None, came_by_update: bool = False) -> Daemon:
-    """The parts of a daemon, brought together; its store is fresh, and nobody is connected."""
+              xen: Xen | None, came_by_update: bool = False,
+              words: list[str] | None = None) -> Daemon:
+    """The parts of a daemon, brought together; its store is fresh, and nobody is connected.
+
+    words: the command line, where it is not this process's own.
+    """
     host = Host(daemon_log)
     access = Log()
     daemon: Daemon | None = None
@@ -338,16 +458,16 @@ def _assemble(config: Config, parsed: Options, listener: int, daemon_log: Daemon
     run_directory = listening.run_directory(os.environ)
     daemon = Daemon(config, server, domains, daemon_log, access, run_directory, listener)
     daemon.reraise = parsed.reraise_top_level
-    host.begin_updates = lambda: _dialogue(daemon, came_by_update)
+    host.begin_updates = lambda: _dialogue(daemon, came_by_update, words)
     return daemon
 
 
-def _dialogue(daemon: Daemon, came_by_update: bool) -> Dialogue:
+def _dialogue(daemon: Daemon, came_by_update: bool, words: list[str] | None) -> Dialogue:
     """The dialogue about live updates, from its first command on."""
     from pyxsd.update.dialogue import Dialogue
     from pyxsd.update.program import own_program
 
-    return Dialogue(daemon, own_program(), os.environ, came_by_update)
+    return Dialogue(daemon, own_program(words), os.environ, came_by_update)
 
 
 def _executable() -> str:

@@ -48,7 +48,8 @@ LOAD_PAUSE = 0.05  # seconds between pieces of code that are loaded behind READY
 
 #: Modules that live updates need, and a start does not: each without those before it.
 LATER = ("pyxsd.state.surroundings", "pyxsd.state.image", "pyxsd.state.disk",
-         "pyxsd.update.program", "pyxsd.update.dialogue")
+         "pyxsd.update.program", "pyxsd.state.host_state", "pyxsd.state.picture",
+         "pyxsd.switch.leaving", "pyxsd.switch.departure", "pyxsd.update.dialogue")
 
 
 def load_rest(failed: Callable[[str], None]) -> Iterator[None]:
@@ -327,6 +328,11 @@ class Daemon:
             self.domains.go_on()
         self.log("info", f"live update: took over {self.server.tree.size} nodes, "
                  f"{len(self.server.domains)} domains, {len(self.loop.connections)} sockets")
+
+    def before_exec(self) -> None:
+        """This process becomes another program in a moment, or goes on where that fails."""
+        self.saver.stop()
+        self._write_access_log()
 
     def handed_over(self, pid: int) -> None:
         """Another process serves: nothing of what it has is touched from now on."""

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pyxsd.xen import DomainState
 
 DOMID_FIRST_RESERVED = 0x7FF0
+MFN_UNKNOWN = -1  # of a domain that another xenstored has introduced
 PORT_MAX = 0xFFFFFFFF
 INTRODUCED, RELEASED = b"@introduceDomain", b"@releaseDomain"
 COMPLAINT_PAUSE = 60.0  # seconds between complaints about the event channel device
@@ -172,6 +173,12 @@ class Domains:
         return state[0] not in (UNKNOWN, DEAD) \
             and (not unique_id or not state[2] or unique_id == state[2])
 
+    def keep(self, domid: int, mfn: int) -> None:
+        """Connects a domain that cannot be served: its port is not known until it is introduced
+        anew."""
+        self._connect(Domain(domid, mfn, 0))
+        self.closed.add(domid)
+
     def restore_ring(self, domid: int, ring: Ring | None) -> None:
         """Gives a connection what its predecessor held of the stream, where the ring's indices
         say that nobody has moved them since, and opens the ring."""
@@ -200,6 +207,18 @@ class Domains:
 
     # -- another process goes on ----------------------------------------------
 
+    def take_over(self, domid: int, mfn: int, remote_port: int, port: int, unique_id: int) -> Any:
+        """Connects a domain that another xenstored has served until now; its connection.
+
+        port is bound already, on the event channel device that it has left.  The page is mapped
+        later.
+        """
+        domain = Domain(domid, mfn, remote_port)
+        domain.unique_id, domain.port = unique_id, port
+        domain.transport = RingTransport(0, self.xen.channels, port)
+        self._connect(domain)
+        return domain.connection
+
     def transports(self, rows: list[Row]) -> dict[int, Any]:
         """The transports of the rings of an image, by domid; nothing is mapped yet."""
         return {row.domid: RingTransport(0, self.xen.channels, row.port) for row in rows}
@@ -224,11 +243,12 @@ class Domains:
                                   (row.unasked, self.unasked)):
                 (group.add if member else group.discard)(row.domid)
 
-    def map_taken_over(self, page_file: str) -> None:
+    def map_taken_over(self, page_file: str, alone: bool = False) -> None:
         """Maps the pages of all domains that were taken over, and changes nothing in them.
 
-        OSError where domain 0's, which page_file has, cannot be mapped.  A domain whose page
-        cannot be had is tried again with each interrupt: it may have died a moment ago.
+        OSError where domain 0's, which page_file has, cannot be mapped, unless nobody else can go
+        on (`alone`).  A domain whose page cannot be had is tried again with each interrupt: it
+        may have died a moment ago.
         """
         for domain in self.table.values():
             if domain.domid in self.closed:
@@ -237,7 +257,7 @@ class Domains:
                 domain.page = self.xen.map_page(domain.domid) if domain.domid \
                     else self.xen.map_file(page_file)
             except OSError as error:
-                if domain.domid == 0:
+                if domain.domid == 0 and not alone:
                     raise
                 self.log("error", "domain",
                          f"domain {domain.domid} is not served for now: {error.strerror}")
@@ -253,6 +273,14 @@ class Domains:
         for domain in self.table.values():
             domain.transport.advertise(FEATURES)
             self.server.serve_later(domain.connection)
+
+    def identify(self) -> None:
+        """Asks for the unique ids of domains that were taken over without them: those that live
+        now are meant."""
+        for domain in self.table.values():
+            if domain.domid and not domain.unique_id:
+                state = self._state(domain)
+                domain.unique_id = state[2] if state is not None else 0
 
     # -- requests -------------------------------------------------------------
 
@@ -326,7 +354,7 @@ class Domains:
 
     def _introduce_again(self, domain: Domain, connection: Any, mfn: int, port: int) -> None:
         """A connected domain: by another connection its port is bound anew."""
-        if mfn != domain.mfn:
+        if mfn != domain.mfn and domain.mfn != MFN_UNKNOWN:
             raise RequestError("EINVAL")
         if connection is domain.connection:
             if port != domain.remote_port:
@@ -342,6 +370,7 @@ class Domains:
                 domain.port = self.xen.bind(domain.domid, port)
         except OSError as error:
             self._refused(domain.domid, error)
+        domain.mfn = mfn
         domain.remote_port = port
         domain.transport.port = domain.port
         self.by_port[domain.port] = domain.connection
@@ -377,7 +406,9 @@ class Domains:
         self._compare(domain)
 
     def _open_again(self, domain: Domain, complain: bool = True) -> None:
-        """Tries once more."""
+        """Tries once more, where its port is known."""
+        if not domain.remote_port:
+            return
         try:
             self._reopen(domain, domain.remote_port)
         except OSError as error:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 UNKNOWN, RUNNING, SHUTDOWN, DEAD = range(4)
 VIRQ_DOM_EXC = 3
+HVM_PARAM_STORE_PFN = 1
 
 
 class XenError(OSError):
@@ -45,10 +46,7 @@ class Xen:
         self._pages: dict[int, bool] = {}  # address: is it a file's?
 
     def _check(self, result: int) -> int:
-        if result < 0:
-            text = ffi.string(self._api.last_text(self._glue)).decode("utf-8", "replace")
-            raise XenError(-result, text or os.strerror(-result))
-        return result
+        return _checked(self._api, self._glue, result)
 
     def open(self) -> None:
         """Opens event channels, grants and domain states; XenError."""
@@ -154,3 +152,50 @@ class Xen:
                 return None
             if self._check(result):
                 domids.append(found.domid)
+
+
+class Lookups:
+    """What Xen knows of domains that another xenstored has introduced; by libxenctrl, which a Xen
+    need not have open.  XenError where it cannot be opened; close() when all is asked."""
+
+    def __init__(self) -> None:
+        self._api: Any = lib.xsd_glue_api()
+        self._glue: Any = self._api.create()
+        if self._glue == ffi.NULL:
+            raise MemoryError
+        try:
+            _checked(self._api, self._glue, self._api.open_control(self._glue))
+        except XenError:
+            self.close()
+            raise
+
+    def remote_port(self, domid: int, local_port: int) -> int:
+        """The end in that domain of a port of ours; XenError where there is none."""
+        who, port = ffi.new("uint32_t *"), ffi.new("uint32_t *")
+        _checked(self._api, self._glue,
+                 self._api.remote_port(self._glue, local_port, who, port))
+        if who[0] != domid:
+            raise XenError(errno.ENOTCONN, f"port {local_port} is domain {who[0]}'s, and not "
+                           f"domain {domid}'s")
+        return int(port[0])
+
+    def store_frame(self, domid: int) -> int:
+        """The frame of the xenstore page of a domain with parameters (HVM, PVH); XenError."""
+        value = ffi.new("uint64_t *")
+        _checked(self._api, self._glue,
+                 self._api.hvm_param(self._glue, domid, HVM_PARAM_STORE_PFN, value))
+        return int(value[0])
+
+    def close(self) -> None:
+        """Gives the library back."""
+        if self._glue != ffi.NULL:
+            self._api.destroy(self._glue)
+            self._glue = ffi.NULL
+
+
+def _checked(api: Any, glue: Any, result: int) -> int:
+    """The result of a call of the glue; XenError where it failed."""
+    if result < 0:
+        text = ffi.string(api.last_text(glue)).decode("utf-8", "replace")
+        raise XenError(-result, text or os.strerror(-result))
+    return result

@@ -50,6 +50,16 @@ struct xc_error {
     char message[1024];
 };
 
+/* The record of EVTCHNOP_status; the end is that of an interdomain channel. */
+struct evtchn_status {
+    uint16_t dom, pad1;
+    uint32_t port, status, vcpu;
+    uint16_t remote_dom, pad2;
+    uint32_t remote_port;
+};
+
+enum { DOMID_SELF = 0x7ff0, HVM_PARAM_STORE_PFN = 1, STORE_PFN = 0xfefff };
+
 _Static_assert(sizeof(struct domaininfo) == 112, "xc_domaininfo_t of Xen 4.17");
 _Static_assert(sizeof(void *) != 8 || sizeof(struct dominfo) == 112, "xc_dominfo_t of Xen 4.17");
 
@@ -60,6 +70,8 @@ EXPORT int xc_domain_getinfolist(xc_interface *x, uint32_t first, unsigned max,
 EXPORT int xc_domain_getinfo(xc_interface *x, uint32_t first, unsigned max, struct dominfo *info);
 EXPORT void *xc_map_foreign_range(xc_interface *x, uint32_t domid, int size, int prot,
                                   unsigned long mfn);
+EXPORT int xc_evtchn_status(xc_interface *x, struct evtchn_status *status);
+EXPORT int xc_hvm_param_get(xc_interface *x, uint32_t domid, uint32_t number, uint64_t *value);
 EXPORT const struct xc_error *xc_get_last_error(xc_interface *x);
 EXPORT const char *xc_error_code_to_desc(int code);
 
@@ -139,6 +151,35 @@ void *xc_map_foreign_range(xc_interface *x, uint32_t domid, int size, int prot, 
         return host_device_map(x, domid, prot);
     errno = EINVAL;
     return NULL;
+}
+
+/* The states have Xen's numbers: closed, unbound, interdomain; a VIRQ's is another one. */
+int xc_evtchn_status(xc_interface *x, struct evtchn_status *status)
+{
+    uint32_t rdom = 0, rport = 0;
+    int state = host_remote(x->m, status->dom == DOMID_SELF ? 0 : status->dom, status->port, &rdom,
+                            &rport);
+
+    if (state < 0)
+        return host_result(state);
+    status->status = (uint32_t)state;
+    status->remote_dom = (uint16_t)rdom;
+    status->remote_port = rport;
+    return 0;
+}
+
+/* The frame of the xenstore page; each domain has the same here. */
+int xc_hvm_param_get(xc_interface *x, uint32_t domid, uint32_t number, uint64_t *value)
+{
+    int err = host_fault(x->m, "param", (int)domid);
+
+    if (!err && (domid >= HOST_DOMAINS || x->m->h->domains[domid].state == DOM_NONE))
+        err = -ESRCH;
+    if (!err && number != HVM_PARAM_STORE_PFN)
+        err = -EINVAL;
+    if (!err)
+        *value = STORE_PFN;
+    return host_result(err);
 }
 
 /* Code 0: none kept here; the caller falls back on errno. */

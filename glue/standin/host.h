@@ -110,7 +110,7 @@ void host_close(struct hostmap *m);
 
 /* The error that DIR/faults asks for, as -errno, or 0.  Lines:
  * `<call> <domid or *> <errno name or number>`, calls: open-evtchn,
- * open-gnttab, open-ctrl, open-manage, map, bind, virq, unbind, info. */
+ * open-gnttab, open-ctrl, open-manage, map, bind, virq, unbind, info, param. */
 int host_fault(struct hostmap *m, const char *call, int domid);
 
 /* The handle that a library with one of Xen's names hands out: the opaque type of its API. */
@@ -148,6 +148,8 @@ int host_alloc_unbound(struct hostmap *m, uint32_t domid, uint32_t rdom, int han
 int host_bind_interdomain(struct hostmap *m, int handle, uint32_t rdom, uint32_t rport);
 int host_bind_virq(struct hostmap *m, int handle, uint32_t virq);
 int host_unbind(struct hostmap *m, uint32_t domid, int handle, uint32_t port);
+/* The port's enum port_state, and its other end where it has one. */
+int host_remote(struct hostmap *m, uint32_t domid, uint32_t port, uint32_t *rdom, uint32_t *rport);
 int host_listen(struct hostmap *m, uint32_t domid, uint32_t port, int handle);
 int host_notify(struct hostmap *m, uint32_t domid, int handle, uint32_t port);
 int host_unmask(struct hostmap *m, uint32_t domid, int handle, uint32_t port);

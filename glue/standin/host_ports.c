@@ -229,6 +229,21 @@ int host_unbind(struct hostmap *m, uint32_t domid, int handle, uint32_t port)
     return err;
 }
 
+int host_remote(struct hostmap *m, uint32_t domid, uint32_t port, uint32_t *rdom, uint32_t *rport)
+{
+    struct port *p = port_at(m, domid, port);
+    int state;
+
+    if (!p)
+        return -EINVAL;
+    host_lock(m);
+    state = (int)p->state;
+    *rdom = p->rdom;
+    *rport = p->rport;
+    host_unlock(m);
+    return state;
+}
+
 int host_listen(struct hostmap *m, uint32_t domid, uint32_t port, int handle)
 {
     struct port *p = port_at(m, domid, port);

@@ -151,7 +151,7 @@ def of_commands(program: str) -> list[Entry]:
     rows = help_rows(program)
     found = [Entry(f"`{name}`", sentence(text)) for name, text in rows if name.startswith("-")]
     for name, text in rows:
-        if not re.fullmatch("[a-z]+", name):
+        if not re.fullmatch("[a-z][a-z-]*", name):
             continue  # an option, or the words COMMAND and {run,report} that stand for all
         found.append(Entry(f"{program} {name}", sentence(text), heading=True))
         found += [Entry(f"`{option}`", sentence(what)) for option, what in help_rows(program, name)
@@ -166,7 +166,7 @@ def help_rows(program: str, *words: str) -> list[tuple[str, str]]:
     text = subprocess.run([*PROGRAMS[program], *words, "--help"], env=env, cwd=ROOT, check=True,
                           stdout=subprocess.PIPE, text=True).stdout
     rows = []
-    for line in re.sub(r"\n {20,}(\S)", r"  \1", text).split("\n"):
+    for line in re.sub(r"\n {12,}(\S)", r"  \1", text).split("\n"):
         entry = re.match(r"  +(\S.*?)(?:  +(.*))?$", line)
         if entry and not line.startswith(" " * 8):
             rows.append((one_metavar(entry.group(1)), entry.group(2) or ""))

@@ -101,8 +101,9 @@ def kind_of(program: str) -> str:
     return "unknown"
 
 
-def look(tree: Tree, file: str = "") -> NextBoot:
-    """What the next boot starts.  `file`: take this settings file, whatever the host's way."""
+def look(tree: Tree, file: str = "", without: tuple[str, ...] = ()) -> NextBoot:
+    """What the next boot starts.  `file`: take this settings file, whatever the host's way.
+    `without`: as if the settings file did not name these programs."""
     way = _way(tree)
     if way is None and not file:
         return NextBoot(fault="no way of starting a xenstored was found: neither /etc/init.d/xen "
@@ -115,6 +116,8 @@ def look(tree: Tree, file: str = "") -> NextBoot:
         text = tree.read(file)
     except OSError as error:
         return NextBoot(way, file, fault=f"{file} cannot be read: {error.strerror}")
+    if text is not None and without:
+        text = settings.deselected(text, without)
     fault = settings.fault(text or "")
     if fault:
         return NextBoot(way, file, text, fault=f"{file}: {fault}")

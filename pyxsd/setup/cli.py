@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The program pyxsd-setup: status, check, select, update, deselect."""
+"""The program pyxsd-setup: status, check, select, deselect, update, take-over, give-back."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import argparse
 import os
 import sys
 
-from pyxsd.setup import boot, checks, choose, installed, running, update
+from pyxsd.setup import boot, checks, choose, installed, running, switch, update
 from pyxsd.setup.tree import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyxsd.setup.boot import NextBoot
     from pyxsd.setup.running import Running
+
+#: What `select` may have put into the settings file.
+OWN_PROGRAMS = (boot.LAUNCHER, "/usr/sbin/pyxsd", "/usr/bin/pyxsd")
 
 STATUS_OK = 0
 STATUS_NO = 1  # refused, failed, an error found, or (--in-use) not in use
@@ -31,7 +34,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
         prog="pyxsd-setup", description="Shows and chooses the xenstored of this host.",
-        epilog="A choice counts from the next boot; update alone touches the daemon that runs.")
+        epilog="A choice counts from the next boot.  Only update, take-over and give-back change "
+        "what runs.")
     top.add_argument("--version", action="store_true", help="print the version and end")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, function, text in COMMANDS:
@@ -50,7 +54,12 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--launcher", metavar="PROGRAM", default="",
                                  help=f"the launcher, where it is neither {boot.LAUNCHER} nor "
                                  "beside this program")
-        if name == "update":
+        if name in ("take-over", "give-back"):
+            command.add_argument("--program", metavar="FILE", default="",
+                                 help="this program instead of "
+                                 + ("the installed pyxsd" if name == "take-over" else
+                                    "the one that the host is configured for"))
+        if name in ("update", "take-over", "give-back"):
             command.add_argument("--yes", action="store_true", help="do it without asking")
             command.add_argument("--timeout", metavar="SECONDS", type=int, default=update.SECONDS,
                                  help="call it off where it is not over by then "
@@ -212,8 +221,7 @@ def select(given: argparse.Namespace, tree: Tree) -> int:
 
 def deselect(given: argparse.Namespace, tree: Tree) -> int:
     """deselect: takes the launcher, or pyxsd itself, out of the settings file."""
-    programs = (given.launcher, boot.LAUNCHER, "/usr/sbin/pyxsd", "/usr/bin/pyxsd")
-    _print(choose.deselect(tree, programs, given.file))
+    _print(choose.deselect(tree, (given.launcher, *OWN_PROGRAMS), given.file))
     return STATUS_OK
 
 
@@ -231,6 +239,29 @@ def update_now(given: argparse.Namespace, tree: Tree) -> int:
     return STATUS_OK
 
 
+def take_over(given: argparse.Namespace, tree: Tree) -> int:
+    """take-over: the xenstored that runs becomes pyxsd."""
+    now = running.look_in(tree)
+    return _switch(given, tree, switch.take_over(now, given.program or switch.own_program(tree)))
+
+
+def give_back(given: argparse.Namespace, tree: Tree) -> int:
+    """give-back: pyxsd becomes the xenstored that the host had."""
+    now = running.look_in(tree)
+    return _switch(given, tree, switch.give_back(now, given.program, tree, OWN_PROGRAMS))
+
+
+def _switch(given: argparse.Namespace, tree: Tree, what: switch.Plan) -> int:
+    seconds = max(0, given.timeout)
+    _print(switch.described(what, seconds))
+    if not update.agreed(given.yes, f"Change to {what.kind} now?"):
+        print("Nothing was changed.")
+        return STATUS_NO
+    print(switch.run(what, seconds))
+    _print(switch.left(what, boot.look(tree)))
+    return STATUS_OK
+
+
 def _print(lines: list[str]) -> None:
     for line in lines:
         print(line)
@@ -242,6 +273,8 @@ COMMANDS = (
     ("check", check, "see whether pyxsd would work on this host, without touching anything"),
     ("select", select, "let the next boot start pyxsd"),
     ("update", update_now, "let the daemon that runs hand over to the installed version"),
+    ("take-over", take_over, "let the xenstored that runs become pyxsd, while guests run"),
+    ("give-back", give_back, "let pyxsd become the xenstored that the host had, while guests run"),
     ("deselect", deselect, "let the next boot start what it started before"),
 )
 

@@ -97,7 +97,8 @@ def main(argv: list[str]) -> int:
     sys.argv = argv
     from pyxsd.system import options
 
-    parsed = options.parse(argv[1:], NAME)
+    of_c = options.may_be_c_line(argv[1:])  # it has become this process, and nothing else runs
+    parsed = options.Options(live=True) if of_c else options.parse(argv[1:], NAME)
     if isinstance(parsed, options.Exit):
         sys.stdout.write(parsed.stdout)
         sys.stderr.write(parsed.stderr)

@@ -60,14 +60,14 @@ def described(what: Plan) -> list[str]:
             "transactions go on.  Where something fails, the old process goes on serving."]
 
 
-def agreed(yes: bool) -> bool:
+def agreed(yes: bool, question: str = "Update now?") -> bool:
     """Asks whoever sits there, once; False without an answer."""
     if yes:
         return True
     if not sys.stdin.isatty():
         raise Refused("nobody can be asked here; --yes does it without asking")
     try:
-        answer = input("Update now? [y/N] ")
+        answer = input(f"{question} [y/N] ")
     except EOFError:
         return False
     return answer.strip().lower() in ("y", "yes")

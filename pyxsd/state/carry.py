@@ -27,8 +27,10 @@ def for_stream(state: HostState, version: int = 1) -> tuple[HostState, list[str]
         losses.append("domain 0 has no ring: C xenstored does not start from such a file")
     clients = [_for_stream(_common(client, losses), losses)
                for client in sorted(state.clients, key=lambda client: client.domid != 0)]
+    known = {permissions for permissions in {node.permissions for node in state.nodes}
+             if all(entry.domid in rings for entry in permissions)}
     nodes = [fit for node in state.nodes
-             if (fit := _node_for_stream(node, rings, losses)) is not None]
+             if (fit := _node_for_stream(node, rings, known, losses)) is not None]
     if version < 2 and (state.domain_quotas or state.global_quotas or state.settings):
         losses.append("quotas and features are not in a stream of version 1")
     return replace(state, kind="stream", version=version, clients=clients, nodes=nodes,
@@ -52,12 +54,16 @@ def _for_stream(client: Client, losses: list[str]) -> Client:
                    if client.domid is not None else None)
 
 
-def _node_for_stream(node: Node, rings: set[int], losses: list[str]) -> Node | None:
+def _node_for_stream(node: Node, rings: set[int], known: set[tuple[Permission, ...]],
+                     losses: list[str]) -> Node | None:
+    """known: permission lists that only name domains with a connection."""
     path = node.path
     if len(path) >= UINT16_MAX or len(node.value) > UINT16_MAX \
             or len(node.permissions) > UINT16_MAX:
         losses.append(f"the node {path[:64]!r} is too large")
         return None
+    if node.permissions in known:
+        return node
     owner, *others = node.permissions
     if owner.domid not in rings and owner.domid != 0:
         losses.append(f"the node {path[:64]!r}: its owner, domain {owner.domid}, has no "

@@ -135,4 +135,4 @@ def is_node_path(path: bytes) -> bool:
         return False
     if path[:1] == b"@":
         return len(path) > 1
-    return path == b"/" or (path[:1] == b"/" and all(path[1:].split(b"/")))
+    return path == b"/" or (path[:1] == b"/" and path[-1:] != b"/" and b"//" not in path)

@@ -20,15 +20,20 @@ def read_image(data: bytes) -> HostState:
     around, rows = surroundings.read(found)
     server = trial.loaded(found, any_key=True)
     try:
-        return _state(server, around, {row.domid: row for row in rows})
+        return state_of(server, around, {row.domid: row for row in rows})
     finally:
         server.close()
 
 
-def _state(server: Any, around: Surroundings, rows: dict[int, Row]) -> HostState:
-    state = HostState("image", version=records.VERSION, listener=around.listener,
-                      evtchn=around.channels, virq_port=around.virq_port or None)
-    sockets = dict(around.sockets)
+def state_of(server: Any, around: Surroundings | None, rows: dict[int, Row]) -> HostState:
+    """What a server holds, and what an image says of its surroundings; without one (None) nothing
+    is known of descriptors, rings and ports."""
+    state = HostState("image", version=records.VERSION)
+    sockets = {}
+    if around is not None:
+        state.listener, state.evtchn = around.listener, around.channels
+        state.virq_port = around.virq_port or None
+        sockets = dict(around.sockets)
     state.domain_quotas = {quota.name.encode(): server.quota(quota.name) for quota in QUOTAS}
     for connection in server.connections.values():
         client = _client(connection)
@@ -43,11 +48,14 @@ def _state(server: Any, around: Surroundings, rows: dict[int, Row]) -> HostState
                    for name in ("nodes", "watches", "transactions")}
             state.settings[connection.domid] = Settings(connection.features, {
                 name: value for name, value in own.items() if value != state.domain_quotas[name]})
+    lists: dict[tuple[tuple[int, int], ...], tuple[Permission, ...]] = {}
     for names, permissions, value in server.tree.walk():
         special = len(names) == 1 and names[0].startswith(b"@")
+        key = tuple(permissions)
+        if key not in lists:
+            lists[key] = tuple(Permission(domid, access) for domid, access in permissions)
         state.nodes.append(Node(
-            names[0] if special else b"/" + b"/".join(names),
-            tuple(Permission(domid, access) for domid, access in permissions), value))
+            names[0] if special else b"/" + b"/".join(names), lists[key], value))
     return state
 
 

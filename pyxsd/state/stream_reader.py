@@ -25,14 +25,15 @@ from pyxsd.state.host_state import (
 from pyxsd.state.stream import round8
 
 
-def read_stream(data: bytes) -> HostState:
+def read_stream(data: bytes, damaged: bool = False) -> HostState:
     """The state that a file's bytes hold.
 
     StateError where the form is damaged; it names the record, counted from 1, and its offset in
     bytes, as in "record 7 (NODE) at byte 272: 40 bytes are missing".  What is whole and
-    impossible is described in `faults` in the same way.
+    impossible is described in `faults` in the same way.  `damaged`: damage behind the header ends
+    the reading, and is a fault too: for a host that has nothing else to go on with.
     """
-    return _Reader(data).read()
+    return _Reader(data).read(damaged)
 
 
 class _Cut(Exception):
@@ -89,6 +90,7 @@ class _Reader:
         self.data = memoryview(data)
         self.state = HostState("stream")
         self.nodes = NodeChecker()
+        self.lists: dict[bytes, tuple[Permission, ...]] = {}  # by what stands in the file
         self.clients: dict[int, Client] = {}
         self.names: set[str] = set()  # of the clients
         self.layout = stream.Layout(False)
@@ -98,9 +100,20 @@ class _Reader:
         self.type = stream.END
         self.have_global = False
 
-    def read(self) -> HostState:
+    def read(self, damaged: bool) -> HostState:
         """All of it; see read_stream()."""
         self._header()
+        try:
+            self._records()
+        except StateError as error:
+            if not damaged:
+                raise
+            self.state.faults.append(f"{error}; nothing behind it is known")
+        self.state.clients = list(self.clients.values())
+        self.state.nodes = self.nodes.nodes
+        return self.state
+
+    def _records(self) -> None:
         while True:
             try:
                 body = self._next_record()
@@ -120,9 +133,6 @@ class _Reader:
                 self.state.faults.append(f"{self._here()}: {error}")
         if not self.have_global:
             raise StateError(f"{self._here()}: there was no GLOBAL record")
-        self.state.clients = list(self.clients.values())
-        self.state.nodes = self.nodes.nodes
-        return self.state
 
     def _here(self) -> str:
         name = stream.NAMES[self.type] if self.type < len(stream.NAMES) else f"{self.type:#x}"
@@ -239,13 +249,17 @@ class _Reader:
 
     def _node(self, fields: _Fields) -> None:
         number, transaction, path_len, value_len, _, count = fields.unpack(self.layout.node)
-        entries = [fields.unpack(self.layout.permission) for _ in range(count)]
+        entries = fields.take(count * self.layout.permission.size)
         path = fields.text(path_len, "path")
         value = fields.take(value_len)
         fields.end()
         if number or transaction:
             raise ValueError(f"{path[:64]!r} is a node of a transaction")
-        permissions = tuple(self._permission(*entry) for entry in entries)
+        permissions = self.lists.get(entries)
+        if permissions is None:
+            permissions = tuple(self._permission(*entry)
+                                for entry in self.layout.permission.iter_unpack(entries))
+            self.lists[entries] = permissions
         self.nodes.add(Node(path, permissions, value), replace=False)
 
     @staticmethod

@@ -12,7 +12,15 @@ import struct
 from collections.abc import Iterable
 
 from pyxsd.state import stream
-from pyxsd.state.host_state import LETTERS, Client, HostState, Node, StateError, Watch
+from pyxsd.state.host_state import (
+    LETTERS,
+    Client,
+    HostState,
+    Node,
+    Permission,
+    StateError,
+    Watch,
+)
 from pyxsd.state.stream import round8
 
 
@@ -40,6 +48,7 @@ class _Writer:
         self.layout = stream.Layout(state.big_endian)
         self.parts: list[bytes] = []
         self.at_hand = "the header"  # for messages
+        self.lists: dict[tuple[Permission, ...], bytes] = {}  # as they stand in the file
 
     def write(self) -> bytes:
         """The whole file."""
@@ -109,9 +118,13 @@ class _Writer:
             watch.path + b"\0", watch.token + b"\0")
 
     def _node(self, node: Node) -> None:
+        entries = self.lists.get(node.permissions)
+        if entries is None:
+            entries = b"".join(
+                self.layout.permission.pack(LETTERS[entry.access].encode(),
+                                            stream.STALE if entry.stale else 0, entry.domid)
+                for entry in node.permissions)
+            self.lists[node.permissions] = entries
         head = self.layout.node.pack(0, 0, len(node.path) + 1, len(node.value), 0,
                                      len(node.permissions))
-        self._record(stream.NODE, head, *(
-            self.layout.permission.pack(LETTERS[entry.access].encode(),
-                                        stream.STALE if entry.stale else 0, entry.domid)
-            for entry in node.permissions), node.path + b"\0", node.value)
+        self._record(stream.NODE, b"".join((head, entries, node.path, b"\0", node.value)))

@@ -38,6 +38,7 @@ class Options(NamedTuple):
     show_state: str = ""
     as_format: str = ""  # of the state that is shown; empty: text
     take_over: str = ""  # the descriptor on which a daemon that leaves waits
+    c_arguments: str = ""  # with which C xenstored ran before this host came to pyxsd
 
 
 class Exit(NamedTuple):
@@ -70,6 +71,9 @@ STATE_FORMATS = ("db", "stream")  # arguments of --as
 #: The option that a daemon gives to the program that shall take over from it; for nobody else, so
 #: --help does not name it.
 TAKE_OVER = "--take-over"
+#: The arguments of the C xenstored that has handed over, kept for the way back; for nobody else,
+#: either.
+C_ARGUMENTS = "--c-arguments"
 #: What --live --help prints: a program that does not is no pyxsd that can take over.
 CAN_TAKE_OVER = "pyxsd can take over by live update\n"
 
@@ -89,6 +93,13 @@ def usage(program: str = "pyxsd") -> str:
     return "\n".join(lines) + "\n"
 
 
+def may_be_c_line(argv: list[str]) -> bool:
+    """Could it be C xenstored that executes this program, in its live update?  What the words say
+    then, switch.c_options tells."""
+    return any(word.startswith("--live-") or word[:1] == "-" != word[1:2] and "U" in word
+               for word in argv)
+
+
 def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
     """Read the words behind the program's name.
 
@@ -100,6 +111,7 @@ def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
     rows: dict[str, tuple[str, Optional[bool]]] = {
         option: (field, value) for option, field, value, _text in TABLE}
     rows[TAKE_OVER] = ("take_over", None)
+    rows[C_ARGUMENTS] = ("c_arguments", None)
     values: dict[str, Any] = {}
     wants_help = wants_version = False
     words = iter(argv)

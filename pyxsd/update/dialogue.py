@@ -3,13 +3,17 @@
 
     -f PROGRAM          the program that shall take over, with the daemon's own arguments
     -c ARGUMENT...      more arguments for it, kept for good
-    -s [-t S] [-F]      does it; nothing has to be waited for, so that -t and -F change nothing
+    -s [-t S] [-F]      does it; for another xenstored, and for nobody else, it waits at most S
+                        seconds (60) for what that cannot have, or goes on without (-F)
     -a                  calls it off
     (nothing)           says how things are
 
 -f and -c are answered when the program has been checked; the client that asked is not served until
 then, everybody else is.  -s is answered `BUSY` until the update is over, then with its outcome,
 once; where it went well it is the new daemon that answers `OK`.
+
+Where the program is another xenstored, this process becomes it (switch.departure).  Where that is C
+xenstored, -s is answered in its way: not until it is over.
 
 What takes time is written as generators: each yields how many seconds it wants to wait, and the
 daemon serves meanwhile.
@@ -21,6 +25,7 @@ import os
 import time
 
 from pyxsd import __version__
+from pyxsd.switch import departure
 from pyxsd.update import channel
 from pyxsd.update.program import Process, Program, ProgramError, fault_of, verdict
 
@@ -29,10 +34,16 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
     from typing import Any, Callable, Protocol
 
+    from pyxsd.switch.departure import Departure
+    from pyxsd.switch.target import Question
+
     class OldDaemon(Protocol):
         """What the dialogue needs of the daemon that it is held with."""
 
         server: Any
+        domains: Any
+        listener: int
+        run_directory: str
 
         def after(self, seconds: float, what: Callable[[], None]) -> None:
             """Calls `what` once, between two turns, in so many seconds."""
@@ -48,6 +59,9 @@ if TYPE_CHECKING:
 
         def share(self) -> None:
             """A process is about to be started: it may have copies of the sockets for a moment."""
+
+        def before_exec(self) -> None:
+            """This process becomes another program in a moment."""
 
         def handed_over(self, pid: int) -> None:
             """Another process serves from now on: this one leaves without touching anything."""
@@ -65,6 +79,7 @@ READY_SECONDS = 15.0  # for the new program's imports
 WRITTEN_SECONDS = 3.0  # for a trial or for taking over, and
 NODE_SECONDS = 50e-6  # as much more for each node
 STATE_MAX = 1 << 36  # bytes of a state
+TIMEOUT = 60  # of -s, seconds, for what another xenstored cannot have
 COMPARED = 1 << 18  # bytes of two states that are compared at once
 SLICE_SECONDS = 100e-6  # of writing the state between two turns
 
@@ -83,9 +98,13 @@ class Dialogue:
         self._checked = False  # has the program loaded a state and written it out again?
         self._pending = False
         self._outcome: list[str] = ["OK"] if came_by_update else []
-        self._asked: Any = None  # the connection that waits for the end of a check
+        self._asked: Any = None  # the connection that waits for the end of a check, or,
+        self._held = False  # where it has asked with -s in C xenstored's way, of an update
         self._steps: Iterator[float] | None = None
-        self._process: Process | None = None
+        self._process: Process | Question | None = None
+        # Where a client has chosen another xenstored.  -s of anybody else is about this program.
+        self._departure: Departure | None = None
+        self._chosen_by: Any = None
 
     # -- what is asked --------------------------------------------------------
 
@@ -102,8 +121,8 @@ class Dialogue:
             return _text(str(error))
 
     def _shown(self) -> str:
-        doing = "under way" if self._pending else "none under way"
-        if self._asked is not None:
+        doing = "under way" if self._pending or self._held else "none under way"
+        if self._asked is not None and not self._held:
             doing = "a program is being checked"
         return (f"pyxsd {__version__}, process {os.getpid()}\nlive update: {doing}\n"
                 f"program: {' '.join(self.program.words())}\n")
@@ -115,34 +134,56 @@ class Dialogue:
         fault = fault_of(words[0])
         if fault:
             raise ProgramError(fault)
-        self._check(connection, Program(words[0], (), self.program.arguments))
+        self._check(connection, self._looking_at(Program(words[0], (), self.program.arguments),
+                                                 connection))
         return None
 
     def arguments(self, connection: Any, words: list[str]) -> bytes | None:
         """-c ARGUMENT..."""
-        self._check(connection, self.program._replace(
-            arguments=(*self.program.arguments, *words)))
+        leaving = self._departure_of(connection)
+        if leaving is not None:
+            self._check(connection, self._departing_for(leaving.with_arguments(words), connection))
+        else:
+            self._check(connection, self._checking(self.program._replace(
+                arguments=(*self.program.arguments, *words))))
         return None
 
-    def _check(self, connection: Any, program: Program) -> None:
+    def _departure_of(self, connection: Any) -> Departure | None:
+        """The other xenstored that this client has chosen."""
+        return self._departure if connection is self._chosen_by else None
+
+    def _check(self, connection: Any, steps: Iterator[float]) -> None:
         if self._steps is not None:
             raise ProgramError(UNDER_WAY)
         self._asked = connection
-        self._begin(self._checking(program))
+        self._begin(steps)
 
-    def start(self, _connection: Any, words: list[str]) -> bytes:
+    def start(self, connection: Any, words: list[str]) -> bytes | None:
         """-s [-t S] [-F]"""
         if self._pending:
             return BUSY
         if self._outcome:
             outcome, self._outcome = self._outcome, []
             return _text("\n".join(outcome))
-        _check_options(words)
+        seconds, force = _options(words)
         if self._steps is not None:
             raise ProgramError(UNDER_WAY)
+        deadline = time.monotonic() + seconds
+        leaving = self._departure_of(connection)
+        if leaving is None:
+            self._daemon.log("info", "live update: asked for, by "
+                             + " ".join(self.program.words()))
+            steps = self._updating()
+        else:
+            self._daemon.log("info", f"live switch: asked for, to {leaving.kind}, by "
+                             + " ".join(leaving.command()))
+            steps = leaving.leave(self._daemon, connection, deadline, force, self._environ)
+        if leaving is not None and leaving.holds_the_answer:
+            self._asked, self._held = connection, True
+            self._begin(steps)
+            return None
         self._pending = True
-        self._daemon.log("info", "live update: asked for, by " + " ".join(self.program.words()))
-        self._begin(self._updating())
+        self._begin(steps)
         return BUSY
 
     def abort(self, _connection: Any, _words: list[str]) -> bytes:
@@ -187,7 +228,7 @@ class Dialogue:
             self._process = None
         if fault:
             self._daemon.log("warn", f"live update: {fault}")
-        asked, self._asked = self._asked, None
+        asked, self._asked, self._held = self._asked, None, False
         if asked is not None:
             self._daemon.server.answer(asked, _text(fault) if fault else OK)
         elif self._pending:
@@ -204,6 +245,26 @@ class Dialogue:
         self._process = None
 
     # -- the check ------------------------------------------------------------
+
+    def _looking_at(self, program: Program, connection: Any) -> Iterator[float]:
+        """What is it?  A pyxsd is checked by a trial, another xenstored as far as it can be."""
+        self._daemon.share()
+        found = yield from departure.find(program.path, program.arguments, self._environ,
+                                          self._started)
+        if found is None:
+            yield from self._checking(program)
+            self._departure = self._chosen_by = None
+        else:
+            yield from self._departing_for(found, connection)
+
+    def _departing_for(self, found: Departure, connection: Any) -> Iterator[float]:
+        self._daemon.share()
+        yield from found.check(self._environ, self._started)
+        self._departure, self._chosen_by = found, connection
+
+    def _started(self, question: Question | None) -> None:
+        """A process runs that is to be ended where the check is called off; None: no more."""
+        self._process = question
 
     def _checking(self, program: Program) -> Iterator[float]:
         yield from self._asking_for_help(program)
@@ -337,17 +398,22 @@ def _text(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _check_options(words: list[str]) -> None:
-    """Those of -s; ProgramError."""
+def _options(words: list[str]) -> tuple[int, bool]:
+    """(seconds, force) of -s; ProgramError.  Another pyxsd needs neither."""
+    seconds, force = TIMEOUT, False
     left = iter(words)
     for word in left:
-        if word == "-t":
+        if word == "-F":
+            force = True
+        elif word == "-t":
             number = next(left, "")
             if not number.isdigit() or len(number) > 9:
                 raise ProgramError(f"live-update -s: wrong argument '{number}'; option '-t' "
                                    "expects an integer.")
-        elif word != "-F":
+            seconds = int(number)
+        else:
             raise ProgramError(f"live-update -s: unknown option '{word}'.")
+    return seconds, force
 
 
 def _next(process: Process, word: str, seconds: float) -> channel.Message | None:

@@ -14,7 +14,7 @@ from pyxsd.update.channel import Channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _OUTPUT_MAX = 65536
 
@@ -35,8 +35,11 @@ class Program(NamedTuple):
         return [self.path, *self.before, "--live", "--restart", *self.arguments, *more]
 
 
-def own_program() -> Program:
-    """The program that this process runs; where its files were replaced, the new ones."""
+def own_program(arguments: Sequence[str] | None = None) -> Program:
+    """The program that this process runs; where its files were replaced, the new ones.
+
+    arguments: what it was told, where a foreign xenstored said it in its own way.
+    """
     given = sys.argv[1:]
     before: tuple[str, ...] = ("-m", "pyxsd")
     try:
@@ -45,9 +48,9 @@ def own_program() -> Program:
         before = tuple(words[1:len(words) - len(given)])
     except OSError:
         pass  # no /proc here: the module of that name is as good
-    arguments = tuple(word for word in given if word not in ("--live", "--restart")
-                      and not word.startswith(TAKE_OVER + "="))
-    return Program(sys.executable, before, arguments)
+    kept = (word for word in (given if arguments is None else arguments)
+            if word not in ("--live", "--restart") and not word.startswith(TAKE_OVER + "="))
+    return Program(sys.executable, before, tuple(kept))
 
 
 class Process:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from pyxsd.domains import MFN_UNKNOWN
 from tests.domains.test_life import MFN, held, introduce
 from tests.rings.kit import Make, Rings
 from tests.unit.kit import error, events, ok, watch
@@ -103,3 +104,30 @@ def test_quotas_end_with_the_domain(rings: Rings) -> None:
     rings.bear(1)
     for name in names:
         assert rings.server.quota(name, rings.server.domains[1]) == rings.server.quota(name)
+
+
+def test_a_domain_that_another_xenstored_has_introduced(make_rings: Make) -> None:
+    """Who it is, is asked for; its frame is what the next INTRODUCE says, and holds then."""
+    rings = make_rings(())
+    rings.bear(1)
+    domains = rings.server.host.domains
+    domain = domains.table[1]
+    known, domain.unique_id, domain.mfn = domain.unique_id, 0, MFN_UNKNOWN
+    domains.identify()
+    assert domain.unique_id == known != 0
+    assert introduce(rings, 1, mfn=MFN + 1, port=8) == b"OK\0"
+    assert introduce(rings, 1, mfn=MFN, port=8) == b"EINVAL\0"
+    rings.works(1)
+
+
+def test_a_domain_whose_port_is_not_known(make_rings: Make) -> None:
+    """It is there, with its watches, and is served once it is introduced anew."""
+    rings = make_rings(())
+    rings.guest(1)
+    domains = rings.server.host.domains
+    domains.keep(1, MFN_UNKNOWN)
+    assert held(rings) == (0, 0) and 1 in rings.server.domains
+    domains.on_virq()
+    assert held(rings) == (0, 0)
+    assert introduce(rings, 1) == b"OK\0"
+    assert held(rings) == (1, 1)

@@ -134,7 +134,8 @@ def test_nothing_open(bare: Any) -> None:
         api.bind_virq(bare, 3), api.unbind(bare, 1), api.notify(bare, 1),
         api.pending(bare, ports, 1), api.unmask(bare, ports, 1), api.map_page(bare, 1, page),
         api.unmap_page(bare, ffi.NULL), api.domain_state(bare, 1, out),
-        api.changed_domain(bare, out),
+        api.changed_domain(bare, out), api.remote_port(bare, 1, ports, ports),
+        api.hvm_param(bare, 1, 1, ffi.new("uint64_t *")),
     ):
         assert error(bare, result)[0] == errno.EBADF
     assert ffi.string(api.domains_source(bare)) == b""
@@ -494,3 +495,30 @@ def test_killed_owner(host: guest.Host, glue: Any) -> None:
     child.stdout.close()
     assert host.ports_in_use() == 0
     bind(glue, domain)
+
+
+def test_questions_of_libxenctrl_alone(glue: Any, host: guest.Host) -> None:
+    """A second handle answers them, beside one that has its domain states from elsewhere."""
+    domain = host.create(5)
+    port = bind(glue, domain)
+    virq = ok(glue, api.bind_virq(glue, VIRQ_DOM_EXC))
+    control = api.create()
+    domid, remote = ffi.new("uint32_t *"), ffi.new("uint32_t *")
+    frame = ffi.new("uint64_t *")
+    ok(control, api.open_control(control))
+    assert ffi.string(api.domains_source(control)).startswith(b"libxenctrl.so.4.")
+    assert error(control, api.open_control(control))[0] == errno.EBUSY
+    ok(control, api.remote_port(control, port, domid, remote))
+    assert (domid[0], remote[0]) == (5, domain.port)
+    for other in (virq, 4000):  # no domain is behind these
+        assert error(control, api.remote_port(control, other, domid, remote)) \
+            == (errno.ENOTCONN, "xc_evtchn_status")
+    assert error(control, api.remote_port(control, 0, domid, remote))[0] == errno.EINVAL
+    ok(control, api.hvm_param(control, 5, 1, frame))
+    assert frame[0]
+    host.set_faults("param 5 EINVAL")
+    assert error(control, api.hvm_param(control, 5, 1, frame))[0] == errno.EINVAL
+    assert error(control, api.hvm_param(control, 6, 1, frame))[0] == errno.ESRCH
+    api.destroy(control)
+    for given in (port, virq):
+        ok(glue, api.unbind(glue, given))

@@ -11,7 +11,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 #: Which of them a mutant is tried with is found out by a run that notes what each test reaches.
 TESTS = ("tests/unit", "tests/rings", "tests/security", "tests/conformance", "tests/property",
          "tests/glue/test_glue.py", "tests/domains", "tests/setup", "tests/state",
-         "tests/update", "tests/clients/test_life.py", "tests/clients/test_hostile.py")
+         "tests/update", "tests/switch", "tests/clients/test_life.py",
+         "tests/clients/test_hostile.py")
 
 #: Tests that take long and notice nothing that the others miss.
 TOO_LONG = (

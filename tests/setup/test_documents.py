@@ -74,7 +74,7 @@ def test_signals() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_files_and_links_exist(name: str) -> None:
     text = text_of(name)
-    for command in re.findall(r"pyxsd-setup ([a-z]+)", text):
+    for command in re.findall(r"pyxsd-setup ([a-z]+(?:-[a-z]+)*)", text):
         assert command in [row[0] for row in cli.COMMANDS], command
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert (DOCS / link).resolve().exists(), link

@@ -23,7 +23,7 @@ MAKE = "python packaging/man/make.py"
 #: Program, its page, and its commands.
 PROGRAMS = [("pyxsd", "pyxsd.8", [""]),
             ("pyxsd.setup.cli", "pyxsd-setup.8", ["", "status", "check", "select", "deselect",
-                                                     "update"]),
+                                                     "update", "take-over", "give-back"]),
             ("pyxsd_bench", "pyxsd-bench.1", ["", "run", "report", "compare", "list", "load"])]
 
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")

@@ -125,7 +125,7 @@ DAMAGED = [
     (HEADER + GLOBAL + struct.pack("<II", 5, 0xFFFFFFF8), "(NODE) at byte 32: 4294967288 bytes"),
     (HEADER + GLOBAL + struct.pack("<II", 5, 7), "its length, 7, is not a multiple of 8"),
     (HEADER + GLOBAL + record(5, struct.pack("<IIHHHH", 0, 0, 2, 0, 0, 0xFFFF)) + END,
-     "record 2 (NODE) at byte 32: 4 bytes are missing"),
+     "record 2 (NODE) at byte 32: 262140 bytes are missing"),
     (HEADER + GLOBAL + record(5, struct.pack("<IIHHHH", 0, 0, 0, 0, 0, 0)) + END, "the path does"),
     (HEADER + GLOBAL + record(2, struct.pack("<IHHi4xHHI", 1, 2, 0, 7, 0, 0, 0)) + END,
      "a connection of kind 2"),

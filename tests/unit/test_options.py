@@ -33,6 +33,7 @@ RIGHT: list[tuple[list[str], Options | Exit]] = [
     (["--live", "--restart"], Options(live=True, restart=True)),
     (["--config-test"], Options(config_test=True)),
     (["--disable-socket"], Options(disable_socket=True)),
+    (["--c-arguments=2d4e"], Options(c_arguments="2d4e")),
     (["--show-state", "/s"], Options(show_state="/s")),
     (["--as=db", "--show-state", "/s"], Options(show_state="/s", as_format="db")),
     (["--show-state", "/s", "--as", "stream"], Options(show_state="/s", as_format="stream")),
@@ -110,9 +111,11 @@ def test_usage_names_every_option_and_field() -> None:
     assert [line.split()[0] for line in lines[1:]] == [
         *(row[0] for row in options.TABLE), "--version", "-h,",
     ]  # fmt: skip
-    # The option of a live update is for the daemon alone.
-    assert {row[1] for row in options.TABLE} | {"take_over"} == set(Options._fields)
-    assert options.TAKE_OVER not in options.usage()
+    # The options of a live update are for daemons alone.
+    hidden = {"take_over", "c_arguments"}
+    assert {row[1] for row in options.TABLE} | hidden == set(Options._fields)
+    for option in (options.TAKE_OVER, options.C_ARGUMENTS):
+        assert option not in options.usage()
 
 
 def test_defaults() -> None:
@@ -121,7 +124,7 @@ def test_defaults() -> None:
         "reraise_top_level": False, "access_log": True, "pid_file": "", "trace_file": "",
         "restart": False, "live": False, "config_test": False, "disable_socket": False,
         "show_state": "", "as_format": "",
-        "take_over": "",
+        "take_over": "", "c_arguments": "",
     }  # fmt: skip
     assert Exit() == (0, "", "")
 

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""This process becomes another xenstored, which goes on from a file and the descriptors that it
+finds open.
+
+to_c() and to_ox() write the file and prepare; become() executes the program.  Nobody is served from
+the beginning of the one to the end of the other, and until the program is executed everything can
+be undone: undo() makes this process the daemon that it was.
+
+C xenstored finds the event channels bound, but for the interrupt for dying domains, which it binds.
+oxenstored finds nothing bound: its versions differ in what they can take over, and Xen lets a port
+that is bound anew fire once, so that no kick is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import replace
+
+from pyxsd.domains import MFN_UNKNOWN
+from pyxsd.state import carry
+from pyxsd.state.database import write_db
+from pyxsd.state.host_state import Client, HostState
+from pyxsd.state.picture import state_of
+from pyxsd.state.stream_writer import write_stream
+from pyxsd.switch.c_paths import is_watchable
+from pyxsd.switch.inherited import DB_NAME, stream_paths
+from pyxsd.system.configuration import load
+from pyxsd.update.program import ProgramError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+_HEADER = struct.Struct("=IIII")  # of a packet: type, request id, transaction, length
+WATCH_EVENT = 15
+OK = b"OK\0"
+
+
+class Leaving:
+    """One daemon on its way into another program."""
+
+    def __init__(self, daemon: Any) -> None:
+        self._daemon = daemon
+        self._files: list[str] = []
+        self._changed: list[tuple[int, bool]] = []  # descriptors; did each one block?
+        self._virq_port = 0
+        self.losses: list[str] = []  # what the file does not say, for the log
+
+    # -- C xenstored ----------------------------------------------------------
+
+    def to_c(self, asked: Any, environ: Mapping[str, str]) -> None:
+        """Writes the stream and prepares all descriptors; OSError, ProgramError.
+
+        asked: the connection that waits for the outcome; it gets its OK from the other program.
+        """
+        state = self._picture("stream")
+        for client in state.clients:
+            client.output += b"".join(_event(*event) for event in client.waiting)
+            client.waiting = []
+            if client.number == asked.id:
+                type_, req_id, tx_id = asked.asked_for
+                client.output += _HEADER.pack(type_, req_id, tx_id, len(OK)) + OK
+            fit = [watch for watch in client.watches if is_watchable(watch.path)]
+            if len(fit) < len(client.watches):
+                self.losses.append(f"{client.name}: {len(client.watches) - len(fit)} watches on "
+                                   "paths that C xenstored refuses")
+            client.watches = fit
+        fit_state, losses = carry.for_stream(replace(state, settings={}, domain_quotas={}))
+        self.losses += losses
+        if fit_state.clients[:1] == [] or fit_state.clients[0].domid != 0:
+            raise ProgramError("domain 0 has no ring: C xenstored would end")
+        data = write_stream(fit_state)
+        paths = stream_paths(self._daemon.run_directory, environ)
+        for path in paths:
+            if path == paths[0] or os.path.isdir(os.path.dirname(path)):
+                self._write(path, data)
+        self._pass_on(self._sockets())
+        xen, domains = self._daemon.domains.xen, self._daemon.domains
+        self._pass_on([xen.fileno()])
+        if domains.virq_port:
+            xen.unbind(domains.virq_port)
+            self._virq_port, domains.virq_port = domains.virq_port, 0
+
+    # -- oxenstored -----------------------------------------------------------
+
+    def to_ox(self, config_file: str) -> None:
+        """Writes the dump and prepares the descriptors; OSError, ProgramError.
+
+        config_file: that of the other program, whose limits hold when it reads.
+        """
+        state = self._picture("db")
+        refusals = _beyond_limits(state, config_file)
+        for client in state.clients:
+            if client.domid is None:
+                continue
+            if client.mfn == MFN_UNKNOWN or not client.remote_port:
+                refusals.append(f"{client.name}: the page or the port that it was introduced with "
+                                "is not known")
+            # It binds its end anew.
+            client.local_port = None
+        if refusals:
+            raise ProgramError("\n".join(refusals))
+        for client in state.clients:
+            for watch in client.watches:
+                if watch.depth is not None:
+                    self.losses.append(f"{client.name}: the watch on {watch.path!r} loses its "
+                                       "depth")
+            client.watches = [watch._replace(depth=None) for watch in client.watches]
+        fit_state, losses = carry.for_db(replace(state, settings={}, domain_quotas={}))
+        self.losses += losses
+        self._write(os.path.join(self._daemon.run_directory, DB_NAME), write_db(
+            replace(fit_state, evtchn=-1, virq_port=None)))
+        self._pass_on(self._sockets())
+
+    # -- both -----------------------------------------------------------------
+
+    def undo(self) -> None:
+        """Nothing came of it: this process is the daemon again.  Never fails but for the interrupt,
+        which is told in the log."""
+        for path in self._files:
+            try:
+                os.unlink(path)
+            except OSError:
+                pass  # somebody removed it
+        for fd, blocked in self._changed:
+            os.set_inheritable(fd, False)
+            os.set_blocking(fd, blocked)
+        self._files, self._changed = [], []
+        if self._virq_port:
+            self._virq_port = 0
+            try:
+                self._daemon.domains.start()
+            except OSError as error:
+                self._daemon.log("error", "deaths of domains will not be seen: "
+                                 f"{error.strerror}")
+
+    def _picture(self, kind: str) -> HostState:
+        """The whole state, with the descriptors, rings and ports of this process."""
+        daemon, domains = self._daemon, self._daemon.domains
+        state = state_of(daemon.server, None, {})
+        state.kind, state.version = kind, 1
+        state.listener = daemon.listener
+        state.evtchn = domains.xen.fileno() if domains.xen is not None else -1
+        by_id = daemon.server.connections
+        for client in state.clients:
+            _fill(client, by_id[client.number], domains)
+        return state
+
+    def _sockets(self) -> list[int]:
+        """The listening one, and all clients'."""
+        daemon = self._daemon
+        found = [daemon.listener] if daemon.listener >= 0 else []
+        return found + [c.transport.fileno() for c in daemon.server.connections.values()
+                        if c.is_socket]
+
+    def _pass_on(self, descriptors: Sequence[int]) -> None:
+        """They survive, and block: C xenstored drops a client whose header and payload come apart
+        where its socket does not."""
+        for fd in descriptors:
+            self._changed.append((fd, os.get_blocking(fd)))
+            os.set_inheritable(fd, True)
+            os.set_blocking(fd, True)
+
+    def _write(self, path: str, data: bytes) -> None:
+        """Writes a file that replaces an old one when it is whole, mode 0600."""
+        temporary = path + "#"
+        # Never into what is there already: it may be readable by others, or a link.
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._files.append(temporary)
+        with open(fd, "wb") as out:
+            out.write(data)
+        os.rename(temporary, path)
+        self._files[-1] = path
+
+
+def become(command: Sequence[str]) -> None:
+    """Executes the program in the place of this one, with its process id; OSError where that cannot
+    be.  The one place where it happens."""
+    os.execv(command[0], list(command))
+
+
+def _fill(client: Client, connection: Any, domains: Any) -> None:
+    """What only this process knows of a connection."""
+    if client.domid is None:
+        client.fd = connection.transport.fileno()
+        return
+    domain = domains.table.get(client.domid)
+    if domain is not None:
+        client.mfn, client.remote_port = domain.mfn, domain.remote_port
+        client.local_port, client.unique_id = domain.port, domain.unique_id
+
+
+def _event(path: bytes, token: bytes) -> bytes:
+    """A watch event as a packet."""
+    body = path + b"\0" + token + b"\0"
+    return _HEADER.pack(WATCH_EVENT, 0, 0, len(body)) + body
+
+
+def _beyond_limits(state: HostState, config_file: str) -> list[str]:
+    """What a reader with this configuration would drop without a word, a line each."""
+    config = load(config_file)[0]
+    found = []
+    if config.quota_activate and config.quota_maxsize >= 0:
+        found += [f"the value of {node.path[:64]!r} has {len(node.value)} bytes, quota-maxsize "
+                  f"allows {config.quota_maxsize}" for node in state.nodes
+                  if len(node.value) > config.quota_maxsize]
+    if config.quota_activate and config.quota_maxwatch > 0:
+        found += [f"{client.name} has {len(client.watches)} watches, quota-maxwatch allows "
+                  f"{config.quota_maxwatch}" for client in state.clients
+                  if client.domid and len(client.watches) > config.quota_maxwatch]
+    return found

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a foreign state cannot hold, and may end by itself: the daemon waits for that.
+
+One line for each obstacle, for the client that asked and for the log.
+"""
+
+from __future__ import annotations
+
+from pyxsd.state.stream import packets
+from pyxsd.xen import DEAD, UNKNOWN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def name(connection: Any) -> str:
+    """D5 for a domain; A and a number for a socket, as oxenstored and the access log call it."""
+    return f"A{connection.id}" if connection.is_socket else f"D{connection.domid}"
+
+
+def whole_requests(connection: Any) -> int:
+    """How many complete requests were read from a client and not served."""
+    return len(packets(connection.partial_input, False)[0])
+
+
+def serve_what_was_read(server: Any) -> None:
+    """Serves each request that was read, and reads no more, as far as the clients let it: replies
+    and events that nobody takes hold them up."""
+    for connection in list(server.connections.values()):
+        before = -1
+        while not connection.closed and before != (left := whole_requests(connection)) and left:
+            before = left
+            server.drain(connection)
+
+
+def for_c(server: Any, domains: Any, asked: Any) -> list[str]:
+    """For C xenstored.  asked: the connection that waits for the outcome."""
+    found = []
+    for connection in server.connections.values():
+        what = _transactions(connection)
+        if connection is not asked and connection.awaits:
+            what.append("an answer that it waits for")
+        if whole_requests(connection):
+            what.append("requests that wait for room in its output")
+        if what:
+            found.append(f"{name(connection)}: {', '.join(what)}")
+    owners = unintroduced(server, domains)
+    return found + [f"domain {domid} owns nodes and is not introduced yet" for domid in owners]
+
+
+def for_ox(server: Any) -> list[str]:
+    """For oxenstored."""
+    found = []
+    for connection in server.connections.values():
+        what = _transactions(connection)
+        if connection.partial_input:
+            what.append("a part of a request")
+        if connection.pending_output or connection.waiting_events:
+            what.append("output that it does not take")
+        if connection.target >= 0 and not connection.is_socket:
+            what.append(f"it acts for domain {connection.target}")
+        if what:
+            found.append(f"{name(connection)}: {', '.join(what)}")
+    return found
+
+
+def is_torn(server: Any) -> bool:
+    """Has a client sent, or got, only a part of a packet?  That cannot be given up by force."""
+    return any(c.partial_input or c.pending_output for c in server.connections.values())
+
+
+def unintroduced(server: Any, domains: Any) -> list[int]:
+    """Domains that live and own nodes, and are not introduced: a toolstack is about to do it.  A
+    C xenstored that reads such a node ends."""
+    return [domid for domid in sorted(server.tree.all_entries())
+            if domid not in server.domains and domid and _lives(domains, domid)]
+
+
+def _lives(domains: Any, domid: int) -> bool:
+    if domains.xen is None:
+        return False
+    try:
+        return domains.xen.state(domid)[0] not in (UNKNOWN, DEAD)
+    except OSError:
+        return True  # nobody knows
+
+
+def _transactions(connection: Any) -> list[str]:
+    count = len(connection.transactions)
+    found = [f"{count} open transaction{'s' if count > 1 else ''}"] if count else []
+    return found + (["events of its changes that are not delivered"] if connection.has_jobs else [])

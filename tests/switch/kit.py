@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A pretended host whose xenstored changes while its guests run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.clients.daemon import PROJECT, Client, wait_for
+from tests.domains.standin import Stand, peers, require
+
+OK = b"OK\0"
+
+
+def real(name: str) -> str:
+    """The path of Debian's daemon of that name; skips where it is not installed."""
+    try:
+        return str(peers.find_program(name))
+    except peers.PeerMissing as error:
+        require(str(error))
+        raise
+
+
+class SwitchedStand(Stand):
+    """Begins with one of Debian's daemons or with pyxsd; the process stays the same."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        if name != "pyxsd":
+            real(name)
+        super().__init__(name, **options)
+
+    def __enter__(self) -> SwitchedStand:
+        return self
+
+    def pyxsd(self, *words: str, **settings: str) -> str:
+        """A program that is pyxsd with a configuration for this host."""
+        values = {
+            "pid-file": f"{self.root}/run/pyxsd.pid",
+            "xenstored-log-file": str(self.log_file), "xenstored-log-level": "info",
+            "access-log-file": f"{self.root}/run/access.log",
+            "xenstored-kva": f"{self.root}/host/xsd_kva",
+            "xenstored-port": f"{self.root}/host/xsd_port",
+            **{name.replace("_", "-"): value for name, value in settings.items()},
+        }
+        config = self.root / "pyxsd.conf"
+        config.write_text("".join(f"{key} = {value}\n" for key, value in values.items()))
+        path = self.root / "pyxsd"
+        more = " ".join(f"'{word}'" for word in words)
+        path.write_text(f"#!/bin/sh\nPYTHONPATH={PROJECT} exec {sys.executable} -m pyxsd "
+                        f"--config-file '{config}' {more} \"$@\"\n")
+        path.chmod(0o755)
+        return str(path)
+
+    def start_pyxsd(self, *arguments: str, **env: str) -> SwitchedStand:
+        """Begins with pyxsd, where Debian's daemons find what they have built in."""
+        moved = peers.standin_env(self.root / "host", self.root / "run")
+        self.start(*arguments, LD_PRELOAD=moved["LD_PRELOAD"],
+                   XSD_STANDIN_RUNDIR=moved["XSD_STANDIN_RUNDIR"], **env)
+        return self
+
+    def script(self, name: str, *lines: str) -> str:
+        """A program of this host that is a shell script."""
+        path = self.root / name
+        path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+        path.chmod(0o755)
+        return str(path)
+
+    def what_runs(self) -> str:
+        """pyxsd, oxenstored or xenstored: what the process is now."""
+        program = os.path.basename(os.readlink(f"/proc/{self.pid}/exe"))
+        return "pyxsd" if program.startswith("python") else program
+
+
+def control(client: Any, *words: str) -> bytes:
+    """The answer to CONTROL live-update with these words; the client is a socket."""
+    answer = client.ask("CONTROL", b"".join(
+        word.encode() + b"\0" for word in ("live-update", *words)))
+    assert answer[0] == 0, answer
+    return bytes(answer[1])
+
+
+def switch(client: Client, program: str, *words: str, seconds: int = 30) -> bytes:
+    """The dialogue as xenstore-control holds it, with all three daemons; its outcome."""
+    answer = control(client, "-f", program)
+    if answer not in (OK, b"OK"):
+        return answer
+
+    def outcome() -> bytes:
+        told = control(client, "-s", "-t", str(seconds), *words)
+        return b"" if told == b"BUSY" else told
+
+    return bytes(wait_for(outcome, "the switch is never over"))
+
+
+def must_switch(stand: SwitchedStand, client: Client, program: str, kind: str) -> None:
+    """Switches; the same process is another program then."""
+    pid = stand.pid
+    assert switch(client, program).rstrip(b"\0") == b"OK", stand.log()
+    assert (stand.pid, stand.what_runs()) == (pid, kind)
+
+
+def state_file(stand: SwitchedStand) -> Path:
+    """Where C xenstored leaves its state."""
+    return stand.root / "run" / "state_dump"
