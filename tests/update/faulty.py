@@ -6,8 +6,8 @@
 POINT: `help` (asked whether it can take over), `start` (before it says that it is ready), `try`
 (given a state to write out again), `take` (given the state and the descriptors), `go` (told to
 serve).
-FAULT: `hangs`, `exits`, `is killed`, `says nonsense`, `closes`, `lies`, `writes nothing`, `writes what
-it can cut`, `writes no file`.
+FAULT: `hangs`, `exits`, `is killed`, `says nonsense`, `closes`, `lies`, `writes nothing`,
+`writes what it can cut`, `writes no file`.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ def test_written_and_read() -> None:
     file.put(b"one ")
     file.put(memoryview(b"two"))
     assert file.size() == 7
-    assert read_memory_file(file.detach(), 7) == b"one two"
-    assert read_memory_file(MemoryFile().detach(), 0) == b""
+    assert bytes(read_memory_file(file.detach(), 7)) == b"one two"
+    assert bytes(read_memory_file(MemoryFile().detach(), 0)) == b""
 
 
 def test_nobody_changes_it_any_more() -> None:
