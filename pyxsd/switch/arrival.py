@@ -69,8 +69,11 @@ class Arrival:
         finally:
             if lookups is not None:
                 lookups.close()
+        most = self.server.quota("watches")
+        self.server.set_quota("watches", 0)  # one that is lower takes no watches away
         for client, connection in connected:
             self._restore(client, connection)
+        self.server.set_quota("watches", most)
 
     def go_on(self) -> None:
         """Maps the rings that came bound, serves all of them, and looks who has died."""
@@ -191,12 +194,8 @@ class Arrival:
     def _restore(self, client: Client, connection: Any) -> None:
         server = self.server
         settings = self.state.settings.get(-1 if client.domid is None else client.domid)
-        counters = connection.counters
-        # A limit that was lowered since does not take watches away.
-        server.set_quota("watches", 0, connection)
         for path, token, depth in client.watches:
             server.restore_watch(connection, path, token, None if depth is None else b"%d" % depth)
-        connection.restore_counters(*counters)
         if settings is not None:
             self._restore_settings(connection, settings.quotas)
         if client.target is not None:
