@@ -52,11 +52,11 @@ cdef class History:
     cdef int note_lost(self, Connection c, uint64_t mark, uint64_t commit) except -1
     # Who made a change of that mark after a commit, as far as it was forgotten.
     cdef list who_changed(self, uint64_t mark, uint64_t since)
-    cdef int _forget(self, Connection c) except -1
+    cdef int _forget(self, Connection c, int64_t weight) except -1
     cdef Py_ssize_t _oldest(self, numbers) except -1
     cdef int _drop(self, Py_ssize_t begin, Py_ssize_t end) except -1
     # Takes a point of credit.
     cdef int punish(self, Connection c) except -1
-    cdef int trim(self) except -1
+    cdef bint trim(self) except -1
     # Is there something that time will change?
     cdef bint wants_tick(self) noexcept

@@ -23,6 +23,9 @@ changed the very node of which the failed transaction was told something else is
 commit that changed several nodes there is no mark, and the newest MARKS_MAX marks of each guest are
 kept.
 
+In 50 milliseconds guests can make 20,000 changes, and start as many transactions.  So what is to be
+forgotten, and what no transaction needs any more, is dropped in slices.
+
 Time is what begin() and tick() say it is: the history reads no clock.
 """
 
@@ -37,6 +40,8 @@ cdef enum:
     CHANGE_WEIGHT = 4        # of a change itself: its two snapshots and its entry, 512 bytes
     WEIGHT_MAX = 8192        # of the changes of one guest: 1 MB
     MARKS_MAX = 512          # of forgotten changes of one guest: 100 KB
+    FORGOTTEN = 512          # changes that are forgotten at once
+    TRIMMED = 256            # changes, and starts of transactions, that trim() drops at once
 
 
 cdef uint64_t node_mark(const Path *path) noexcept:
@@ -89,8 +94,8 @@ cdef class History:
         self.trim()
         if not self.recent_transactions:
             return 0
-        while c.kept and c.kept + weight > WEIGHT_MAX:
-            self._forget(c)
+        if c.kept and c.kept + weight > WEIGHT_MAX:
+            self._forget(c, c.kept + weight - WEIGHT_MAX)
         # An equal value leaves the node what it is.
         if path != NULL and before.find(path) != after.find(path):
             mark = node_mark(path)
@@ -105,17 +110,29 @@ cdef class History:
         c.kept += weight
         return 0
 
-    cdef int _forget(self, Connection c) except -1:
-        """Forgets the oldest change of a connection, and all up to its next one."""
+    cdef int _forget(self, Connection c, int64_t weight) except -1:
+        """Forgets the oldest changes of a connection that have that weight together, and all up to
+        its next one; of very many only the first FORGOTTEN.  What is left then of others goes when
+        no transaction needs it any more."""
         numbers = self.numbers[c.id]
-        cdef Py_ssize_t begin = self._oldest(numbers), end
+        cdef Py_ssize_t begin = self._oldest(numbers), end = begin, count = len(self.changes)
+        cdef uint64_t commit = 0
         cdef Connection other
-        numbers.popleft()
-        end = self._oldest(numbers)
-        for commit, other, _, _, _, mark in self.changes[begin:end]:
+        while end < count and end - begin < FORGOTTEN:
+            next_commit, other, _, _, its_weight, mark = self.changes[end]
+            if other is c:
+                if weight <= 0:
+                    break
+                weight -= its_weight
+            commit = next_commit
             if mark:
                 self.note_lost(other, mark, commit)
-        return self._drop(begin, end)
+            end += 1
+        self._drop(begin, end)
+        if begin and c.kept:
+            while numbers[0] <= commit:
+                numbers.popleft()
+        return 0
 
     cdef int note_lost(self, Connection c, uint64_t mark, uint64_t commit) except -1:
         if c.id not in self.lost:
@@ -140,11 +157,16 @@ cdef class History:
         """Where the first change is that these numbers are about; behind the end if there is
         none.  Forgotten ones are taken off the numbers."""
         cdef Py_ssize_t k
+        cdef uint64_t commit
         while numbers:
             k = bisect_left(self.changes, (numbers[0],))
-            if k < len(self.changes) and self.changes[k][0] == numbers[0]:
+            if k == len(self.changes):
+                break
+            commit = self.changes[k][0]
+            if commit == numbers[0]:
                 return k
-            numbers.popleft()
+            while numbers and numbers[0] < commit:
+                numbers.popleft()
         return len(self.changes)
 
     cdef int _drop(self, Py_ssize_t begin, Py_ssize_t end) except -1:
@@ -161,14 +183,16 @@ cdef class History:
         del self.changes[begin:end]
         return 0
 
-    cdef int trim(self) except -1:
-        """Drops what no transaction that is open and recent began before."""
+    cdef bint trim(self) except -1:
+        """Drops what no transaction that is open and recent began before, as far as TRIMMED goes;
+        is there more of it?"""
         cdef Transaction txn
         cdef Connection c
         cdef double oldest = self.now - self.seconds, since
         cdef uint64_t start = 0
-        cdef Py_ssize_t k = 0
-        while self.recent_transactions:
+        cdef Py_ssize_t k = 0, left = TRIMMED
+        while self.recent_transactions and left:
+            left -= 1
             id, tx_id, start, since = self.recent_transactions[0]
             if since >= oldest:
                 c = self.connections.get(id)
@@ -179,17 +203,17 @@ cdef class History:
         if not self.recent_transactions:
             start = self.commits
         for entry in self.changes:
-            if entry[0] > start:
+            if k == TRIMMED or entry[0] > start:
                 break
             k += 1
         if k:
             self._drop(0, k)
-        while self.lost:
+        if self.lost:
+            # Up to MARKS_MAX marks.
             id = next(iter(self.lost))
-            if next(reversed(self.lost[id][1].values())) > start:
-                break
-            del self.lost[id]
-        return 0
+            if next(reversed(self.lost[id][1].values())) <= start:
+                del self.lost[id]
+        return left == 0 or k == TRIMMED
 
     # -- credit ---------------------------------------------------------------
 
@@ -210,18 +234,21 @@ cdef class History:
     def tick(self, double now):
         """Does what is due by now (monotonic seconds); when it wants to be called again,
         or None."""
+        cdef bint more
         self.now = now
-        if self.changes:
-            self.trim()
+        more = len(self.changes) != 0 and self.trim()
         if not self.paused and not self.penalised:
             self.next_credit = 0.0
-            return now + self.seconds if self.changes else None
-        if self.next_credit == 0.0:
+        elif self.next_credit == 0.0:
             self.next_credit = now + self.seconds
         elif now >= self.next_credit:
             self._give_credit()
             self.next_credit = now + self.seconds
-        return self.next_credit
+        if more:
+            return now
+        if self.next_credit:
+            return self.next_credit
+        return now + self.seconds if self.changes else None
 
     def _give_credit(self):
         if self.aggregate:

@@ -33,6 +33,7 @@ from pyxsd.store.tree cimport Tree
 
 cdef enum:
     LISTINGS = 8             # directories whose generation a connection remembers
+    NAME_COST = 16           # looking at a name takes as long as so many of its bytes
 
 
 @cython.final
@@ -142,7 +143,7 @@ cdef int _piece_of_guest(Request *r, Node *node, int64_t offset) except -1:
                 break
             walk_skip(&w, child)
             generation = _digest(generation, child.name, child.name_len)
-            r.listed += child.name_len + 1
+            r.listed += child.name_len + NAME_COST
     finally:
         walk_end(&w)
     room = _begin_piece(r.answer, generation)

@@ -57,7 +57,7 @@ cdef struct Request:
     Path *path               # filled in by the handler
     Buffer *answer           # what it found
     Effect effect            # what it changed
-    size_t listed            # bytes of names that it looked at beside its answer
+    size_t listed            # work beside its answer: as that of so many bytes of names
     Node *before             # root of the store before it, where events need it; owned
     Watch *new_watch         # that it made
 

@@ -155,7 +155,7 @@ cdef class Events:
     cdef int _delay(self, Connection cause, Connection to, Watch *watch, const char *path,
                     size_t n, bint own) except -1
     cdef int _send(self, Connection c, Pending pending, bytes path, uint64_t k) except -1
-    cdef int _advance(self, Pending pending) except -1
+    cdef int _advance(self, Pending pending, int most) except -1
     cdef int _forget(self, Pending pending) except -1
     cdef int _withdraw(self, Pending pending, uint64_t number) except -1
     cdef int _repay(self, Account account, uint64_t number) except -1

@@ -594,33 +594,39 @@ cdef class Events:
             left -= 1
             pending = next(iter(c.pending.values()))
             if not pending.waiting:
-                self._advance(pending)
+                self._advance(pending, 1)
             path, k = self._take(pending)
             self._send(c, pending, path, k)
-            self._advance(pending)
+            self._advance(pending, 2)
             if pending.waiting:
                 c.pending.move_to_end(pending.serial)
             else:
                 del c.pending[pending.serial]
         if c.is_guest:
             # Its memory has got room for events of other watches, too.
+            left = REFILLED
             for pending in list(c.overfull.values()):
-                if c.waiting_bytes >= WAITING_BYTES:
+                if left <= 0 or c.waiting_bytes >= WAITING_BYTES:
                     break
-                self._advance(pending)
+                left -= 1 + self._advance(pending, left)
         return 0
 
-    cdef int _advance(self, Pending pending) except -1:
-        """Moves events from the overflow to the places behind the watch that are free."""
+    cdef int _advance(self, Pending pending, int most) except -1:
+        """Moves events from the overflow to the places behind the watch that are free, `most` of
+        them; how many it was."""
+        cdef int moved = 0
         while pending.overflow:
+            if moved == most:
+                return moved
             number, (path, k, account) = next(iter(pending.overflow.items()))
             if pending.waiting and not self._may_wait(pending, len(path)):
-                return 0
+                return moved
             del pending.overflow[number]
             self._wait(pending, path, k)
             self._repay(account, number)
+            moved += 1
         pending.to.overfull.pop(pending.serial, None)
-        return 0
+        return moved
 
     cdef int _repay(self, Account account, uint64_t number) except -1:
         """An event is no longer on the account of who caused it."""

@@ -131,6 +131,19 @@ def test_permission_lists_cost_by_their_entries(world: World, times: int, done: 
     assert end(world, "d1", tx_id) == ("OK" if done else "EAGAIN")
 
 
+@pytest.mark.parametrize(("times", "done"), [(20, True), (60, False)])
+def test_pieces_of_a_listing_cost_by_its_names(world: World, times: int, done: bool) -> None:
+    """For each piece the names are looked at twice, however short they and the piece are."""
+    for n in range(900):
+        ok(world, "d1", "WRITE", b"d/%x\0" % n)
+    tx_id = begin(world, "d1")
+    ok(world, "d1", "WRITE", b"x\0v", tx_id)
+    for _ in range(times):
+        ok(world, "d1", "DIRECTORY_PART", b"d\x0099999\0", tx_id)
+    ok(world, "d1", "WRITE", b"y\0v")
+    assert end(world, "d1", tx_id) == ("OK" if done else "EAGAIN")
+
+
 @pytest.mark.parametrize(("listings", "marked", "found"), [
     (80, False, True), (110, False, False), (110, True, True)])
 def test_the_search_for_the_guilty_has_what_the_replay_left(world: World, listings: int,

@@ -130,6 +130,40 @@ def test_a_fast_reader_gets_its_waiting_events_in_slices(world: World) -> None:
     assert len(told) == 50_000 == len(set(told))
 
 
+def test_room_for_events_is_taken_in_slices(world: World) -> None:
+    """d1 drops 2 MB of events with long paths, which makes room for 9,000 small ones at once."""
+    for path in (b"/w", b"/l"):
+        ok(world, "s0", "MKDIR", path + b"\0")
+        ok(world, "s0", "SET_PERMS", path + b"\0b0\0")
+    watch(world, "d1", b"/l", b"long")
+    for n in range(99):
+        watch(world, "d1", b"/w", b"%d" % n)
+    guest, transport = world.connection("d1")
+    transport.room = 0
+    for n in range(11):
+        world.feed("s0", write(b"/w/first%d" % n))
+    for n in range(1024):
+        world.feed("s0", write(b"/l/" + b"x" * 2000 + b"%04d" % n))
+    tx_id = begin(world, "s1")
+    for n in range(150):
+        ok(world, "s1", "WRITE", b"/w/%03d\0v" % n, tx_id)
+    assert end(world, "s1", tx_id) == "OK"
+    cause = world.connection("s1")[0]
+    owed = cause.overflowing
+    assert owed > 9000
+    world.feed("d1", packet("UNWATCH", b"/l\0long\0"))
+    transport.room = -1
+    most = 0
+    world.server.service(guest)
+    while world.server.flush():
+        most = max(most, owed - cause.overflowing)
+        owed = cause.overflowing
+    assert 0 < most <= 384
+    assert cause.overflowing == guest.waiting_events == 0
+    told = [body for kind, _, _, body in world.drain("d1") if kind == 15]
+    assert len([body for body in told if body.startswith(b"/w/0")]) == 99 * 100
+
+
 def test_output_is_sent_for_a_turns_time(world: World) -> None:
     """Without any time one connection is served in a turn, in the order in which they have got
     something to send; at the end of the daemon nobody is left out."""
@@ -239,6 +273,48 @@ def test_the_history_of_one_guest_is_bounded(world: World, others: bool) -> None
     world.server.tick(world.now)
     world.turn()
     assert live_store()["nodes"] < before + 600
+
+
+def test_what_no_transaction_needs_goes_in_slices(world: World) -> None:
+    """The transaction for which 600 changes were kept is no longer a recent one."""
+    ok(world, "d1", "WRITE", b"a/b/c\0v")
+    before = live_store()["nodes"]
+    begin(world, "s0")
+    for n in range(600):
+        ok(world, "d1", "WRITE", b"a/b/c\0%d" % n)
+    world.now += 100
+    kept = live_store()["nodes"]
+    assert kept > before + 600 * 6
+    count = 0
+    while world.server.tick(world.now) == world.now:
+        count += 1
+        world.turn()
+        assert kept - live_store()["nodes"] < 300 * 8
+        kept = live_store()["nodes"]
+    world.turn()
+    assert count == 600 // 256
+    assert live_store()["nodes"] < before + 20
+    assert not world.server.wants_time
+
+
+def test_changes_of_others_are_forgotten_in_slices(make_world: Make) -> None:
+    """1,800 changes of others stand between the first and the second one of domain 1."""
+    world: World = make_world((1, 2, 3, 4))
+    for name in ("d1", "d2", "d3", "d4"):
+        ok(world, name, "WRITE", b"k\0v")
+    begin(world, "s0")
+    ok(world, "d1", "WRITE", b"k\0first")
+    for n in range(600):
+        for name in ("d2", "d3", "d4"):
+            ok(world, name, "WRITE", b"k\0%d" % n)
+    # Each weighs a quarter of what is kept of one guest.
+    ok(world, "d1", "MKDIR", DEEP + b"\0")
+    dropped = []
+    for n in range(24):
+        kept = live_store()["nodes"]
+        ok(world, "d1", "WRITE", DEEP + b"\0%d" % n)
+        dropped.append(kept + 504 - live_store()["nodes"])
+    assert 512 < max(dropped) < 520 * 5
 
 
 def test_many_watches_below_a_removed_path(world: World) -> None:
