@@ -23,9 +23,9 @@ from pyxsd._history cimport History
 from pyxsd._limits cimport Q_OUTSTANDING, UNLIMITED
 from pyxsd._request cimport Request, prepare, run
 from pyxsd._wire cimport (
-    FAIL_LENGTH, HEADER_SIZE, IO_BAD, IO_CLOSED, IO_RESET, PACKET_MAX, ST_OK, XS_DIRECTORY_PART,
-    XS_RESET_WATCHES, XS_RM, XS_TRANSACTION_END, XS_WATCH, Header, Transport, buffer_free,
-    buffer_len, buffer_put, buffer_reserve,
+    FAIL_LENGTH, HEADER_SIZE, IO_BAD, IO_CLOSED, IO_RESET, PACKET_MAX, PAYLOAD_MAX, ST_OK,
+    XS_DIRECTORY_PART, XS_ERROR, XS_RESET_WATCHES, XS_RM, XS_TRANSACTION_END, XS_WATCH, Header,
+    Transport, buffer_free, buffer_len, buffer_put, buffer_reserve,
 )
 from pyxsd.events.events cimport Events
 from pyxsd.store.forget cimport forget_domains
@@ -254,7 +254,10 @@ cdef class Server:
             return
         c.awaits = False
         if not c.deaf:
-            c.out.put(c.asked.type, c.asked.req_id, c.asked.tx_id, payload, len(payload))
+            if len(payload) > PAYLOAD_MAX:
+                c.out.put(XS_ERROR, c.asked.req_id, c.asked.tx_id, b"E2BIG", 6)
+            else:
+                c.out.put(c.asked.type, c.asked.req_id, c.asked.tx_id, payload, len(payload))
             self.agenda.touch(c)
         self.agenda.unblock(c)
 

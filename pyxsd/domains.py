@@ -366,17 +366,24 @@ class Domains:
             if domain.domid in self.closed:
                 self._reopen(domain, port)
             else:
-                self._unbind(domain)
-                domain.port = self.xen.bind(domain.domid, port)
+                self._bind_anew(domain, port)
         except OSError as error:
             self._refused(domain.domid, error)
         domain.mfn = mfn
         domain.remote_port = port
-        domain.transport.port = domain.port
-        self.by_port[domain.port] = domain.connection
         self.log("debug", "domain", f"domain {domain.domid} bind (l {domain.port}, r {port})")
         # Whatever it wrote while nobody listened, once this request is done.
         self.server.serve_later(domain.connection)
+
+    def _bind_anew(self, domain: Domain, port: int) -> None:
+        """Takes another port of a domain that is served; OSError, and it keeps the one it has."""
+        if port == domain.remote_port:
+            # It can be bound once, so the old end of it goes first.
+            self._unbind(domain)
+        bound = self.xen.bind(domain.domid, port)
+        self._unbind(domain)
+        domain.port = domain.transport.port = bound
+        self.by_port[bound] = domain.connection
 
     def release(self, connection: Any, domid: int) -> None:
         """RELEASE: lets go of the domain and cleans the store of it."""
@@ -396,11 +403,15 @@ class Domains:
     # -- rings that could not be opened at a restart --------------------------
 
     def _reopen(self, domain: Domain, port: int) -> None:
-        """Maps and binds what could not be had before; OSError."""
-        domain.remote_port = port
+        """Maps and binds what could not be had before; OSError, and the old port is tried again."""
         # One that was taken over without its page has a port, which can be bound once.
         self._unbind(domain)
-        self._open(domain, self.xen.map_page(domain.domid))
+        before, domain.remote_port = domain.remote_port, port
+        try:
+            self._open(domain, self.xen.map_page(domain.domid))
+        except OSError:
+            domain.remote_port = before
+            raise
         self.closed.discard(domain.domid)
         self.by_port[domain.port] = domain.connection
         self._compare(domain)

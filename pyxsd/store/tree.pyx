@@ -214,13 +214,18 @@ cdef class Tree:
         cdef Node *parent = self._edit_at(path, at)
         cdef Node *node = node_new(path.text + path.start[at.parts], path.size[at.parts],
                                    parent.perms)
+        cdef bint counted = False
         try:
             node_set_value(node, p, n)
+            self.count_add(perms_owner(node.perms), 1)
+            counted = True
             page_insert(&parent.children, node)
         except MemoryError:
+            if counted:
+                # This cannot fail: the table has room, and is not shared any more.
+                self.count_add(perms_owner(node.perms), -1)
             node_unref(node)
             raise
-        self.count_add(perms_owner(node.perms), 1)
         self.nodes += 1
         return 0
 
@@ -230,6 +235,7 @@ cdef class Tree:
         cdef Node *last = NULL
         cdef Node *node
         cdef size_t i = parts
+        cdef bint counted = False
         if i == at.parts:
             return 0
         parent = self._edit_at(path, at)
@@ -249,12 +255,15 @@ cdef class Tree:
                     if top == last:
                         at.parent = node
                 top = node
+            self.count_add(perms_owner(parent.perms), parts - at.parts)
+            counted = True
             page_insert(&parent.children, top)
         except MemoryError:
+            if counted:
+                self.count_add(perms_owner(parent.perms), <int64_t>at.parts - <int64_t>parts)
             if top != NULL:
                 node_unref(top)
             raise
-        self.count_add(perms_owner(parent.perms), parts - at.parts)
         self.nodes += parts - at.parts
         self.copied += parts - at.parts
         if top == last:

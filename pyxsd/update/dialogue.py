@@ -82,6 +82,7 @@ STATE_MAX = 1 << 36  # bytes of a state
 TIMEOUT = 60  # of -s, seconds, for what another xenstored cannot have
 COMPARED = 1 << 18  # bytes of two states that are compared at once
 SLICE_SECONDS = 100e-6  # of writing the state between two turns
+ANSWER_MAX = 4096  # bytes, of a payload
 
 
 class Dialogue:
@@ -111,7 +112,7 @@ class Dialogue:
     def command(self, connection: Any, words: list[str]) -> bytes | None:
         """The answer to live-update with these words; None where Server.answer() gives it."""
         if not words:
-            return self._shown().encode("utf-8", "surrogateescape") + b"\0"
+            return _text(self._shown(), b"\0")
         handler = COMMANDS.get(words[0])
         if handler is None:
             return _text("Unknown arguments: " + ",".join(words))
@@ -394,8 +395,9 @@ COMMANDS: dict[str, Callable[[Dialogue, Any, list[str]], bytes | None]] = {
 }
 
 
-def _text(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+def _text(text: str, end: bytes = b"") -> bytes:
+    """An answer of that text, cut where a packet could not hold it, and its end."""
+    return text.encode("utf-8", "surrogateescape")[:ANSWER_MAX - len(end)] + end
 
 
 def _options(words: list[str]) -> tuple[int, bool]:
@@ -407,7 +409,7 @@ def _options(words: list[str]) -> tuple[int, bool]:
             force = True
         elif word == "-t":
             number = next(left, "")
-            if not number.isdigit() or len(number) > 9:
+            if not (number.isascii() and number.isdigit()) or len(number) > 9:
                 raise ProgramError(f"live-update -s: wrong argument '{number}'; option '-t' "
                                    "expects an integer.")
             seconds = int(number)

@@ -93,15 +93,15 @@ class Process:
         return self.status is not None
 
     def output(self) -> str:
-        """What it has written to its standard output so far, the first 64 KiB of it."""
-        while self._pipe >= 0:
-            try:
-                piece = os.read(self._pipe, 65536)
-            except BlockingIOError:
-                break
-            if not piece:
-                break
-            self._output = (self._output + piece)[:_OUTPUT_MAX]
+        """What it has written to its standard output so far, the first 64 KiB of it.
+
+        One look, which takes as much as a pipe holds: a program may write without end.
+        """
+        try:
+            if self._pipe >= 0:
+                self._output = (self._output + os.read(self._pipe, 65536))[:_OUTPUT_MAX]
+        except BlockingIOError:
+            pass  # nothing new
         return self._output.decode("utf-8", "replace")
 
     def how_it_ended(self) -> str:

@@ -177,6 +177,8 @@ def test_restart_where_a_domain_fails(stand: Stand, fault: str, then: str) -> No
         client.ask("WRITE", b"/local/domain/5/in/a\0v")
         stand.host.set_state(7, RUNNING)  # an interrupt, which does not help yet
         works(domains[2], client)
+        # A port that is none changes nothing of that.
+        assert introduce(client, domains[1], port=4095) == b"EINVAL\0"
         stand.host.set_faults()
         if then == "interrupt":
             stand.host.set_state(7, RUNNING)

@@ -45,3 +45,13 @@ def test_a_client_that_has_gone(make_world: object) -> None:
     world.turn()
     assert not connection.awaits
     assert world.ask("s1", "READ", b"/\0")[0] == 2
+
+
+def test_one_that_no_packet_holds(make_world: object) -> None:
+    """As with any other answer: E2BIG, in its place."""
+    world: World = make_world()  # type: ignore[operator]
+    for n, expected in ((4096, (0, 7, 0, b"x" * 4096)), (4097, (16, 7, 0, b"E2BIG\0"))):
+        world.feed("s0", LATER)
+        world.server.answer(world.connection("s0")[0], b"x" * n)
+        world.turn()
+        assert world.drain("s0") == [expected]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from pyxsd.update.program import Process, Program
 from tests.clients.conftest import TOOLS, require
 from tests.clients.daemon import Client, wait_for
 from tests.update.kit import (
@@ -159,6 +160,9 @@ ANSWERS = (
     (["-f", "/bin/false"], rb"Command '/bin/false --help' exited with code 1"),
     (["-c", "--bogus"], rb"Command '.* --bogus --help' exited with code 2"),
     (["-s", "-t", "x"], rb"live-update -s: wrong argument 'x'; option '-t' expects an integer\."),
+    (["-s", "-t", "\u00b2"],
+     b"live-update -s: wrong argument '\\xc2\\xb2'; option '-t' expects an integer\\."),
+    (["-c", "--bogus" + "y" * 4000], rb"Command '.*y{3000}.{0,900}"),
     (["-s", "-z"], rb"live-update -s: unknown option '-z'\."),
 )
 
@@ -171,6 +175,25 @@ def test_answers(daemon: UpdatedDaemon) -> None:
             assert re.fullmatch(pattern, answer, re.DOTALL), (words, answer)
         assert b"bogus" not in control(client), "arguments that were refused are kept"
         goes_on(daemon, client, before, daemon.pid)
+
+
+def test_a_program_that_writes_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look at what it has written takes what a pipe holds, and ends: others are served."""
+    process = Process(Program("/bin/true"), os.environ, converse=False)
+    looks: list[int] = []
+
+    def endless(fd: int, n: int) -> bytes:
+        looks.append(fd)
+        assert len(looks) <= 2
+        return b"x" * n
+
+    try:
+        monkeypatch.setattr(os, "read", endless)
+        for _ in range(2):
+            assert process.output() == "x" * 65536
+    finally:
+        monkeypatch.undo()
+        process.kill()
 
 
 @pytest.mark.parametrize("name", ["oxenstored", "xenstored"])
