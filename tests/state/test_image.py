@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -43,9 +44,11 @@ def test_the_programs_that_reach_the_most() -> None:
 
 # -- by hand ------------------------------------------------------------------
 
-def again(world: World, now: float | None = None, config: Config | None = None) -> World:
-    """A world whose server was made of the image of this one's; its clients have new ends."""
-    data = image.save(world.server)
+def again(world: World, now: float | None = None, config: Config | None = None,
+          alter: Callable[[bytes], bytes] = bytes) -> World:
+    """A world whose server was made of the image of this one's, altered so; its clients have new
+    ends."""
+    data = alter(image.save(world.server))
     other: World = World.__new__(World)
     other.host = Host()
     other.server = Server(config or Config(), other.host)
@@ -178,6 +181,17 @@ def test_an_event_that_is_queued_is_not_queued_again() -> None:
         each.turn("s1")
         assert events_of(each, "s1") == [b"/a\0t\0"]
         each.close()
+
+
+def test_ids_stay_below_two_to_the_thirtieth() -> None:
+    """Those of transactions begin anew behind the last one, and pass by those that are open."""
+    world = World()
+    assert world.ask("s0", "TRANSACTION_START", b"\0")[1] == b"1\0"
+    other = again(world, alter=lambda data: changed(data, b"CONN", "last_tx", (1 << 30) - 3))
+    world.close()
+    found = [other.ask("s0", "TRANSACTION_START", b"\0")[1] for _ in range(4)]
+    assert found == [b"%d\0" % n for n in ((1 << 30) - 2, (1 << 30) - 1, 2, 3)]
+    other.close()
 
 
 def test_waiting_events_come_in_their_order() -> None:

@@ -204,16 +204,6 @@ def test_ids_count_up_and_skip_those_in_use(make_world: Make) -> None:
     del transactions[5], transactions[6]
 
 
-def test_ids_stay_below_two_to_the_thirtieth(make_world: Make) -> None:
-    """They begin anew behind the last one, and pass by those that are open still."""
-    world: World = make_world()
-    connection, _ = world.connection("s0")
-    assert begin(world, "s0") == 1
-    generation, _, watches, transactions = connection.counters
-    connection.restore_counters(generation, (1 << 30) - 3, watches, transactions)
-    assert [begin(world, "s0") for _ in range(4)] == [(1 << 30) - 2, (1 << 30) - 1, 2, 3]
-
-
 def test_a_replay_takes_an_id(make_world: Make) -> None:
     world: World = make_world()
     tx_id = begin(world, "s0")
