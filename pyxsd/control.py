@@ -11,7 +11,6 @@ from pyxsd import __version__
 from pyxsd._limits import QUOTAS
 from pyxsd._wire import RequestError
 from pyxsd.numbers import number
-from pyxsd.system.files import replace_contents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
 
         def memory(self) -> str:
             """A report on the memory in use, lines of text."""
+
+        def replace(self, path: bytes, text: str) -> None:
+            """Writes a file anew; OSError."""
 
         def live_update(self, connection: Any, arguments: list[str]) -> bytes | None:
             """The answer to live-update with these arguments; None: it comes by Server.answer()."""
@@ -194,7 +196,7 @@ class Control:
         report = self.host.memory()
         if arguments:
             try:
-                replace_contents(arguments[0], report)
+                self.host.replace(arguments[0], report)
             except OSError as error:
                 return unwritable(arguments[0], error)
         else:

@@ -9,6 +9,7 @@ from pyxsd import _conn, features
 from pyxsd.control import Control
 from pyxsd.events import trie
 from pyxsd.store import transaction, tree
+from pyxsd.system.files import replace_contents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,6 +85,10 @@ class Host:
     def log_file(self, path: str) -> None:
         """Lets the daemon log go to another file."""
         self.daemon_log.redirect(path)
+
+    def replace(self, path: bytes, text: str) -> None:
+        """Writes a file anew; OSError."""
+        replace_contents(path, text)
 
     def memory(self) -> str:
         """Resident memory and the objects alive, a line each."""
