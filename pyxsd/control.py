@@ -34,6 +34,9 @@ if TYPE_CHECKING:
         def replace(self, path: bytes, text: str) -> None:
             """Writes a file anew; OSError."""
 
+        def record(self, word: str) -> bytes:
+            """The answer to record with this word, "" for none."""
+
         def live_update(self, connection: Any, arguments: list[str]) -> bytes | None:
             """The answer to live-update with these arguments; None: it comes by Server.answer()."""
 
@@ -203,6 +206,11 @@ class Control:
             self.host.log("warn", "memreport", report)
         return OK
 
+    def record(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """record [on|off]: what comes from outside, see pyxsd.record."""
+        answer: bytes = self.host.record(arguments[0].decode() if arguments else "")
+        return answer
+
     def version(self, connection: Any, arguments: list[bytes]) -> bytes:
         """version: the version of the daemon that runs, which need not be the installed one."""
         return b"pyxsd %s\0" % __version__.encode()
@@ -242,6 +250,7 @@ COMMANDS: dict[bytes, Command] = {
     b"log": Command(Control.log, "[on|off]"),
     b"logfile": Command(Control.logfile, "<file>"),
     b"memreport": Command(Control.memreport, "[<file>]"),
+    b"record": Command(Control.record, "[on|off]"),
     b"version": Command(Control.version),
     b"help": Command(Control.help),
 }

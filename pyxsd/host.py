@@ -26,6 +26,7 @@ class Host:
         self.server: Any = None
         self.domains: Any = None
         self.commands: Any = None
+        self.recorder: Any = None  # where what comes from outside can be recorded
         self.updates: Any = None  # the Dialogue about live updates, from the first command on
         self.begin_updates: Callable[[], Any] | None = None  # makes it
 
@@ -96,6 +97,13 @@ class Host:
         for module in (tree, trie, transaction, _conn):
             rows += [f"{name}: {count}" for name, count in module.live_counts().items()]
         return "\n".join(rows) + "\n"
+
+    def record(self, word: str) -> bytes:
+        """record: see record.recorder."""
+        if self.recorder is None:
+            return b"record-directory is not configured\0"
+        answer: bytes = self.recorder.command(word)
+        return answer
 
     def live_update(self, connection: Any, arguments: list[str]) -> bytes | None:
         """live-update: see update.dialogue."""

@@ -5,6 +5,8 @@ A beginning is one value (state.values), a dict:
 
     version   of the program
     config    {field: value} of its configuration
+    wall      seconds since 1970
+    requests  that were served since the daemon's start
     log       is the access log on?
     image     see state.image
     xen       is there a Xen?
@@ -15,6 +17,8 @@ A beginning is one value (state.values), a dict:
 """
 
 from __future__ import annotations
+
+import time
 
 from pyxsd import __version__
 from pyxsd.domains import Domain
@@ -37,6 +41,8 @@ def write(server: Any, domains: Any, config: Config) -> bytes:
     row: dict[str, Any] = {
         "version": __version__,
         "config": dict(config._asdict()),
+        "wall": time.time(),
+        "requests": server.ops,
         "log": bool(server.log.active),
         "image": image.save(server),
         "xen": domains is not None and domains.xen is not None,

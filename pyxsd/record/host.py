@@ -44,6 +44,7 @@ CALLS: dict[str, tuple[int, bool]] = {
     "replace": (33, False),
     "memory": (34, False),
     "live_update": (35, True),
+    "record": (36, True),
 }
 PAGES = ("map_page", "map_file")
 TUPLES = ("state", "indices")

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from pyxsd.system.configuration import Config
 
 
+# Small enough for the CPU's caches.
+SEGMENT_BYTES = 65536
+
+
+def is_possible(server: Any) -> bool:
+    """Can a recording begin now?  An image does not say who waits for a late answer."""
+    return not any(c.awaits for c in server.connections.values())
+
+
 def begin(server: Any, domains: Any, host: Any, config: Config,
           take_away: Callable[[], object]) -> bytes:
     """Records from now on; the beginning of the recording.  Between two turns.
@@ -23,7 +32,7 @@ def begin(server: Any, domains: Any, host: Any, config: Config,
     """
     data = beginning.write(server, domains, config)
     journal = server.journal
-    journal.record(take_away)
+    journal.record(take_away, SEGMENT_BYTES)
     server.follow_journal()
     if domains is not None and domains.xen is not None:
         domains.xen = Recorded(domains.xen, journal)
@@ -31,8 +40,18 @@ def begin(server: Any, domains: Any, host: Any, config: Config,
     return data
 
 
+def begin_anew(server: Any, domains: Any, config: Config,
+               take_away: Callable[[], object]) -> bytes:
+    """Ends the recording and begins the next one, whose beginning is returned; what was not taken
+    of the former journal is gone."""
+    data = beginning.write(server, domains, config)
+    server.journal.stop()
+    server.journal.record(take_away, SEGMENT_BYTES)
+    return data
+
+
 def end(server: Any, domains: Any, host: Any) -> None:
-    """Records no more.  Between two turns."""
+    """Records no more, if anything was recorded.  Between two turns."""
     server.journal.stop()
     server.follow_journal()
     if domains is not None and isinstance(domains.xen, Recorded):

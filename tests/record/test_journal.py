@@ -12,6 +12,7 @@ import pytest
 from pyxsd import _journal
 from pyxsd._journal import Journal
 from pyxsd._wire import MemoryTransport
+from pyxsd.record import recording
 from pyxsd.record.replay import Replay
 from tests.record.kit import Tape, close
 from tests.rings.kit import Rings
@@ -202,4 +203,42 @@ def test_a_replay_that_goes_on_live() -> None:
     server.flush()
     assert connection.transport.take()[16:] == b"two"
     close(replay)
+    world.close()
+
+
+@pytest.mark.parametrize("closed", ["s0", "s1", "s2"])
+def test_who_was_closed_while_it_waited(closed: str) -> None:
+    """It is in the lists of the recorded server, and in no image of it."""
+    world = World()
+    agenda = world.server.agenda
+    names = ("s0", "s1", "s2")
+    for name in names:
+        world.connection(name)
+    slices, agenda.slice_ns, agenda.turn_ns = (agenda.slice_ns, agenda.turn_ns), 0, 0
+    world.server.begin(world.now, world.now)
+    for name in names:
+        connection, transport = world.connection(name)
+        transport.feed(packet("READ", b"/tool\0") * 100)
+        world.server.service(connection)
+    assert agenda.count == 3
+    world.server.disconnect(world.connection(closed)[0])
+    assert agenda.count == 3
+    tape = Tape(world)
+    assert agenda.count == 2
+    agenda.slice_ns, agenda.turn_ns = slices
+    world.turn()
+    tape.check()
+    tape.close()
+    for name in names:
+        assert name == closed or len(world.drain(name)) == 100
+    world.close()
+
+
+def test_a_recording_does_not_begin_while_somebody_awaits_an_answer() -> None:
+    world = World()
+    assert recording.is_possible(world.server)
+    world.feed("s0", packet("CONTROL", b"live-update\0later\0"))
+    assert not recording.is_possible(world.server)
+    world.server.answer(world.connection("s0")[0], b"OK\0")
+    assert recording.is_possible(world.server)
     world.close()
