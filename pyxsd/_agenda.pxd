@@ -5,21 +5,8 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 from pyxsd._conn cimport Connection
+from pyxsd._journal cimport Journal
 from pyxsd._limits cimport Limits
-
-cdef extern from *:
-    """
-    #include <time.h>
-    #include <stdint.h>
-    static inline uint64_t pyxsd_clock(void)
-    {
-        struct timespec at;
-        clock_gettime(CLOCK_MONOTONIC, &at);
-        return (uint64_t)at.tv_sec * 1000000000u + (uint64_t)at.tv_nsec;
-    }
-    """
-    # Monotonic nanoseconds.
-    uint64_t pyxsd_clock() noexcept nogil
 
 # One that waits to be served.
 cdef struct Waiting:
@@ -29,6 +16,7 @@ cdef struct Waiting:
 
 cdef class Agenda:
     cdef Limits limits
+    cdef readonly Journal journal    # of the server; the time is read through it
     cdef void **flushing     # connections with output, in the order it came; counted references
     cdef size_t flush_count  # of them
     cdef size_t flush_room

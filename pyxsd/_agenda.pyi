@@ -2,11 +2,15 @@
 from typing import final
 
 from pyxsd._conn import Connection
+from pyxsd._journal import Journal
 
 @final
 class Agenda:
     slice_ns: int
     turn_ns: int
+    @property
+    def journal(self) -> Journal: ...
+    def drop_closed(self) -> None: ...
     @property
     def changed(self) -> list[Connection]: ...
     @property

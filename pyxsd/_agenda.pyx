@@ -19,6 +19,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, realloc
 from libc.string cimport memmove
 from pyxsd._conn cimport WANT_IN, WANT_OUT, is_blocked
+from pyxsd._journal cimport Journal
 from pyxsd._limits cimport Q_OUTSTANDING
 from pyxsd._wire cimport buffer_len
 
@@ -38,6 +39,7 @@ cdef class Agenda:
 
     def __cinit__(self, Limits limits not None):
         self.limits = limits
+        self.journal = Journal()
         self.changed = []
         self.slice_ns = SLICE_NS
         self.turn_ns = TURN_NS
@@ -136,6 +138,42 @@ cdef class Agenda:
         if self.count:
             self.heap[at] = last
         return c
+
+    def drop_closed(self):
+        """Leaves out those that were closed while they waited, as they are when their turn comes: a
+        server made of an image has none of them."""
+        cdef Waiting *heap = self.heap
+        cdef Connection c
+        cdef Waiting entry
+        cdef size_t i, at, above, kept = 0
+        for i in range(self.count):
+            entry = heap[i]
+            c = <Connection>entry.connection
+            if c.closed:
+                c.is_ready = False
+                Py_DECREF(c)
+                continue
+            # What was before it is a heap.
+            at = kept
+            kept += 1
+            while at:
+                above = (at - 1) >> 1
+                if not _before(&entry, &heap[above]):
+                    break
+                heap[at] = heap[above]
+                at = above
+            heap[at] = entry
+        self.count = kept
+        kept = 0
+        for i in range(self.flush_count):
+            c = <Connection>self.flushing[i]
+            if c.closed:
+                c.to_flush = False
+                Py_DECREF(c)
+            else:
+                self.flushing[kept] = self.flushing[i]
+                kept += 1
+        self.flush_count = kept
 
     cdef void charge(self, Connection c, uint64_t ns) noexcept:
         c.used += ns

@@ -30,7 +30,7 @@ cdef class Transactions:
     cdef State s
     cdef const Row *rows     # the table of requests, a row for each type
     cdef bint merge          # merge-activate
-    cdef object randrange    # with test-eagain, which fails commits at random to test clients
+    cdef bint test_eagain    # fails commits, to test clients
     cdef Path *path          # scratch: of a request run again
     cdef Buffer answer       # scratch: of a request run again
     cdef int64_t work        # that may still be spent on running requests again
@@ -60,6 +60,7 @@ cdef class Transactions:
     cdef uint32_t _next_id(self, Connection c) except 0
     cdef const Path *_only_node(self, Transaction txn) except? NULL
     cdef int _attempt(self, Connection c, bytes label, Transaction txn) except -1
+    cdef bint _is_to_fail(self, Transaction txn) noexcept
     cdef int _replay(self, Connection c, Transaction txn) except -1
     cdef int _rerun(self, Connection c, Transaction txn, Tree tree, Transaction into,
                     bytes label) except -1

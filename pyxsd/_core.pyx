@@ -18,10 +18,14 @@ import traceback
 from pyxsd._conn cimport is_blocked, next_packet
 from pyxsd._dispatch cimport dispatch
 from pyxsd._handlers cimport request_table
-from pyxsd._agenda cimport pyxsd_clock
 from pyxsd._history cimport History
+from pyxsd._journal cimport (
+    J_ANSWER, J_CONNECT, J_READY, J_SERVE, J_TICK, J_WORK, LIVE, RECORDING, Journal,
+    journal_clock, journal_note, journal_time,
+)
 from pyxsd._limits cimport Q_OUTSTANDING, UNLIMITED
 from pyxsd._request cimport Request, prepare, run
+from pyxsd._seam cimport RING, Seam, without_seam
 from pyxsd._wire cimport (
     FAIL_LENGTH, HEADER_SIZE, IO_BAD, IO_CLOSED, IO_RESET, PACKET_MAX, PAYLOAD_MAX, ST_OK,
     XS_DIRECTORY_PART, XS_ERROR, XS_RESET_WATCHES, XS_RM, XS_TRANSACTION_END, XS_WATCH, Header,
@@ -57,6 +61,11 @@ cdef inline int _points(const Header *head) noexcept:
     if head.type in (XS_TRANSACTION_END, XS_RM, XS_RESET_WATCHES, XS_DIRECTORY_PART):
         return POINTS
     return 1 + head.len // 32 + (4 if head.type >= 6 else 0)
+
+
+cdef inline uint64_t _of(Connection c) noexcept:
+    """The subject of the journal's records about a connection's bytes."""
+    return c.id if c.is_socket else RING | c.who.domid
 
 
 cdef class Server:
@@ -132,8 +141,23 @@ cdef class Server:
         else:
             self.s.domains[domid] = c
         self.s.connections[c.id] = c
+        if domid is None:
+            journal_note(self.agenda.journal, J_CONNECT, 0, c.id)
+        if self.agenda.journal.mode != LIVE:
+            c.transport = Seam(transport, self.agenda.journal, _of(c))
         self.log.line(c.label, 0, b"newconn", NULL, 0)
         return c
+
+    def follow_journal(self):
+        """Lets the bytes of all connections go through the journal, or past it, as its mode says.
+        To be called when that has changed."""
+        cdef Connection c
+        cdef Journal journal = self.agenda.journal
+        for c in self.s.connections.values():
+            if journal.mode == LIVE:
+                c.transport = without_seam(c.transport)
+            elif not isinstance(c.transport, Seam):
+                c.transport = Seam(c.transport, journal, _of(c))
 
     def disconnect(self, Connection c not None):
         """Ends a connection with its watches and transactions."""
@@ -198,9 +222,16 @@ cdef class Server:
             self._break(c)
         return 0
 
+    @property
+    def journal(self):
+        """All that comes from outside, recorded, replayed or neither."""
+        return self.agenda.journal
+
     # -- input ----------------------------------------------------------------
 
     cdef int begin_turn(self, double wall, double now) except -1:
+        if self.agenda.journal.mode == RECORDING:
+            self.agenda.journal.turn(wall, now)
         self.log.set_time(wall)
         self.s.history.now = now
         return 0
@@ -211,6 +242,8 @@ cdef class Server:
         self.begin_turn(wall, now)
 
     cdef int on_socket(self, Connection c, bint hung_up) except -1:
+        if self.agenda.journal.mode == RECORDING and not c.closed:
+            journal_note(self.agenda.journal, J_READY, hung_up, c.id)
         if hung_up:
             c.hung_up = True
             self._nobody_reads(c)
@@ -226,6 +259,10 @@ cdef class Server:
             self.agenda.want(c)
         return 0
 
+    def ready(self, Connection c not None, bint hung_up):
+        """A socket can be read or written, or was hung up."""
+        self.on_socket(c, hung_up)
+
     def on_ports(self, EventChannels channels not None, dict by_port not None):
         """Takes the pending ports; the rings of those that have a connection (port:
         Connection) are served in this turn; the others as a list, or None.  All of them stay
@@ -233,7 +270,7 @@ cdef class Server:
         cdef int i
         cdef object c
         cdef list others = None
-        for i in range(channels.take()):
+        for i in range(channels.take(self.agenda.journal)):
             c = by_port.get(channels.ports[i])
             if c is not None:
                 self.agenda.ready(<Connection>c)
@@ -252,6 +289,7 @@ cdef class Server:
         not served until it is there.  Nothing where the client has gone or begun anew."""
         if not c.awaits:
             return
+        self.agenda.journal.note(J_ANSWER, c.id, 0, payload)
         c.awaits = False
         if not c.deaf:
             if len(payload) > PAYLOAD_MAX:
@@ -266,7 +304,9 @@ cdef class Server:
         with flush().  RuntimeError inside of a request."""
         if self.serving is not None:
             raise RuntimeError("serving inside of serving")
-        if self._step(c, pyxsd_clock() + self.agenda.slice_ns):
+        if not c.closed:
+            journal_note(self.agenda.journal, J_SERVE, 0, c.id)
+        if self._step(c, journal_clock(self.agenda.journal) + self.agenda.slice_ns):
             self.agenda.ready(c)
 
     def drain(self, Connection c not None):
@@ -365,7 +405,7 @@ cdef class Server:
                 points += _points(&head)
                 if points >= POINTS:
                     points = 0
-                    if pyxsd_clock() >= until:
+                    if journal_clock(self.agenda.journal) >= until:
                         return AGAIN
             if not fresh:
                 return AGAIN if more else DONE
@@ -462,7 +502,7 @@ cdef class Server:
         cdef Connection c
         # What is put there meanwhile is for the next turn.
         cdef size_t done = 0, count = agenda.flush_count
-        cdef uint64_t until = pyxsd_clock() + agenda.turn_ns if count > 1 else 0
+        cdef uint64_t until = journal_clock(agenda.journal) + agenda.turn_ns if count > 1 else 0
         while done < count:
             c = <Connection>agenda.flushing[done]
             done += 1
@@ -472,7 +512,7 @@ cdef class Server:
                     self._flush(c)
                 except Exception:
                     self._give_up(c)
-            if done < count and pyxsd_clock() >= until:
+            if done < count and journal_clock(agenda.journal) >= until:
                 break
         if done:
             agenda.flushed(done)
@@ -480,18 +520,20 @@ cdef class Server:
 
     cdef int work(self, uint64_t now) except -1:
         cdef Agenda agenda = self.agenda
+        cdef Journal journal = agenda.journal
         cdef Connection c
         cdef uint64_t begin, end
         cdef bint again
+        journal_note(journal, J_WORK, 0, now)
         if agenda.count:
             if now == 0:
-                now = pyxsd_clock()
+                now = journal_clock(journal)
             end = now + agenda.turn_ns
             while True:
                 c = agenda.next()
                 begin = now
                 again = self._step(c, begin + agenda.slice_ns)
-                now = pyxsd_clock()
+                now = journal_clock(journal)
                 agenda.charge(c, now - begin)
                 if again:
                     agenda.ready(c)
@@ -508,6 +550,10 @@ cdef class Server:
         """Frees some of what is left of old trees, and of watches and connections that are gone."""
         self.s.tree.grave.dig()
         return self.s.events.clear_away(CLEARED)
+
+    def work_again(self, uint64_t now):
+        """What work() was called with, as a journal says."""
+        self.work(now)
 
     def flush(self):
         """Serves who waits for it, for a turn's time, and sends what the turn produced.  True
@@ -547,6 +593,7 @@ cdef class Server:
     def tick(self, double now):
         """Does what is due by now (monotonic seconds); when it wants to be called again, or
         None."""
+        journal_note(self.agenda.journal, J_TICK, 0, journal_time(now))
         return self.s.history.tick(now)
 
     # -- for the Python side --------------------------------------------------

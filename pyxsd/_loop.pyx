@@ -13,7 +13,9 @@ A handler or a connection that fails does not keep the others from being served.
 
 cimport cython
 from libc.errno cimport errno
+from pyxsd._journal cimport J_DISCONNECT, Journal, journal_note
 from pyxsd._poll cimport epoll_event
+from pyxsd._seam cimport without_seam
 from pyxsd._sock cimport SocketTransport
 from pyxsd._wire cimport buffer_len
 
@@ -111,6 +113,7 @@ cdef class Loop:
         tick(); with `once` after one turn."""
         cdef Server server = self.server
         cdef Poller poller = self.poller
+        cdef Journal journal = server.agenda.journal
         cdef bint stop
         while True:
             if server.has_work():
@@ -121,6 +124,8 @@ cdef class Loop:
                     self._write_log()
                 poller.sleep(due - poller.now)
             stop = self._turn()
+            if journal.at >= journal.full:
+                journal.hand_over()
             if server.log.lines == 0:
                 self.log_due = 0.0
             elif self.log_due == 0.0:
@@ -184,11 +189,12 @@ cdef class Loop:
             except OSError as error:
                 # It cannot be waited for, so it cannot be served.
                 self.failed(-1, error)
+                journal_note(self.server.agenda.journal, J_DISCONNECT, 0, c.id)
                 self.server.disconnect(c)
         return 0
 
     cdef int _wait_for(self, Connection c) except -1:
-        cdef SocketTransport transport = <SocketTransport?>c.transport
+        cdef SocketTransport transport = <SocketTransport?>without_seam(c.transport)
         cdef int fd = transport.fd
         cdef epoll_event event
         if c.closed:

@@ -3,6 +3,7 @@
 # Offsets and rules: Xen's public/io/xs_wire.h and docs/misc/xenstore-ring.txt.
 
 from libc.stdint cimport uint32_t, uintptr_t
+from pyxsd._journal cimport Journal
 from pyxsd._wire cimport Transport
 
 cdef extern from "xsd_glue.h":
@@ -41,7 +42,8 @@ cdef class EventChannels:
 
     cdef void notify(self, uint32_t port) noexcept
     # Takes the ports that are pending; how many.
-    cdef int take(self) except -1
+    cdef int take(self, Journal journal) except -1
+    cdef int _again(self, Journal journal) except -1
 
 cdef class RingTransport(Transport):
     cdef Interface *page

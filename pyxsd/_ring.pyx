@@ -13,6 +13,7 @@ import os
 cimport cython
 from libc.stddef cimport size_t
 from libc.string cimport memcpy, memset
+from pyxsd._journal cimport J_PORTS, RECORDING, REPLAYING, Journal
 from pyxsd._wire cimport (
     FAIL_INDICES, IO_BAD, IO_CLOSED, IO_NONE, IO_RESET,
 )
@@ -82,14 +83,30 @@ cdef class EventChannels:
         """Notifies a port."""
         self.notify(port)
 
-    cdef int take(self) except -1:
+    cdef int take(self, Journal journal) except -1:
         cdef int n = self.count
-        if n == 0 and self.api != NULL:
+        if n == 0 and journal.mode == REPLAYING:
+            n = self.count = self._again(journal)
+        elif n == 0 and self.api != NULL:
             n = self.api.pending(self.glue, self.ports, PORTS_MAX)
+            if journal.mode == RECORDING:
+                journal.note(J_PORTS, 0, n, (<const char *>self.ports)[:4 * max(n, 0)])
             if n < 0:
                 raise OSError(-n, "pending event channels: " + os.strerror(-n))
             self.count = n
         return n
+
+    cdef int _again(self, Journal journal) except -1:
+        """The ports of a journal."""
+        answer = journal.answer(J_PORTS, 0)
+        if answer is None:
+            return 0
+        if answer[0] < 0:
+            raise OSError(-answer[0], "pending event channels: " + os.strerror(-answer[0]))
+        if len(answer[1]) > <Py_ssize_t>sizeof(self.ports):
+            raise ValueError(f"{len(answer[1])} bytes of ports")
+        memcpy(self.ports, <const char *>(<bytes>answer[1]), len(answer[1]))
+        return len(answer[1]) // sizeof(uint32_t)
 
     @property
     def taken(self):

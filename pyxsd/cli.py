@@ -52,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         return parsed.status
     if parsed.show_state:
         return _show_state(parsed.show_state, parsed.as_format)
+    if parsed.replay:
+        return _replay(parsed.replay, parsed.until, parsed.as_format)
     config, faults = configuration.load(parsed.config_file)
     if parsed.take_over:
         descriptors.raise_file_limit()
@@ -115,6 +117,25 @@ def _show_state(path: str, as_format: str) -> int:
     return 0 if shown.whole else 1
 
 
+def _replay(directory: str, until: str, as_format: str) -> int:
+    """Runs a recording again; 0 where it did the same as then, else 1."""
+    from pyxsd.record import again
+    from pyxsd.state.host_state import StateError
+
+    try:
+        end = again.until(until)
+        with open(STDOUT, "wb", closefd=False) as out:
+            went_well = again.run(directory, end, as_format, out.write,
+                                  lambda line: _tell(line.decode("utf-8", "surrogateescape")))
+    except (StateError, ValueError) as error:
+        _tell(str(error))
+        return 1
+    except OSError as error:
+        _tell(f"standard output: {error.strerror}")
+        return 1
+    return 0 if went_well else 1
+
+
 def _say(fd: int, text: str) -> None:
     """Write to stdout or stderr, if they take it: a full disk there must not stop a host's boot."""
     try:
@@ -172,7 +193,12 @@ def _serve(config: Config, parsed: Options, listener: int,
 
 def _run(daemon: Daemon, held: list[pid_file.PidFile], notifier: Notifier) -> None:
     """Serves, and cleans up; after a live update all that there is belongs to the other process."""
+    recorder = daemon.server.host.recorder
+    if recorder is not None:
+        recorder.start()
     daemon.run()
+    if recorder is not None:
+        recorder.stop()
     if daemon.successor:
         notifier.moved(daemon.successor)
         for file in held:
@@ -458,6 +484,11 @@ def _assemble(config: Config, parsed: Options, listener: int, daemon_log: Daemon
     run_directory = listening.run_directory(os.environ)
     daemon = Daemon(config, server, domains, daemon_log, access, run_directory, listener)
     daemon.reraise = parsed.reraise_top_level
+    if config.record_directory:
+        # Here, since a daemon that records nothing needs none of it.
+        from pyxsd.record.recorder import Recorder
+
+        host.recorder = Recorder(daemon)
     host.begin_updates = lambda: _dialogue(daemon, came_by_update, words)
     return daemon
 

@@ -11,7 +11,6 @@ from pyxsd import __version__
 from pyxsd._limits import QUOTAS
 from pyxsd._wire import RequestError
 from pyxsd.numbers import number
-from pyxsd.system.files import replace_contents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +30,12 @@ if TYPE_CHECKING:
 
         def memory(self) -> str:
             """A report on the memory in use, lines of text."""
+
+        def replace(self, path: bytes, text: str) -> None:
+            """Writes a file anew; OSError."""
+
+        def record(self, word: str) -> bytes:
+            """The answer to record with this word, "" for none."""
 
         def live_update(self, connection: Any, arguments: list[str]) -> bytes | None:
             """The answer to live-update with these arguments; None: it comes by Server.answer()."""
@@ -194,12 +199,17 @@ class Control:
         report = self.host.memory()
         if arguments:
             try:
-                replace_contents(arguments[0], report)
+                self.host.replace(arguments[0], report)
             except OSError as error:
                 return unwritable(arguments[0], error)
         else:
             self.host.log("warn", "memreport", report)
         return OK
+
+    def record(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """record [on|off]: what comes from outside, see pyxsd.record."""
+        answer: bytes = self.host.record(arguments[0].decode() if arguments else "")
+        return answer
 
     def version(self, connection: Any, arguments: list[bytes]) -> bytes:
         """version: the version of the daemon that runs, which need not be the installed one."""
@@ -240,6 +250,7 @@ COMMANDS: dict[bytes, Command] = {
     b"log": Command(Control.log, "[on|off]"),
     b"logfile": Command(Control.logfile, "<file>"),
     b"memreport": Command(Control.memreport, "[<file>]"),
+    b"record": Command(Control.record, "[on|off]"),
     b"version": Command(Control.version),
     b"help": Command(Control.help),
 }

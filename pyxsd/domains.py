@@ -30,6 +30,7 @@ import time
 
 from sortedcontainers import SortedDict
 
+from pyxsd._journal import SCAN
 from pyxsd._ring import FEATURES, RingTransport
 from pyxsd._wire import RequestError
 from pyxsd.xen import DEAD, SHUTDOWN, UNKNOWN
@@ -199,7 +200,7 @@ class Domains:
     def _compare(self, domain: Domain) -> None:
         """Drops the stream of another life of the ring."""
         expected, domain.expected = domain.expected, None
-        if expected is None or domain.transport.indices == expected:
+        if expected is None or self.xen.indices(domain.transport) == expected:
             return
         self.log("warn", "domain", f"domain {domain.domid}: its ring was used since the state was "
                  "written; what was under way then is dropped")
@@ -516,7 +517,8 @@ class Domains:
             page = self.xen.map_page(domain.domid)
         except OSError:
             return False
-        another = bool(RingTransport(page, self.xen.channels).indices != domain.transport.indices)
+        another = bool(self.xen.indices(RingTransport(page, self.xen.channels))
+                       != self.xen.indices(domain.transport))
         self._unmap_page(domain.domid, page)
         return another
 
@@ -613,13 +615,14 @@ class Domains:
         Asks about domains whose state is not known, too, and tries to open the rings that
         could not be opened.
         """
+        self.server.journal.note(SCAN)
         for domid in sorted(self.closed):
             self._open_again(self.table[domid], complain=False)
         self._look(sorted(self.unasked), False)
         found = 0
         for domain in list(self.table.values()):
             # Room for what is queued may have come without a kick, too.
-            if domain.transport.has_work() or domain.connection.has_output:
+            if self.xen.has_work(domain.transport) or domain.connection.has_output:
                 found += 1
                 self.server.serve_later(domain.connection)
         return found

@@ -9,6 +9,7 @@ from pyxsd import _conn, features
 from pyxsd.control import Control
 from pyxsd.events import trie
 from pyxsd.store import transaction, tree
+from pyxsd.system.files import replace_contents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Host:
         self.server: Any = None
         self.domains: Any = None
         self.commands: Any = None
+        self.recorder: Any = None  # where what comes from outside can be recorded
         self.updates: Any = None  # the Dialogue about live updates, from the first command on
         self.begin_updates: Callable[[], Any] | None = None  # makes it
 
@@ -85,12 +87,23 @@ class Host:
         """Lets the daemon log go to another file."""
         self.daemon_log.redirect(path)
 
+    def replace(self, path: bytes, text: str) -> None:
+        """Writes a file anew; OSError."""
+        replace_contents(path, text)
+
     def memory(self) -> str:
         """Resident memory and the objects alive, a line each."""
         rows = [f"resident: {resident_bytes()} bytes"]
         for module in (tree, trie, transaction, _conn):
             rows += [f"{name}: {count}" for name, count in module.live_counts().items()]
         return "\n".join(rows) + "\n"
+
+    def record(self, word: str) -> bytes:
+        """record: see record.recorder."""
+        if self.recorder is None:
+            return b"record-directory is not configured\0"
+        answer: bytes = self.recorder.command(word)
+        return answer
 
     def live_update(self, connection: Any, arguments: list[str]) -> bytes | None:
         """live-update: see update.dialogue."""

@@ -103,6 +103,15 @@ class Xen:
         unmap = self._api.unmap_file if is_file else self._api.unmap_page
         self._check(unmap(self._glue, ffi.cast("void *", address)))
 
+    def indices(self, ring: Any) -> tuple[int, int] | None:
+        """What the page of a ring says: (req_cons, rsp_prod); None without a page."""
+        found: tuple[int, int] | None = ring.indices
+        return found
+
+    def has_work(self, ring: Any) -> bool:
+        """Does the page of a ring say that there is something to do?"""
+        return bool(ring.has_work())
+
     # -- event channels -------------------------------------------------------
 
     def fileno(self) -> int:

@@ -9,6 +9,7 @@ import struct
 from typing import Any
 
 from pyxsd._core import Server
+from pyxsd._journal import PORTS
 from pyxsd._ring import EventChannels
 from pyxsd._sock import SocketTransport
 from pyxsd.domains import Domains
@@ -134,6 +135,13 @@ class FakeXen:
         unique_id = self.ids.get(domid, 0) if self.has_ids else 0
         return STATES[self.states.get(domid, "gone")], 0, unique_id
 
+    def indices(self, ring: Any) -> tuple[int, int] | None:
+        found: tuple[int, int] | None = ring.indices
+        return found
+
+    def has_work(self, ring: Any) -> bool:
+        return bool(ring.has_work())
+
     def discard_events(self, ports: list[int]) -> None:
         self._refuse("discard_events")
         self.discarded.append(sorted(ports))
@@ -201,6 +209,7 @@ class RingWorld(World):
         self.guests: dict[int, Guest] = {}
         self.ends: dict[str, tuple[Any, SocketEnd]] = {}
         self.host.domains = Domains(self.server, self.xen, self.host.log)
+        self.host.domains.start()
 
     def make_host(self) -> Host:
         return RingHost()
@@ -241,7 +250,10 @@ class RingWorld(World):
     def virq(self) -> None:
         """VIRQ_DOM_EXC."""
         self.server.begin(self.now, self.now)
-        self.host.domains.on_virq()
+        # As on_events() would, had this Xen event channels.
+        domains = self.host.domains
+        self.server.journal.note(PORTS, 0, 0, struct.pack("=I", domains.virq_port))
+        domains.on_virq()
         while self.server.flush():
             pass
         self.server.take_changed()

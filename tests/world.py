@@ -11,6 +11,7 @@ from pyxsd._core import Server
 from pyxsd._wire import MemoryTransport, RequestError
 from pyxsd.control import Control
 from pyxsd.system.configuration import Config
+from pyxsd.system.files import replace_contents
 
 HEADER = struct.Struct("=IIII")
 
@@ -95,6 +96,12 @@ class Host:
 
     def trim(self) -> None:
         pass
+
+    def replace(self, path: bytes, text: str) -> None:
+        replace_contents(path, text)
+
+    def record(self, word: str) -> bytes:
+        return b"OK\0"
 
     def live_update(self, connection: Any, arguments: list[str]) -> bytes | None:
         return None if arguments == ["later"] else b"OK\0"

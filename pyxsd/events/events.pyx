@@ -44,7 +44,7 @@ cimport cython
 from collections import OrderedDict, deque
 
 from libc.stdlib cimport free, malloc
-from pyxsd._agenda cimport pyxsd_clock
+from pyxsd._journal cimport journal_clock
 from pyxsd._limits cimport EVENT_BYTES, OVERFLOW_EVENTS, Q_EVENTS, WAITING_BYTES
 from pyxsd._outq cimport path_hash
 from pyxsd._wire cimport PAYLOAD_MAX, Buffer, buffer_free, buffer_len, buffer_put
@@ -395,7 +395,7 @@ cdef class Events:
                 cause.jobs.popleft()
                 if not cause.jobs:
                     cause.jobs = None
-            if pyxsd_clock() >= until:
+            if journal_clock(self.agenda.journal) >= until:
                 break
         return 0
 

@@ -39,7 +39,7 @@ cimport cython
 from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcpy
-from pyxsd._agenda cimport pyxsd_clock
+from pyxsd._journal cimport pyxsd_clock
 from pyxsd._wire cimport buffer_free, buffer_put, buffer_reserve
 from pyxsd.store.counts cimport CountSlot, counts_add, counts_new, counts_unref
 from pyxsd.store.pages cimport Dying, page_drop, page_make

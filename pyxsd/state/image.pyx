@@ -35,10 +35,10 @@ makes its first server (_siphash.use_key).
 
 cimport cython
 from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
-from pyxsd._agenda cimport pyxsd_clock
 from pyxsd._conn cimport WANT_IN, Connection
 from pyxsd._core cimport Server
 from pyxsd._history cimport History
+from pyxsd._journal cimport pyxsd_clock
 from pyxsd._request cimport State
 from pyxsd._siphash cimport hash_key as the_key
 from pyxsd._wire cimport Transport

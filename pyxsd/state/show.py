@@ -41,17 +41,24 @@ def show_file(path: str, as_format: str = "") -> Shown:
     converted and is not whole.
     """
     try:
-        state = read_any(_content(path))
-        if not as_format:
-            return Shown(b"".join(line + b"\n" for line in text(state)),
-                         [f"{path}: left out: {fault}" for fault in state.faults],
-                         not state.faults)
-        if state.faults:
-            raise StateError(f"not converted, since it is not whole: {state.faults[0]}")
-        converted, losses = convert(state, as_format)
-        return Shown(converted, [f"{path}: not carried: {loss}" for loss in losses], True)
+        return _show(read_any(_content(path)), as_format, f"{path}: ")
     except StateError as error:
         raise StateError(f"{path}: {error}") from None
+
+
+def show_image(data: bytes, as_format: str = "") -> Shown:
+    """The same of an image's bytes."""
+    return _show(read_image(data), as_format, "")
+
+
+def _show(state: HostState, as_format: str, who: str) -> Shown:
+    if not as_format:
+        return Shown(b"".join(line + b"\n" for line in text(state)),
+                     [f"{who}left out: {fault}" for fault in state.faults], not state.faults)
+    if state.faults:
+        raise StateError(f"not converted, since it is not whole: {state.faults[0]}")
+    converted, losses = convert(state, as_format)
+    return Shown(converted, [f"{who}not carried: {loss}" for loss in losses], True)
 
 
 def _content(path: str) -> bytes:

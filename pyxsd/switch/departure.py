@@ -90,6 +90,9 @@ class Departure:
         server = daemon.server
         if self.holds_the_answer and (asked.closed or asked.hung_up):
             raise ProgramError("the client that asked has gone")
+        if server.host.recorder is not None:
+            # What follows is no turn, so no record tells of it.
+            server.host.recorder.stop()
         obstacles.serve_what_was_read(server)
         if self.kind == target.C:
             return obstacles.for_c(server, daemon.domains, asked)

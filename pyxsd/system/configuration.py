@@ -89,6 +89,8 @@ class Config(NamedTuple):
     allow_debug: bool = False
     ring_scan_interval: int = 20  # seconds; negative: no scan
     poll_time_us: int = 40  # microseconds; 0: never poll
+    record_directory: str = ""  # empty: nothing is recorded
+    record_size: int = 256  # MiB of all recordings together
     xenstored_kva: str = ""
     xenstored_port: str = ""
     # logs

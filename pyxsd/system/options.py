@@ -37,6 +37,8 @@ class Options(NamedTuple):
     disable_socket: bool = False
     show_state: str = ""
     as_format: str = ""  # of the state that is shown; empty: text
+    replay: str = ""  # a directory of recordings
+    until: str = ""  # where the replay ends; empty: at the end
     take_over: str = ""  # the descriptor on which a daemon that leaves waits
     c_arguments: str = ""  # with which C xenstored ran before this host came to pyxsd
 
@@ -64,9 +66,14 @@ TABLE: tuple[tuple[str, str, Optional[bool], str], ...] = (
     ("--disable-socket", "disable_socket", True, "serve no socket"),
     ("--show-state", "show_state", None, "print a xenstored's state file as text and end"),
     ("--as", "as_format", None, "print it as oxenstored's (db) or C xenstored's (stream)"),
+    ("--replay", "replay", None, "run a recording again, print its requests, and end"),
+    ("--until", "until", None, "run it until so many requests were served, or until a time"),
 )
 
-STATE_FORMATS = ("db", "stream")  # arguments of --as
+STATE_FORMATS = ("db", "stream")  # arguments of --as; with --replay also text
+
+#: By field: what --help calls an argument that is no file.
+ARGUMENTS = {"as_format": "|".join(STATE_FORMATS), "replay": "<folder>", "until": "<n>|<time>"}
 
 #: The option that a daemon gives to the program that shall take over from it; for nobody else, so
 #: --help does not name it.
@@ -85,7 +92,7 @@ def usage(program: str = "pyxsd") -> str:
     """The text of --help; ends in a newline."""
     lines = [f"usage: {program} [option]..."]
     for option, field, value, text in TABLE:
-        argument = "|".join(STATE_FORMATS) if field == "as_format" else "<file>"
+        argument = ARGUMENTS.get(field, "<file>")
         left = option if value is not None else f"{option} {argument}"
         lines.append(f"  {left:<22} {text}")
     lines.append(f"  {_VERSION:<22} show the version and end")
@@ -141,15 +148,19 @@ def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
             if following is None:
                 return _wrong(program, f"option '{option}' needs an argument")
             argument = following
-        if field in ("config_file", "show_state") and not argument:
+        if field in ("config_file", "show_state", "replay") and not argument:
             return _wrong(program, f"option '{option}' needs the name of a file, and got an "
                           "empty word")
         values[field] = argument
     as_format = values.get("as_format", "")
-    if as_format and as_format not in STATE_FORMATS:
-        return _wrong(program, f"option '--as' takes {' or '.join(STATE_FORMATS)}")
-    if as_format and not values.get("show_state"):
-        return _wrong(program, "option '--as' needs '--show-state'")
+    replays = "replay" in values
+    formats = (*STATE_FORMATS, "text") if replays else STATE_FORMATS
+    if as_format and as_format not in formats:
+        return _wrong(program, f"option '--as' takes {' or '.join(formats)}")
+    if as_format and not replays and not values.get("show_state"):
+        return _wrong(program, "option '--as' needs '--show-state' or '--replay'")
+    if "until" in values and not replays:
+        return _wrong(program, "option '--until' needs '--replay'")
     if wants_help and "live" not in values:
         return Exit(stdout=usage(program))
     if wants_version:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,12 @@ class Player:
             assert same_events(want, got), f"{where}\nevents of {name}: {got}\nexpected {want}"
 
 
-def play(name: str, pieces: bool = False, rings: bool = False) -> World:
+def play(name: str, pieces: bool = False, rings: bool = False,
+         after: Callable[[World, int], None] | None = None) -> World:
     """Replays a transcript packet by packet, or byte by byte with `pieces`.
 
     With `rings` over the real transports: socket pairs, and pages for domains.
-    Else all are byte queues.
+    Else all are byte queues.  after(world, number) is called behind each step.
     """
     head, steps = load(name)
     world = RingWorld(configuration(head), sockets=True) if rings else World(configuration(head))
@@ -165,6 +167,8 @@ def play(name: str, pieces: bool = False, rings: bool = False) -> World:
         if conn and reply is None:
             raise AssertionError(f"{name} step {number}: no reply: {step}")
         player.check(number, step, reply or (-1, b""), events)
+        if after is not None:
+            after(world, number)
     return world
 
 

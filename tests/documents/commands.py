@@ -106,6 +106,7 @@ NOT_RUN = (
      "live switch has its tests"),
     ("xenstore-control live-update*/opt/*", "needs a second pyxsd in /opt; live update has its "
      "own tests"),
+    ("pyxsd --replay *", "needs a recording; tests/record makes some"),
     ("pyxsd --show-state *", "needs a state file; its tests have recorded ones"),
     ("pyxsd-setup *", "tells of the host's boot or changes it; its tests have a pretended host"),
     ("pyxsd-launch *", "starts the host's xenstored; its tests have a pretended host"),

@@ -63,6 +63,8 @@ DEFAULTS = {
     # pyxsd's own
     "quota-errno": "EQUOTA",
     "poll-time-us": 40,
+    "record-directory": "",
+    "record-size": 256,
 }
 
 KIND_TYPES = {"bool": bool, "int": int, "float": float}

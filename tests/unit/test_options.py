@@ -86,7 +86,10 @@ WRONG: list[tuple[list[str], str]] = [
     (["--config-file", "", "--no-fork"],
      "pyxsd: option '--config-file' needs the name of a file, and got an empty word.\n"),
     (["--no-fork=3"], "pyxsd: option '--no-fork' takes no argument.\n"),
-    (["--as", "db"], "pyxsd: option '--as' needs '--show-state'.\n"),
+    (["--as", "db"], "pyxsd: option '--as' needs '--show-state' or '--replay'.\n"),
+    (["--until", "5"], "pyxsd: option '--until' needs '--replay'.\n"),
+    (["--replay", "/d", "--as", "xml"], "pyxsd: option '--as' takes db or stream or text.\n"),
+    (["--replay="], "pyxsd: option '--replay' needs the name of a file, and got an empty word.\n"),
     (["--show-state", "/s", "--as", "xml"], "pyxsd: option '--as' takes db or stream.\n"),
     (["--show-state="], "pyxsd: option '--show-state' needs the name of a file, and got an empty "
                         "word.\n"),
@@ -123,7 +126,7 @@ def test_defaults() -> None:
         "domain_init": True, "config_file": "/etc/xen/oxenstored.conf", "daemonize": True,
         "reraise_top_level": False, "access_log": True, "pid_file": "", "trace_file": "",
         "restart": False, "live": False, "config_test": False, "disable_socket": False,
-        "show_state": "", "as_format": "",
+        "show_state": "", "as_format": "", "replay": "", "until": "",
         "take_over": "", "c_arguments": "",
     }  # fmt: skip
     assert Exit() == (0, "", "")

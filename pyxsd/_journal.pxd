@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The journal: all that comes from outside while a server is served, in order.  Knows nothing
+# of what it means.
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
+from libc.string cimport memcpy
+
+cdef extern from *:
+    """
+    #include <time.h>
+    #include <stdint.h>
+    static inline uint64_t pyxsd_clock(void)
+    {
+        struct timespec at;
+        clock_gettime(CLOCK_MONOTONIC, &at);
+        return (uint64_t)at.tv_sec * 1000000000u + (uint64_t)at.tv_nsec;
+    }
+    """
+    # Monotonic nanoseconds.
+    uint64_t pyxsd_clock() noexcept nogil
+
+# What a record tells.  The head of _journal.pyx has their fields.
+cdef enum:
+    # Somebody comes from outside
+    J_TURN = 1
+    J_READY = 2
+    J_WORK = 3
+    J_CONNECT = 4
+    J_DISCONNECT = 5
+    J_TICK = 6
+    J_ANSWER = 7
+    J_SCAN = 8
+    J_PORTS = 9
+    J_SERVE = 10
+    # The server asks, and is answered
+    J_CLOCK = 16
+    J_READ = 17
+    J_WRITE = 18
+    J_RESTART = 19
+    J_HOST = 20
+    J_KINDS = 21
+
+# A record without its payload.
+cdef struct Record:
+    uint8_t kind
+    uint8_t zero
+    uint16_t check
+    int32_t result
+    uint64_t subject
+
+cdef enum:
+    RECORD_SIZE = 16
+    J_FULL = 262144          # bytes of a segment
+
+cdef enum Mode:      # of a journal
+    LIVE = 0
+    RECORDING = 1
+    REPLAYING = 2
+
+cdef class Journal:
+    cdef Mode mode
+    cdef char *data          # a segment: RECORDING what is in it, REPLAYING what is still to come
+    cdef size_t at           # RECORDING: its length; REPLAYING: where the next record begins
+    cdef size_t end          # REPLAYING: its length
+    cdef size_t cap
+    cdef size_t full         # `at` from which on the segment is to be taken away
+    cdef uint64_t before     # bytes of the journal before this segment
+    cdef readonly str fault  # why it ended before its time, or None
+    cdef object take_away    # RECORDING: called where the segment is full
+
+    # Room for a record with so many bytes of payload: where the payload goes.  NULL: there is
+    # no memory, and the recording has ended.
+    cdef char *room(self, size_t n) noexcept
+    # The record whose payload was written there.
+    cdef void add(self, int kind, int check, int32_t result, uint64_t subject) noexcept
+    # The next record, which must be of that kind and about that subject.  NULL: it is not, or
+    # there is none; a fault says so, and there will be none any more.
+    cdef const Record *next(self, int kind, uint64_t subject) noexcept
+    # The record, or the end of the journal where it is NULL, is not what was asked for.
+    cdef void fail(self, const Record *found, int kind, uint64_t subject) noexcept
+    cdef uint64_t clock(self) noexcept
+    cdef int hand_over(self) except -1
+    cdef void turn(self, double wall, double now) noexcept
+
+cdef inline uint64_t journal_clock(Journal journal) noexcept:
+    """Monotonic nanoseconds, or what they were."""
+    return pyxsd_clock() if journal.mode == LIVE else journal.clock()
+
+cdef inline uint64_t journal_time(double seconds) noexcept:
+    """A time as the subject of a record."""
+    cdef uint64_t bits
+    memcpy(&bits, &seconds, sizeof(bits))
+    return bits
+
+cdef inline void journal_note(Journal journal, int kind, int32_t result,
+                              uint64_t subject) noexcept:
+    """Where it is recorded: that somebody came from outside."""
+    if journal.mode == RECORDING and journal.room(0) != NULL:
+        journal.add(kind, 0, result, subject)

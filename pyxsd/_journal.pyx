@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The journal of a server: all that came from outside, so that it can be run again.
+
+What a server knows is a function of an image of it (state.image) and of what came from outside
+since then: who was ready, the bytes that were read, how many of those to be written were taken,
+what the clock said, what Xen and the system answered.  Where one of these comes in there is a
+seam: it gives what it got a place here while the journal is RECORDING, and takes it from here
+while it is REPLAYING.  LIVE, it costs a comparison where there is no way around it, and nothing
+else.  Nothing is recorded that the server makes of it: replies, events, the tree.
+
+A record has 16 bytes: kind (1 byte), 0 (1), check (2), result (4, signed), subject (8); and a
+payload of `result` bytes, up to the next multiple of 8, where a kind has one and the result is
+positive.  Numbers are those of this machine.
+
+    TURN        a turn begins: subject the monotonic seconds and payload the seconds since 1970,
+                both as doubles
+    READY       epoll tells of the socket of connection `subject`; result: 1 where it hung up
+    WORK        whoever is ready is served, and output is sent; subject: the monotonic nanoseconds
+                at which the turn begins, where a clock need not be read for it, else 0
+    CONNECT     a socket was accepted: connection `subject`
+    DISCONNECT  connection `subject` cannot be waited for
+    TICK        credit and the like at monotonic seconds (subject, a double)
+    ANSWER      the late answer (payload) to the CONTROL request of connection `subject`
+    SCAN        all rings are looked at
+    SERVE       connection `subject` is served at once (in tests)
+    PORTS       the ports that are pending (payload: 4 bytes each); result < 0: -errno
+
+    CLOCK       monotonic nanoseconds (subject)
+    READ        what Transport.read() got (payload); result <= 0: IO_*
+    WRITE       what Transport.write() said (result); check: how much was to be written, modulo
+                2^16, since output that differs differs in length as a rule
+    RESTART     what Transport.asks_restart() said (result)
+    HOST        what Xen or the system answered (payload, see pyxsd.record.host); subject: which
+                call
+
+The subject of READ, WRITE and RESTART is the number of the connection, or 2^63 and the domid of
+a ring.
+
+A record is complete when what it tells of has happened: read() receives into the room that its
+record has here already, and the record counts with the number of bytes that were received.  A
+journal that is asked for another record than the next one says so, in `fault`, with the place;
+it answers as if nobody had anything to say then, so that whoever serves comes to an end.
+"""
+
+cimport cython
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy
+
+_NAMES = {
+    J_TURN: "TURN", J_READY: "READY", J_WORK: "WORK", J_CONNECT: "CONNECT",
+    J_DISCONNECT: "DISCONNECT", J_TICK: "TICK", J_ANSWER: "ANSWER", J_SCAN: "SCAN",
+    J_PORTS: "PORTS", J_SERVE: "SERVE", J_CLOCK: "CLOCK", J_READ: "READ", J_WRITE: "WRITE",
+    J_RESTART: "RESTART", J_HOST: "HOST",
+}
+
+#: The kinds of records by name.
+TURN, READY, WORK, CONNECT, DISCONNECT, TICK, ANSWER, SCAN, PORTS, SERVE, HOST = (
+    J_TURN, J_READY, J_WORK, J_CONNECT, J_DISCONNECT, J_TICK, J_ANSWER, J_SCAN, J_PORTS, J_SERVE,
+    J_HOST)
+
+# Far in the future: who asks for the time finds that it is over.
+cdef enum:
+    NEVER = 1 << 62
+
+
+cdef inline size_t _payload(const Record *record) noexcept:
+    """The length of a record's payload, without what fills it up."""
+    if record.result > 0 and record.kind in (J_TURN, J_READ, J_ANSWER, J_PORTS, J_HOST):
+        return record.result
+    return 0
+
+
+cdef inline size_t _filled(size_t n) noexcept:
+    return (n + 7) & ~<size_t>7
+
+
+def seconds(uint64_t subject):
+    """The time that the subject of a TURN or TICK stands for."""
+    cdef double time
+    memcpy(&time, &subject, sizeof(time))
+    return time
+
+
+def _name(int kind):
+    return _NAMES.get(kind, f"kind {kind}")
+
+
+@cython.final
+cdef class Journal:
+    """One server's journal.  It is LIVE until record() or replay()."""
+
+    def __cinit__(self):
+        self.full = <size_t>-1
+
+    def __dealloc__(self):
+        free(self.data)
+
+    # -- recording ------------------------------------------------------------
+
+    cdef char *room(self, size_t n) noexcept:
+        cdef size_t need = self.at + RECORD_SIZE + _filled(n), cap
+        cdef char *data
+        if need > self.cap:
+            cap = max(2 * self.cap, _filled(need))
+            data = <char *>realloc(self.data, cap)
+            if data == NULL:
+                self.mode = LIVE
+                self.fault = "there is no memory for the recording"
+                return NULL
+            self.data = data
+            self.cap = cap
+        return self.data + self.at + RECORD_SIZE
+
+    cdef void add(self, int kind, int check, int32_t result, uint64_t subject) noexcept:
+        cdef Record *record = <Record *>(self.data + self.at)
+        record.kind = kind
+        record.zero = 0
+        record.check = check
+        record.result = result
+        record.subject = subject
+        self.at += RECORD_SIZE + _filled(_payload(record))
+
+    cdef int hand_over(self) except -1:
+        self.take_away()
+        return 0
+
+    def record(self, take_away not None, size_t full=J_FULL):
+        """Records from now on.  take_away() is called by the loop, between two turns, where
+        there are `full` bytes or more, or the recording has ended for want of memory."""
+        if self.mode != LIVE:
+            raise ValueError("the journal is in use")
+        self.at = 0
+        self.before = 0
+        self.full = full
+        self.fault = None
+        self.take_away = take_away
+        self.mode = RECORDING
+
+    def stop(self):
+        """Records no more; what was not taken is gone."""
+        if self.mode == RECORDING:
+            self.mode = LIVE
+        self.take_away = None
+        self.full = <size_t>-1
+        self.at = 0
+        free(self.data)
+        self.data = NULL
+        self.cap = 0
+
+    def take(self):
+        """The records since the last call, as bytes."""
+        data = self.data[:self.at]
+        self.before += self.at
+        self.at = 0
+        return data
+
+    @property
+    def is_recording(self):
+        """Is everything from outside written down?"""
+        return self.mode == RECORDING
+
+    @property
+    def is_replaying(self):
+        """Is everything from outside read from here?"""
+        return self.mode == REPLAYING
+
+    @property
+    def size(self):
+        """Recording: bytes that were not taken yet."""
+        return self.at
+
+    def note(self, int kind, uint64_t subject=0, int32_t result=0, bytes payload=b""):
+        """Where it is recorded: one record; `result` counts where there is no payload."""
+        cdef char *at
+        if self.mode != RECORDING:
+            return
+        at = self.room(len(payload))
+        if at == NULL:
+            return
+        memcpy(at, <const char *>payload, len(payload))
+        self.add(kind, 0, len(payload) if payload else result, subject)
+
+    cdef void turn(self, double wall, double now) noexcept:
+        cdef char *at = self.room(sizeof(wall))
+        if at != NULL:
+            memcpy(at, &wall, sizeof(wall))
+            self.add(J_TURN, 0, sizeof(wall), journal_time(now))
+
+    # -- replaying ------------------------------------------------------------
+
+    def replay(self, bytes data not None, uint64_t before=0):
+        """Answers from these records from now on; they stand behind `before` bytes of the
+        journal.  ValueError where the last one is cut."""
+        cdef size_t at = 0, n = len(data), size
+        cdef const char *p = data
+        while at < n:
+            if n - at < RECORD_SIZE:
+                raise ValueError(f"the journal ends within the record at byte {before + at}")
+            size = RECORD_SIZE + _filled(_payload(<const Record *>(p + at)))
+            if size > n - at:
+                raise ValueError(f"the journal ends within the record at byte {before + at}")
+            at += size
+        if self.mode == RECORDING:
+            raise ValueError("the journal is in use")
+        free(self.data)
+        self.data = <char *>malloc(n + 1)
+        if self.data == NULL:
+            raise MemoryError()
+        memcpy(self.data, p, n)
+        self.at = 0
+        self.end = self.cap = n
+        self.before = before
+        self.mode = REPLAYING
+
+    def go_on(self):
+        """Ends the replay: what is asked for from now on is answered from outside."""
+        if self.mode == REPLAYING:
+            self.mode = LIVE
+            self.at = self.end = 0
+
+    def differs(self, str text not None):
+        """What the last record says cannot be: the replay ends, and the fault says why."""
+        if self.fault is None:
+            self.fault = f"before byte {self.before + self.at} of the journal: {text}"
+        self.at = self.end
+
+    @property
+    def next_kind(self):
+        """The kind of the next record; 0 at the end, and behind a fault."""
+        if self.mode != REPLAYING or self.at == self.end:
+            return 0
+        return (<const Record *>(self.data + self.at)).kind
+
+    @property
+    def offset(self):
+        """Where the next record begins, in bytes from the beginning of the journal."""
+        return self.before + self.at
+
+    def expect(self, int kind):
+        """(subject, result, payload) of the next record, of whatever subject."""
+        cdef const Record *record
+        cdef const char *at = self.data + self.at
+        if self.mode == REPLAYING and self.at < self.end:
+            record = self.next(kind, (<const Record *>at).subject)
+            if record != NULL:
+                return record.subject, record.result, at[RECORD_SIZE:
+                                                         RECORD_SIZE + _payload(record)]
+        elif self.mode == REPLAYING:
+            self.fail(NULL, kind, 0)
+        return None
+
+    def answer(self, int kind, uint64_t subject):
+        """(result, payload) of the next record, which must be of that kind and about that
+        subject; None where it is not."""
+        cdef const char *at = self.data + self.at
+        cdef const Record *record = self.next(kind, subject)
+        if record == NULL:
+            return None
+        return record.result, at[RECORD_SIZE:RECORD_SIZE + _payload(record)]
+
+    cdef const Record *next(self, int kind, uint64_t subject) noexcept:
+        cdef const Record *record = <const Record *>(self.data + self.at)
+        if self.at == self.end:
+            self.fail(NULL, kind, subject)
+            return NULL
+        if record.kind != kind or record.subject != subject:
+            self.fail(record, kind, subject)
+            return NULL
+        self.at += RECORD_SIZE + _filled(_payload(record))
+        return record
+
+    cdef void fail(self, const Record *found, int kind, uint64_t subject) noexcept:
+        if self.fault is None:
+            if found == NULL:
+                self.fault = (f"the journal ends at byte {self.before + self.end}, where "
+                              f"{_name(kind)} {subject:#x} is asked for")
+            else:
+                self.fault = (f"at byte {self.before + (<const char *>found - self.data)} of the "
+                              f"journal stands {_name(found.kind)} {found.subject:#x} with "
+                              f"{found.result}, and {_name(kind)} {subject:#x} is asked for")
+        self.at = self.end
+
+    cdef uint64_t clock(self) noexcept:
+        cdef uint64_t now
+        cdef const Record *record = NULL
+        if self.mode == RECORDING:
+            now = pyxsd_clock()
+            if self.room(0) != NULL:
+                self.add(J_CLOCK, 0, 0, now)
+            return now
+        if self.at < self.end:
+            record = <const Record *>(self.data + self.at)
+            if record.kind == J_CLOCK:
+                self.at += RECORD_SIZE
+                return record.subject
+        self.fail(record, J_CLOCK, 0)
+        return NEVER

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+from typing import final
+
+from pyxsd._journal import Journal
+from pyxsd._wire import Transport
+
+@final
+class Seam(Transport):
+    @property
+    def inner(self) -> Transport: ...
+    def __new__(cls, inner: Transport, journal: Journal, subject: int) -> Seam: ...
+    def close(self) -> None: ...
+    def fileno(self) -> int: ...

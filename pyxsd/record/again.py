@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""`pyxsd --replay DIR`: a recording is run again at a desk.
+
+Each request is printed as the access log would have it, at the time at which it was served; with
+--as the state at the end is printed instead.  It needs no Xen, no root and no configuration.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+import time
+from collections.abc import Callable, Iterator
+
+from pyxsd import _siphash
+from pyxsd._accesslog import AccessLog
+from pyxsd.record import beginning, files
+from pyxsd.record.replay import Replay
+from pyxsd.state import image, show
+from pyxsd.state.host_state import StateError
+
+_TIME = re.compile(r"(\d{8}T\d\d:\d\d:\d\d)(\.\d+)?Z")
+
+Print = Callable[[bytes], object]
+Blocks = Iterator[tuple[bytes, bytes]]
+
+
+def until(text: str) -> tuple[float, float]:
+    """(requests, seconds since 1970) at which a replay ends: the argument of --until, which is a
+    number of requests since the daemon's start, or a time as the access log has it, such as
+    20260131T14:30:00.250Z, whose last millisecond or second is in it; ValueError."""
+    forever = float("inf")
+    if not text:
+        return forever, forever
+    if text.isascii() and text.isdigit():
+        return int(text), forever
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(f"--until {text}: neither a number of requests nor a time such as "
+                         "20260131T14:30:00.250Z")
+    seconds = calendar.timegm(time.strptime(match[1], "%Y%m%dT%H:%M:%S"))
+    digits = (match[2] or ".")[1:]
+    return forever, seconds + (int(digits or 0) + 1) / 10 ** len(digits)
+
+
+def run(directory: str, end: tuple[float, float], as_format: str, out: Print, tell: Print) -> bool:
+    """Runs the recording of a directory that the end lies in, the last one as a rule; was it all
+    there, and did it do the same again?  StateError where nothing could be run.
+
+    as_format: db or stream, or text; empty: out() gets the requests.  tell() gets what there is to
+    say, a line at a time.
+    """
+    path, blocks = _find(directory, end)
+    try:
+        data = next(blocks)[1]
+        row = beginning.read(data)
+        _siphash.use_key(image.hash_key(image.read(row["image"])))
+        replay = Replay(data, AccessLog(not as_format, -1, True, True, True))
+    except (StateError, KeyError, TypeError, ValueError) as error:
+        raise StateError(f"{path}: its beginning makes no sense: {error}") from None
+    damage = ""
+    before = 0
+    try:
+        for _, records in blocks:
+            replay.feed(records, before)
+            before += len(records)
+            while not _is_over(replay, end) and replay.step():
+                if not as_format:
+                    out(replay.server.log.take()[0])
+            if replay.fault or _is_over(replay, end):
+                break
+    except (StateError, ValueError) as error:
+        damage = str(error)
+    for text in (*replay.host.told, *replay.failures):
+        tell(f"as in the daemon log: {text}".encode("utf-8", "surrogateescape"))
+    for text in filter(None, (damage, replay.fault)):
+        tell(f"{path}: {text}".encode())
+    tell(f"{path}: {replay.requests - row['requests']} requests were run again, up to number "
+         f"{replay.requests} at {_shown(replay.clock or row['wall'])}".encode())
+    if as_format:
+        shown = show.show_image(image.save(replay.server), "" if as_format == "text" else as_format)
+        out(shown.output)
+        for line in shown.told:
+            tell(line.encode("utf-8", "surrogateescape"))
+    return not damage and replay.fault is None
+
+
+def _is_over(replay: Replay, end: tuple[float, float]) -> bool:
+    return replay.requests >= end[0] or replay.clock >= end[1]
+
+
+def _shown(seconds: float) -> str:
+    return time.strftime("%Y%m%dT%H:%M:%S", time.gmtime(seconds)) + f"{seconds % 1:.3f}Z"[1:]
+
+
+def _find(directory: str, end: tuple[float, float]) -> tuple[str, Blocks]:
+    """(path, blocks) of the last recording that begins before the end; StateError."""
+    try:
+        known = files.numbers(directory)
+    except OSError as error:
+        raise StateError(f"{directory}: {error.strerror}") from None
+    if not known:
+        raise StateError(f"{directory}: there is no recording in it")
+    first_fault = ""
+    for number in reversed(known):
+        path = files.path_of(directory, number)
+        try:
+            row = beginning.read(next(files.read(path))[1])
+        except StateError as error:
+            first_fault = first_fault or f"{path}: {error}"
+            continue
+        if row["requests"] <= end[0] and row["wall"] < end[1]:
+            return path, files.read(path)
+    raise StateError(first_fault or f"{directory}: all recordings begin later than that")

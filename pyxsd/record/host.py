@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The seam between domains, commands and their host: what Xen and the system answer goes into the
+journal, or comes out of it.
+
+Recorded stands before a Xen or a control.ControlHost and notes the outcome of the methods that
+CALLS names; everything else goes through.  Replayed stands in for them: it does nothing, and has
+the outcomes from the journal.
+
+A record HOST has the number of the call as its subject, and as its payload (see state.values)
+[True, result], or [False, errno, text] where the call raised an OSError.  Results that mean
+something only in the process that got them (where a page is mapped) are not in it.
+"""
+
+from __future__ import annotations
+
+from pyxsd._journal import ANSWER, HOST
+from pyxsd._ring import EventChannels
+from pyxsd.state import values
+from pyxsd.xen import XenError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyxsd._journal import Journal
+
+#: By name: the number of a call, and whether its result is kept.  Numbers are never used again.
+CALLS: dict[str, tuple[int, bool]] = {
+    # Of Xen
+    "map_page": (1, False),
+    "map_file": (2, False),
+    "unmap": (3, False),
+    "bind": (4, True),
+    "bind_virq": (5, True),
+    "unbind": (6, False),
+    "unmask": (7, False),
+    "discard_events": (8, False),
+    "state": (9, True),
+    "changed": (10, True),
+    "indices": (11, True),
+    "has_work": (12, True),
+    # Of the commands' host
+    "log_file": (32, False),
+    "replace": (33, False),
+    "memory": (34, False),
+    "live_update": (35, True),
+    "record": (36, True),
+}
+PAGES = ("map_page", "map_file")
+TUPLES = ("state", "indices")
+PAGE_BYTES = 4096
+
+
+class Recorded:
+    """What stands before `inner` while the journal is recorded."""
+
+    def __init__(self, inner: Any, journal: Journal) -> None:
+        self.inner = inner
+        self._journal = journal
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.inner, name)
+        if name not in CALLS:
+            return found
+        number, is_kept = CALLS[name]
+
+        def call(*arguments: Any) -> Any:
+            try:
+                result = found(*arguments)
+            except OSError as error:
+                self._note(number, [False, error.errno or 0, error.strerror or str(error)])
+                raise
+            self._note(number, [True, result if is_kept else None])
+            return result
+
+        # Found without this method from now on.
+        self.__dict__[name] = call
+        return call
+
+    def _note(self, number: int, outcome: list[Any]) -> None:
+        self._journal.note(HOST, number, 0, values.encode(outcome))
+
+
+class Replayed:
+    """What stands before `inner` while the journal is replayed, or stands in for a Xen.
+
+    server: who gets late answers that were given within a call.
+    """
+
+    def __init__(self, journal: Journal, server: Any, inner: Any = None) -> None:
+        self.inner = inner
+        self._journal = journal
+        self._server = server
+        self.channels = EventChannels()  # bound to nothing
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in CALLS:
+            return getattr(self.inner, name)
+
+        def call(*_arguments: Any) -> Any:
+            return self._outcome(name)
+
+        self.__dict__[name] = call
+        return call
+
+    def _outcome(self, name: str) -> Any:
+        while self._journal.next_kind == ANSWER:
+            late_answer(self._journal, self._server)
+        answer = self._journal.answer(HOST, CALLS[name][0])
+        if answer is None:
+            # The journal has said so; whoever asked gives up.
+            raise XenError(0, "the journal has no answer")
+        went_well, result, *text = values.decode(answer[1])
+        if not went_well:
+            raise XenError(result, *text)
+        if name in PAGES:
+            # Nobody reads it: what a ring says is in the journal.
+            return bytearray(PAGE_BYTES)
+        return tuple(result) if name in TUPLES and result is not None else result
+
+
+def late_answer(journal: Journal, server: Any) -> None:
+    """Gives the answer of the next record to the connection that waits for it."""
+    record = journal.expect(ANSWER)
+    if record is not None:
+        number, _, payload = record
+        server.answer(server.connections[number], payload)

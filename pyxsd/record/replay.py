@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Running a recording again: a server that does once more what the recorded one did.
+
+No Xen, no root, no clients: whatever was asked of them is answered by the journal.  The server,
+the domains and the commands are those of the daemon; the turns are driven by the records
+instead of by epoll.  What the daemon asks itself beside them (timers, logs, live update) is not
+run again: where it reached the server there is a record.
+"""
+
+from __future__ import annotations
+
+import traceback
+
+from pyxsd import _journal, features
+from pyxsd._accesslog import AccessLog
+from pyxsd._core import Server
+from pyxsd._ring import EventChannels, RingTransport
+from pyxsd._wire import MemoryTransport
+from pyxsd.control import Control
+from pyxsd.domains import Domains
+from pyxsd.record import beginning
+from pyxsd.record.host import PAGE_BYTES, Replayed, late_answer
+from pyxsd.state import image
+from pyxsd.system.configuration import Config
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class ReplayHost:
+    """The server's and the commands' host (see host.Host), answered by the journal."""
+
+    def __init__(self) -> None:
+        self.domains: Any = None
+        self.commands: Any = None
+        self._server: Any = None
+        self._log_is_on = False
+        self.told: list[str] = []  # warnings and errors, as they stood in the daemon log
+
+    def attach(self, server: Any, domains: Any, log_is_on: bool) -> None:
+        """Whom requests go to."""
+        self._server = server
+        self.domains = domains
+        self.commands = Control(server, Replayed(server.journal, server, self))
+        self._log_is_on = log_is_on
+
+    def log(self, level: str, facility: str, text: str) -> None:
+        """Keeps what was worth a warning."""
+        if level in ("warn", "error"):
+            self.told.append(f"{level} {facility}: {text}")
+
+    def complain(self, kind: str, text: str) -> None:
+        """Keeps the text."""
+        self.told.append(f"{kind}: {text}")
+
+    def introduce(self, connection: Any, domid: int, mfn: int, port: int) -> None:
+        """INTRODUCE."""
+        self.domains.introduce(connection, domid, mfn, port)
+
+    def release(self, connection: Any, domid: int) -> None:
+        """RELEASE."""
+        self.domains.release(connection, domid)
+
+    def resume(self, connection: Any, domid: int) -> None:
+        """RESUME."""
+        self.domains.resume(connection, domid)
+
+    def control(self, connection: Any, payload: bytes) -> bytes | None:
+        """CONTROL."""
+        answer: bytes | None = self.commands.run(connection, payload)
+        return answer
+
+    def feature_or_quota(self, connection: Any, type_: int, payload: bytes) -> bytes:
+        """GET_FEATURE and the other newer requests."""
+        return features.run(self._server, connection, type_, payload)
+
+    def mfn(self, domid: int) -> int:
+        """What the domain was introduced with; KeyError."""
+        return int(self.domains.table[domid].mfn)
+
+    def trim(self) -> None:
+        """Nothing is freed."""
+
+    def access_log(self, on: bool | None) -> bool:
+        """Whether it was on; what is formatted here does not depend on it."""
+        if on is not None:
+            self._log_is_on = on
+        return self._log_is_on
+
+
+class Replay:
+    """One recording that is run again.
+
+    data: its beginning; StateError where it makes no sense.  log: how requests are formatted.
+    host: for tests that have no domains.
+    """
+
+    def __init__(self, data: bytes, log: AccessLog | None = None, host: Any = None) -> None:
+        row = beginning.read(data)
+        self.host = host or ReplayHost()
+        self.server: Any = Server(Config(**row["config"]), self.host, log or AccessLog())
+        self.journal = self.server.journal
+        self.domains: Any = None
+        self.failures: list[str] = []  # exceptions in the daemon's own code
+        self.clock = 0.0  # seconds since 1970 of the turn at hand
+        self.server.log.switch(False)  # nobody connects anew
+        image.load(image.read(row["image"]), self.server, None, self._transport)
+        if host is None:
+            self._add_domains(row)
+        self.server.log.switch(True)
+        self._apply()
+
+    def _transport(self, _number: int, domid: int | None) -> Any:
+        if domid is None:
+            return MemoryTransport()
+        return RingTransport(0, EventChannels())
+
+    def _add_domains(self, row: dict[str, Any]) -> None:
+        xen = Replayed(self.journal, self.server) if row["xen"] else None
+        self.domains = Domains(self.server, xen, self.host.log)
+        self.host.attach(self.server, self.domains, row["log"])
+        beginning.restore_domains(row, self.domains, bytearray(PAGE_BYTES))
+
+    def feed(self, data: bytes, before: int = 0) -> None:
+        """The next records, behind `before` bytes of the journal; ValueError where the last one
+        is cut."""
+        self.journal.replay(data, before)
+        self.server.follow_journal()
+
+    @property
+    def fault(self) -> str | None:
+        """Where the journal had another record than was asked for, or None."""
+        found: str | None = self.journal.fault
+        return found
+
+    @property
+    def requests(self) -> int:
+        """Requests that were served since the daemon's start."""
+        return int(self.server.ops)
+
+    def step(self) -> bool:
+        """What came next from outside, and all that came of it; False at the end of the records,
+        and where the journal has a fault."""
+        kind = self.journal.next_kind
+        if kind == 0:
+            return False
+        try:
+            if kind == _journal.PORTS and self.domains is not None:
+                # It takes the record itself.
+                self.domains.on_events()
+            elif kind == _journal.ANSWER:
+                late_answer(self.journal, self.server)
+            else:
+                record = self.journal.expect(kind)
+                if record is not None:
+                    STEPS.get(kind, Replay._nonsense)(self, *record)
+        except Exception:
+            # The daemon went on, too.
+            self.failures.append(traceback.format_exc())
+        return self.journal.fault is None
+
+    # -- by kind of record ----------------------------------------------------
+
+    def _nonsense(self, subject: int, _result: int, _payload: bytes) -> None:
+        self.journal.differs("an answer that nobody has asked for")
+
+    def _turn(self, subject: int, _result: int, payload: bytes) -> None:
+        now, wall = _journal.seconds(subject), _journal.seconds(int.from_bytes(payload, "little"))
+        self.clock = wall
+        self.server.begin(wall, now)
+
+    def _connection(self, number: int) -> Any:
+        found = self.server.connections.get(number)
+        if found is None:
+            self.journal.differs(f"there is no connection {number}")
+        return found
+
+    def _ready(self, subject: int, result: int, _payload: bytes) -> None:
+        connection = self._connection(subject)
+        if connection is not None:
+            self.server.ready(connection, result != 0)
+
+    def _serve(self, subject: int, _result: int, _payload: bytes) -> None:
+        connection = self._connection(subject)
+        if connection is not None:
+            self.server.service(connection)
+
+    def _work(self, subject: int, _result: int, _payload: bytes) -> None:
+        self.server.work_again(subject)
+        self._apply()
+
+    def _apply(self) -> None:
+        """As Loop does, without epoll."""
+        for connection in self.server.take_changed():
+            connection.registered = connection.interest
+
+    def _connect(self, subject: int, _result: int, _payload: bytes) -> None:
+        number = self.server.connect(MemoryTransport()).id
+        if number != subject:
+            self.journal.differs(f"connection {subject} has the number {number} now")
+
+    def _disconnect(self, subject: int, _result: int, _payload: bytes) -> None:
+        connection = self._connection(subject)
+        if connection is not None:
+            self.server.disconnect(connection)
+
+    def _tick(self, subject: int, _result: int, _payload: bytes) -> None:
+        self.server.tick(_journal.seconds(subject))
+
+    def _scan(self, _subject: int, _result: int, _payload: bytes) -> None:
+        self.domains.scan()
+
+
+#: By the kind of a record: what comes of it.
+STEPS: dict[int, Callable[[Replay, int, int, bytes], None]] = {
+    _journal.TURN: Replay._turn,
+    _journal.READY: Replay._ready,
+    _journal.SERVE: Replay._serve,
+    _journal.WORK: Replay._work,
+    _journal.CONNECT: Replay._connect,
+    _journal.DISCONNECT: Replay._disconnect,
+    _journal.TICK: Replay._tick,
+    _journal.SCAN: Replay._scan,
+}

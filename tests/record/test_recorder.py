@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The recorder of a daemon whose timers the test calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyxsd.record import files, recording
+from pyxsd.record.recorder import Recorder
+from pyxsd.system.configuration import Config
+from tests.world import World
+
+
+class Quiet:
+    """What a Recorder needs of the daemon."""
+
+    def __init__(self, directory: Path) -> None:
+        self.config = Config(record_directory=str(directory), record_size=1)
+        self.world = World(self.config)
+        self.server: Any = self.world.server
+        self.domains: Any = None
+        self.timers: list[Callable[[], None]] = []
+        self.said: list[str] = []
+
+    def after(self, _seconds: float, what: Callable[[], None]) -> None:
+        self.timers.append(what)
+
+    def soon(self, what: Callable[[], None]) -> None:
+        what()
+
+    def log(self, level: str, text: str) -> None:
+        self.said.append(f"{level}: {text}")
+
+    def second(self) -> None:
+        """A second is over."""
+        timers, self.timers = self.timers, []
+        for timer in timers:
+            timer()
+
+
+@pytest.fixture(name="daemon")
+def a_daemon(tmp_path: Path) -> Iterator[Quiet]:
+    daemon = Quiet(tmp_path / "recorded")
+    yield daemon
+    daemon.world.close()
+    daemon.server = None
+    daemon.timers.clear()
+
+
+def blocks(daemon: Quiet, number: int = 1) -> list[tuple[bytes, bytes]]:
+    return list(files.read(files.path_of(daemon.config.record_directory, number)))
+
+
+def test_written_once_a_second(daemon: Quiet) -> None:
+    recorder = Recorder(daemon)
+    recorder.start()
+    recorder.start()
+    assert [kind for kind, _ in blocks(daemon)] == [b"BEGN"]
+    daemon.world.ask("s0", "WRITE", b"/a\0secret")
+    assert [kind for kind, _ in blocks(daemon)] == [b"BEGN"]
+    daemon.second()
+    daemon.second()  # nothing happened
+    assert [kind for kind, _ in blocks(daemon)] == [b"BEGN", b"JRNL"]
+    daemon.world.ask("s0", "WRITE", b"/a\0last")
+    recorder.stop()
+    assert b"/a\0last" in blocks(daemon)[-1][1]
+    assert not daemon.server.journal.is_recording
+    daemon.second()
+    assert daemon.timers == []
+    recorder.stop()
+
+
+@pytest.mark.parametrize("error", [(), (28, "No space left on device")])
+def test_a_next_one_that_cannot_be_begun(daemon: Quiet, monkeypatch: pytest.MonkeyPatch,
+                                         error: tuple[Any, ...]) -> None:
+    def fails(*_: object) -> bytes:
+        raise OSError(*error) if error else MemoryError
+
+    recorder = Recorder(daemon)
+    recorder.start()
+    monkeypatch.setattr(recording, "begin_anew", fails)
+    for _ in range(200):
+        daemon.world.ask("s0", "WRITE", b"/a\0" + b"v" * 2000)
+    daemon.second()
+    assert daemon.said[-1].startswith("error: recording has ended: ")
+    assert recorder.command("") == b"Recording is off\n\0"
+    assert daemon.world.ask("s0", "READ", b"/a\0")[1] == b"v" * 2000
+    # And it can be switched on again.
+    assert recorder.command("on") == b"OK\0"
+    assert recorder.command("").startswith(b"Recording is on, ")
+    recorder.stop()
+
+
+def test_a_journal_that_has_ended_is_told(daemon: Quiet) -> None:
+    """As for want of memory."""
+    recorder = Recorder(daemon)
+    recorder.start()
+    daemon.server.journal.stop()
+    daemon.second()
+    assert daemon.said[-1] == "error: recording has ended: the journal has ended"
+    assert recorder.command("") == b"Recording is off\n\0"
+
+
+def test_unknown_words_do_nothing(daemon: Quiet) -> None:
+    recorder = Recorder(daemon)
+    assert recorder.command("perhaps") == b"OK\0"
+    assert recorder.command("") == b"Recording is off\n\0"
