@@ -108,15 +108,16 @@ def test_the_access_log_stays_on_or_off(daemon: UpdatedDaemon) -> None:
 
 
 def test_a_program_is_checked_once(daemon: UpdatedDaemon) -> None:
-    """With -f: by --help and by a state that it writes out again; then it takes over at once."""
+    """With -f: what it is, whether it would start, and by a state that it writes out again; then it
+    takes over at once."""
     path, starts = daemon.root / "counted", daemon.root / "starts"
     path.write_text(f"#!/bin/sh\necho start >>{starts}\nexec {program(daemon.root)} \"$@\"\n")
     path.chmod(0o755)
     with daemon.client() as client:
         assert control(client, "-f", str(path)) == OK
-        assert starts.read_text().count("start") == 2
-        update(client)
         assert starts.read_text().count("start") == 3
+        update(client)
+        assert starts.read_text().count("start") == 4
 
 
 def test_to_its_own_program_again_and_again(daemon: UpdatedDaemon) -> None:
