@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A bounded run of the coverage-guided fuzzer; PYXSD_FUZZ_SECONDS (60) of it.  For more than 1,500 the
-time limit of a test has to be longer, too: pytest --time-limit 4000.
+"""A bounded run of the coverage-guided fuzzer; PYXSD_FUZZ_SECONDS (60) of it.
+
+For more than 1,500 the time limit of a test has to be longer, too: pytest --time-limit 4000.
 
 What it finds goes into cases/ (see test_cases.py); python -m tests.fuzz.build tells how to run it
 without an end.
