@@ -72,8 +72,10 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--yes", action="store_true", help="do it without asking")
             command.add_argument("--timeout", metavar="SECONDS", type=_seconds,
                                  default=update.SECONDS,
-                                 help="call it off where it is not over by then; "
-                                 f"0 to {MOST_SECONDS} (default: {update.SECONDS})")
+                                 help=(f"call it off {update.EXTRA_SECONDS} seconds after these"
+                                       if name == "update" else
+                                       "how long open transactions and the like are waited for")
+                                 + f"; 0 to {MOST_SECONDS} (default: {update.SECONDS})")
         if name == "select":
             command.add_argument("--force", action="store_true",
                                  help="select it even where check finds errors, or where no boot "
