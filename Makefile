@@ -100,4 +100,6 @@ package-test: build $(VENV)/.tests
 
 clean:
 	rm -rf build dist run glue/build *.egg-info benchmarks/build benchmarks/*.egg-info
+	rm -f $(VENV)/.built $(VENV)/.bench
 	find pyxsd benchmarks -name '*.so' -delete
+	find pyxsd benchmarks glue packaging tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -4,6 +4,9 @@
 import signal
 import sys
 
+#: LSB's "program is not installed", as pyxsd-launch has it.
+STATUS_NOT_INSTALLED = 5
+
 
 def main() -> int:
     """Runs the daemon; the exit status.
@@ -13,8 +16,12 @@ def main() -> int:
     """
     if any(word in ("-U", "--live") for word in sys.argv[1:]):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    from pyxsd.cli import main as daemon
-
+    try:
+        from pyxsd.cli import main as daemon
+    except ImportError as error:
+        print(f"pyxsd: cannot be loaded: {error}.  It is damaged, or was made for another Python "
+              f"than {sys.executable}; install it again", file=sys.stderr)
+        return STATUS_NOT_INSTALLED
     return daemon()
 
 

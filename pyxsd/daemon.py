@@ -271,7 +271,7 @@ class Daemon:
                 disk.write(self.run_directory, self.saving)
         except OSError as error:
             self.daemon_log.error("xenstored", f"cannot write {self.run_directory}/{disk.IMAGE}: "
-                                  f"{error.strerror}")
+                                  f"{error.strerror}; one from before stays as it was")
             return False
         return written
 

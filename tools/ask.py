@@ -81,6 +81,11 @@ def shown(data: bytes) -> str:
     return data.decode(errors="backslashreplace")
 
 
+def short(text: str) -> str:
+    """At most 200 characters of a text."""
+    return text if len(text) <= 200 else text[:200] + ".."
+
+
 def show(client: Client, path: bytes) -> None:
     """The tree below a path."""
     todo = [(path, b"", -1)]  # path, name, indent; a tree may be deeper than calls can be
@@ -175,7 +180,7 @@ def main(words: list[str]) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(1)
         except (Refused, OSError) as error:  # OSError: of the stand-in Xen
-            sys.exit(f"{word}: {error}")
+            sys.exit(f"{word} {short(shown(arguments[0]))}: {error}")
 
 
 if __name__ == "__main__":

@@ -414,6 +414,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"pyxsd-bench: {told(error)}", file=sys.stderr)
         return USAGE
     status = runner.run()
+    if not runner.unsaved:
+        print(options.output)
     summary = Summary([(options.output, runner.result)])
     if options.html:
         try:
@@ -422,6 +424,7 @@ def run(options: argparse.Namespace) -> int:
         except OSError as error:
             print(f"pyxsd-bench: {options.html}: {error.strerror}", file=sys.stderr)
             return USAGE
+        print(options.html)
     if options.within is not None and status in (OK, MISSING):
         return max(status, builds.conclude(summary, options.within))
     return status

@@ -109,7 +109,7 @@ def run(tree: Tree, launcher: str) -> list[Finding]:
 def python(about: Subject) -> Iterator[Finding]:
     """The interpreter's version and the extension modules."""
     if not about.tree.is_this_host:
-        yield from _python_of(about.tree)
+        yield from _python_of(about)
         return
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] < OLDEST_PYTHON:
@@ -125,8 +125,9 @@ def python(about: Subject) -> Iterator[Finding]:
         yield Finding(OK, "pyxsd's extension modules can be loaded")
 
 
-def _python_of(tree: Tree) -> Iterator[Finding]:
+def _python_of(about: Subject) -> Iterator[Finding]:
     """The same for a host whose files lie in a folder: it is looked at, and not run."""
+    tree = about.tree
     path = installed.interpreter(tree)
     if not path:
         yield Finding(ERROR, f"no Python: {installed.PYTHON} is missing")
@@ -142,7 +143,7 @@ def _python_of(tree: Tree) -> Iterator[Finding]:
         return
     yield Finding(OK, f"Python {shown} ({path})")
     tag = "".join(map(str, version))
-    for copy in installed.copies(tree):
+    for copy in installed.copies(tree, about.launcher):
         modules = tree.matches(f"{copy.folder}/pyxsd/_core.*.so")
         if modules and not any(f"cpython-{tag}-" in module or module.endswith(f"cpython-{tag}.so")
                                for module in modules):
@@ -152,7 +153,10 @@ def _python_of(tree: Tree) -> Iterator[Finding]:
 
 def copies(about: Subject) -> Iterator[Finding]:
     """One whole installation, and a launcher."""
-    found = installed.copies(about.tree)
+    found = installed.copies(about.tree, about.launcher)
+    if not found:
+        yield Finding(ERROR, "pyxsd itself is not installed: neither in a folder of packages "
+                      f"nor beside {about.launcher}")
     for copy in found:
         if copy.missing:
             yield Finding(ERROR, f"the copy of pyxsd in {copy.folder} is incomplete (without "
@@ -207,8 +211,9 @@ def xen(about: Subject) -> Iterator[Finding]:
     """The hypervisor's version, and whether this is domain 0."""
     version = boot.xen_version(about.tree)
     if about.tree.first_line("/sys/hypervisor/type") != "xen" or not version:
-        yield Finding(WARNING, "this machine does not run under Xen now; what only Xen shows is "
-                      "not checked")
+        where = "this machine does not run under Xen now" if about.tree.is_this_host else \
+            f"{about.tree.root} does not show a Xen that runs"
+        yield Finding(WARNING, f"{where}; what only Xen shows is not checked")
         return
     if tuple(map(int, version.split("."))) < OLDEST_XEN:
         yield Finding(ERROR, f"Xen is {version}; pyxsd needs 4.14 or later")
@@ -281,9 +286,8 @@ def _folder(tree: Tree, name: str, path: str) -> Iterator[Finding]:
         yield Finding(ERROR, f"{name}, {path}, is no folder")
         return
     if not os.path.isdir(place):
-        made = name == "the run directory" or path.startswith(("/run/", "/var/run/"))
-        yield Finding(NOTE if made else ERROR, f"{name}, {path}, is missing" + (
-            "; it is made at the start" if made else f": mkdir -p {path}"))
+        level, what = _missing(name, path)
+        yield Finding(level, f"{name}, {path}, is missing{what}")
         return
     if not os.access(place, os.W_OK | os.X_OK):
         yield Finding(ERROR, f"{name}, {path}, cannot be written to")
@@ -297,6 +301,21 @@ def _folder(tree: Tree, name: str, path: str) -> Iterator[Finding]:
                       "are needed")
     else:
         yield Finding(OK, f"{name}, {path}, {free >> 20} MiB free")
+
+
+def _missing(name: str, path: str) -> tuple[str, str]:
+    """How bad it is that a folder is missing, and what follows.
+
+    The daemon makes its run directory, and no other folder.  Below /run nothing outlives the host's
+    restart, so a boot script makes it, or nobody does.
+    """
+    if name == "the run directory":
+        return NOTE, "; it is made at the start"
+    if not path.startswith(("/run/", "/var/run/")):
+        return ERROR, f": mkdir -p {path}"
+    lost = "no pid file is" if name == "the folder of the pid file" else "its lines are not"
+    return (NOTE if name == "the folder of the pid file" else WARNING,
+            f"; pyxsd does not make it, and where the boot script does not either, {lost} written")
 
 
 def next_boot(about: Subject) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 
 from pyxsd.setup import boot, checks, choose, installed, running, switch, update
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 
 #: What `select` may have put into the settings file.
 OWN_PROGRAMS = (boot.LAUNCHER, "/usr/sbin/pyxsd", "/usr/bin/pyxsd")
+
+#: Paths that a shell takes as they are.
+_PLAIN = re.compile(r"[\w/.+,:@%-]+")
+
+#: What --timeout takes at most: an hour.
+MOST_SECONDS = 3600
+_DIGITS = 9  # a longer number is too large, whatever it is
 
 STATUS_OK = 0
 STATUS_NO = 1  # refused, failed, an error found, or (--in-use) not in use
@@ -35,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="pyxsd-setup", description="Shows and chooses the xenstored of this host.",
         epilog="A choice counts from the next boot.  Only update, take-over and give-back change "
-        "what runs.")
+        "what runs: update starts a new daemon, and the old one ends; with the other two the "
+        "process becomes another program.")
     top.add_argument("--version", action="store_true", help="print the version and end")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, function, text in COMMANDS:
@@ -61,14 +70,25 @@ def parser() -> argparse.ArgumentParser:
                                     "the one that the host is configured for"))
         if name in ("update", "take-over", "give-back"):
             command.add_argument("--yes", action="store_true", help="do it without asking")
-            command.add_argument("--timeout", metavar="SECONDS", type=int, default=update.SECONDS,
-                                 help="call it off where it is not over by then "
-                                 f"(default: {update.SECONDS})")
+            command.add_argument("--timeout", metavar="SECONDS", type=_seconds,
+                                 default=update.SECONDS,
+                                 help=(f"call it off {update.EXTRA_SECONDS} seconds after these"
+                                       if name == "update" else
+                                       "how long open transactions and the like are waited for")
+                                 + f"; 0 to {MOST_SECONDS} (default: {update.SECONDS})")
         if name == "select":
             command.add_argument("--force", action="store_true",
                                  help="select it even where check finds errors, or where no boot "
                                  "script reads FILE")
     return top
+
+
+def _seconds(word: str) -> int:
+    """The number behind --timeout."""
+    if not (word.isascii() and word.isdigit()) or len(word) > _DIGITS or int(word) > MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of seconds from 0 to "
+                                         f"{MOST_SECONDS}")
+    return int(word)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,10 +105,12 @@ def main(argv: list[str] | None = None) -> int:
     if not os.path.isdir(given.root):
         print(f"pyxsd-setup: --root {given.root}: there is no such folder", file=sys.stderr)
         return STATUS_USAGE
-    if getattr(given, "file", "") and not given.file.startswith("/"):
-        print(f"pyxsd-setup: --file {given.file}: give the whole path, which begins with /",
-              file=sys.stderr)
-        return STATUS_USAGE
+    for option in ("file", "launcher", "program"):
+        path = getattr(given, option, "")
+        fault = _path_fault(path, option == "launcher") if path else ""
+        if fault:
+            print(f"pyxsd-setup: --{option} {ascii(path)[1:-1]}: {fault}", file=sys.stderr)
+            return STATUS_USAGE
     tree = Tree(given.root)
     if not getattr(given, "launcher", True):
         given.launcher = _launcher(tree)
@@ -100,11 +122,22 @@ def main(argv: list[str] | None = None) -> int:
         # Nobody reads on, as in `pyxsd-setup check | head -1`; nor shall Python try at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except choose.Refused as error:
-        print(f"pyxsd-setup: {error}.", file=sys.stderr)
+        # What a daemon has said may end in a stop of its own.
+        print(f"pyxsd-setup: {str(error).rstrip('.')}.", file=sys.stderr)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"pyxsd-setup: {what}.", file=sys.stderr)
     return STATUS_NO
+
+
+def _path_fault(path: str, for_shell: bool) -> str:
+    """What is wrong with a path on the command line, "" where nothing is.  A boot script's folder
+    is another one than the caller's, and its shell takes blanks and `$` for more than a name."""
+    if not path.startswith("/"):
+        return "give the whole path, which begins with /"
+    if for_shell and not _PLAIN.fullmatch(path):
+        return "give a path of letters, digits and _ . + - , : @ % alone, as a boot script needs it"
+    return ""
 
 
 def _launcher(tree: Tree) -> str:
@@ -123,7 +156,7 @@ def status(given: argparse.Namespace, tree: Tree) -> int:
         for reason in reasons:
             print(reason)
         return STATUS_OK if reasons else STATUS_NO
-    copies = installed.copies(tree)
+    copies = installed.copies(tree, boot.LAUNCHER)
     version = installed.version_here() if tree.is_this_host else \
         copies[0].version if copies else ""
     rows = [("running now", _running(now)), ("at the next boot", _next(then, version))]
@@ -192,8 +225,11 @@ def check(given: argparse.Namespace, tree: Tree) -> int:
         print(f"{finding.level + ':':<9}{finding.text}")
     errors = sum(finding.level == checks.ERROR for finding in findings)
     warnings = sum(finding.level == checks.WARNING for finding in findings)
+    where = "on this host" if tree.is_this_host else f"on the host that lies in {tree.root}"
     print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}."
-          + ("" if errors else "  pyxsd can be started on this host."))
+          + ("" if errors else f"  pyxsd can be started {where}."))
+    if not tree.is_this_host:
+        print(f"The paths are that host's: /etc is {tree.root}/etc.")
     return STATUS_NO if errors else STATUS_OK
 
 
@@ -213,8 +249,10 @@ def select(given: argparse.Namespace, tree: Tree) -> int:
         if errors:
             for text in errors:
                 print(f"error:   {text}", file=sys.stderr)
-            raise choose.Refused("not selected, since it would not work; --force selects it "
-                                 "all the same")
+            # What --force does not pass over either: nothing to start, a file not to be edited.
+            forced = tree.is_program(given.launcher) and boot.look(tree, given.file).editable
+            raise choose.Refused("not selected, since it would not work"
+                                 + ("; --force selects it all the same" if forced else ""))
     _print(choose.select(tree, given.launcher, given.file, given.force))
     return STATUS_OK
 
@@ -232,7 +270,7 @@ def update_now(given: argparse.Namespace, tree: Tree) -> int:
     if not update.agreed(given.yes):
         print("Nothing was changed.")
         return STATUS_NO
-    version = update.run(what, max(0, given.timeout))
+    version = update.run(what, given.timeout)
     now = running.look_in(tree)
     print(f"Updated: pyxsd {version}, process {now.pid}, serves now; process {what.now.pid} "
           "ends.")
@@ -252,7 +290,7 @@ def give_back(given: argparse.Namespace, tree: Tree) -> int:
 
 
 def _switch(given: argparse.Namespace, tree: Tree, what: switch.Plan) -> int:
-    seconds = max(0, given.timeout)
+    seconds = given.timeout
     _print(switch.described(what, seconds))
     if not update.agreed(given.yes, f"Change to {what.kind} now?"):
         print("Nothing was changed.")

@@ -7,6 +7,7 @@ asked by hand with `python3 -m pyxsd`, finds one that pip put below /usr/local f
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from dataclasses import dataclass
@@ -41,15 +42,16 @@ class Copy:
     missing: tuple[str, ...] = ()
 
 
-def copies(tree: Tree) -> list[Copy]:
+def copies(tree: Tree, launcher: str = "") -> list[Copy]:
     """All copies in the usual folders, those of packages first.
 
-    Of this host also the copy that this program belongs to, wherever it lies: pip may have put it
-    into an environment of its own, such as /opt/pyxsd.
+    Also the copy that `launcher` starts, where pip has put both into an environment of its own such
+    as /opt/pyxsd; and of this host the one that this program belongs to, wherever it lies.
     """
     found: list[Copy] = []
     places: list[str] = []
     folders = [folder for pattern in FOLDERS for folder in tree.matches(pattern)]
+    folders += _beside(tree, launcher)
     if tree.is_this_host:
         folders.append(folder_here())
     for folder in folders:
@@ -58,6 +60,20 @@ def copies(tree: Tree) -> list[Copy]:
             places.append(place)
             found.append(_copy(tree, folder))
     return found
+
+
+def _beside(tree: Tree, launcher: str) -> list[str]:
+    """The folders of Python packages of the environment in which the launcher lies: of
+    /usr/sbin/pyxsd-launch -> /opt/pyxsd/bin/pyxsd-launch /opt/pyxsd/lib/python3.*/site-packages."""
+    if not launcher:
+        return []
+    try:
+        place = tree.locate(launcher)[len(tree.root.rstrip("/")):]
+    except OSError:
+        return []
+    environment = glob.escape(os.path.dirname(os.path.dirname(place)))
+    return [folder for lib in ("lib", "lib64")
+            for folder in tree.matches(f"{environment}/{lib}/python3.*/site-packages")]
 
 
 def interpreter(tree: Tree) -> str:

@@ -107,6 +107,9 @@ def fault(text: str) -> str:
     for number, line in enumerate(text.split("\n"), 1):
         if "\0" in line:
             return f"line {number} has a NUL character: this is no text file"
+        if line.endswith("\r") and not line.lstrip().startswith("#"):
+            return (f"line {number} ends with a carriage return, which the shell takes for a part "
+                    "of it: save the file with Unix line ends")
         if re.match(r"\s*exit\b", line):
             return f"line {number}: 'exit' ends the boot script that reads this file"
     try:

@@ -11,6 +11,7 @@ behind that, since an image is loaded into a server that nobody is connected to.
 
 from __future__ import annotations
 
+import os
 import time
 
 from pyxsd._wire import Transport
@@ -59,7 +60,7 @@ def from_file(path: str, server: Any, domains: Any, config: Config, log: DaemonL
         connection = server.domains.get(owner) if owner >= 0 else None
         if connection is not None:
             server.restore_watch(connection, watched, token, depth)
-    log.info("xenstored", f"restored {server.tree.size} nodes from {path}")
+    log.info("xenstored", f"restored {server.tree.size} nodes from {path}{_age(path)}")
 
 
 def from_image(found: Found, server: Any, domains: Any, config: Config, log: DaemonLog,
@@ -108,7 +109,17 @@ def from_image(found: Found, server: Any, domains: Any, config: Config, log: Dae
         if connection.awaits:
             server.answer(connection, b"the daemon was started again\0")
     of = "" if same_boot else ", the store alone: the machine was booted since"
-    log.info("xenstored", f"restored {server.tree.size} nodes from {found.path}{of}")
+    log.info("xenstored",
+             f"restored {server.tree.size} nodes from {found.path}{_age(found.path)}{of}")
+
+
+def _age(path: str) -> str:
+    """When the file was written: where SIGTERM found a full disk, an older one is still there."""
+    try:
+        seconds = time.time() - os.stat(path).st_mtime
+    except OSError:
+        return ""
+    return f", written {max(0, round(seconds))} seconds ago"
 
 
 def _domain0(domains: Any, config: Config, connection: Any, indices: tuple[int, int] | None,

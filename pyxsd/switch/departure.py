@@ -75,6 +75,11 @@ class Departure:
             if not found:
                 break
             if time.monotonic() >= deadline:
+                # Once more, for whoever has to find the programs.
+                found = self._obstacles(daemon, asked, {
+                    c.id: fd for fd, c in daemon.loop.connections.items() if not c.closed})
+                if not found:
+                    break
                 if not force:
                     raise ProgramError("\n".join(found))
                 if self.kind == target.OX and obstacles.is_torn(daemon.server):
@@ -86,7 +91,8 @@ class Departure:
             yield max(OBSTACLE_SECONDS, 10 * (time.monotonic() - began))
         self._become(daemon, asked, environ)
 
-    def _obstacles(self, daemon: Any, asked: Any) -> list[str]:
+    def _obstacles(self, daemon: Any, asked: Any,
+                   fds: Mapping[int, int] | None = None) -> list[str]:
         server = daemon.server
         if self.holds_the_answer and (asked.closed or asked.hung_up):
             raise ProgramError("the client that asked has gone")
@@ -95,9 +101,9 @@ class Departure:
             server.host.recorder.stop()
         obstacles.serve_what_was_read(server)
         if self.kind == target.C:
-            return obstacles.for_c(server, daemon.domains, asked)
+            return obstacles.for_c(server, daemon.domains, asked, fds)
         server.flush()
-        return obstacles.for_ox(server)
+        return obstacles.for_ox(server, fds)
 
     def _become(self, daemon: Any, asked: Any, environ: Mapping[str, str]) -> None:
         command = self.command()

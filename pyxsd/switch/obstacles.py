@@ -6,17 +6,45 @@ One line for each obstacle, for the client that asked and for the log.
 
 from __future__ import annotations
 
+import _socket  # the bare module, as in the daemon
+import struct
+
 from pyxsd.state.stream import packets
 from pyxsd.xen import DEAD, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
+# struct ucred: pid, uid, gid.
+_CREDENTIALS = struct.Struct("iII")
 
-def name(connection: Any) -> str:
-    """D5 for a domain; A and a number for a socket, as oxenstored and the access log call it."""
-    return f"A{connection.id}" if connection.is_socket else f"D{connection.domid}"
+
+def name(connection: Any, fds: Mapping[int, int] | None = None) -> str:
+    """D5 for a domain; A and a number for a socket, as oxenstored and the access log call it.
+
+    fds: the descriptors of sockets by the connection's number, where the name is for somebody who
+    looks for the program: `A54 (a program of domain 0, process 812)`.
+    """
+    if not connection.is_socket:
+        return f"D{connection.domid}"
+    process = _process(fds[connection.id]) if fds and connection.id in fds else 0
+    of = f" (a program of domain 0, process {process})" if process else ""
+    return f"A{connection.id}{of}"
+
+
+def _process(fd: int) -> int:
+    """The process that has made the connection; 0 where the kernel does not tell."""
+    client = _socket.socket(fileno=fd)
+    try:
+        found: int = _CREDENTIALS.unpack(client.getsockopt(
+            _socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS.size))[0]
+    except OSError:
+        return 0
+    finally:
+        client.detach()
+    return found
 
 
 def whole_requests(connection: Any) -> int:
@@ -34,8 +62,9 @@ def serve_what_was_read(server: Any) -> None:
             server.drain(connection)
 
 
-def for_c(server: Any, domains: Any, asked: Any) -> list[str]:
-    """For C xenstored.  asked: the connection that waits for the outcome."""
+def for_c(server: Any, domains: Any, asked: Any,
+          fds: Mapping[int, int] | None = None) -> list[str]:
+    """For C xenstored.  asked: the connection that waits for the outcome.  fds: as of name()."""
     found = []
     for connection in server.connections.values():
         what = _transactions(connection)
@@ -44,13 +73,13 @@ def for_c(server: Any, domains: Any, asked: Any) -> list[str]:
         if whole_requests(connection):
             what.append("requests that wait for room in its output")
         if what:
-            found.append(f"{name(connection)}: {', '.join(what)}")
+            found.append(f"{name(connection, fds)}: {', '.join(what)}")
     owners = unintroduced(server, domains)
     return found + [f"domain {domid} owns nodes and is not introduced yet" for domid in owners]
 
 
-def for_ox(server: Any) -> list[str]:
-    """For oxenstored."""
+def for_ox(server: Any, fds: Mapping[int, int] | None = None) -> list[str]:
+    """For oxenstored.  fds: as of name()."""
     found = []
     for connection in server.connections.values():
         what = _transactions(connection)
@@ -61,7 +90,7 @@ def for_ox(server: Any) -> list[str]:
         if connection.target >= 0 and not connection.is_socket:
             what.append(f"it acts for domain {connection.target}")
         if what:
-            found.append(f"{name(connection)}: {', '.join(what)}")
+            found.append(f"{name(connection, fds)}: {', '.join(what)}")
     return found
 
 

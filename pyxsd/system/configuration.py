@@ -50,6 +50,16 @@ Destination = Annotated[str, "Destination"]  # a path, or syslog:<facility>
 Level = Annotated[str, "Level"]  # a key of LEVELS
 Errno = Annotated[str, "Errno"]  # a key of _ERRNOS
 
+# The least value of keys of which a smaller one has no meaning.  That of quotas is another one in
+# each case, see docs/configuration.md.
+_LEAST = {
+    "conflict-max-history-seconds": 0, "poll-time-us": 0,
+    "xenstored-log-nb-files": 0, "xenstored-log-nb-lines": 0, "xenstored-log-nb-chars": -1,
+    "access-log-nb-files": 0, "access-log-nb-lines": 0, "access-log-nb-chars": -1,
+}  # fmt: skip
+# With no credit at all, no guest would ever be served.
+_ABOVE_ZERO = ("conflict-burst-limit",)
+
 _BOOLS = {b"true": True, b"false": False}
 _ERRNOS = ("EQUOTA", "ENOSPC")
 
@@ -197,14 +207,23 @@ _READERS = {
 }
 
 
+def _check_range(key: str, value: Any) -> None:
+    """ValueError where the value of this key has no meaning."""
+    if key in _LEAST and value < _LEAST[key]:
+        raise ValueError(f"expect {_LEAST[key]} or more")
+    if key in _ABOVE_ZERO and value <= 0:
+        raise ValueError("expect more than 0, else no guest is served")
+
+
 def _shown(raw: bytes) -> str:
-    """Bytes of the file as one short printable line."""
+    """Bytes of the file as one short printable line; others as `\\xNN`."""
     text = raw[:_SHOWN].decode("utf-8", "backslashreplace")
     if len(raw) > _SHOWN:
         text += ".."
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else f"\\{ord(c):03d}" for c in text)
+    return "".join(c if c.isprintable() else "".join(f"\\x{b:02x}" for b in c.encode())
+                   for c in text)
 
 
 class _Faults:
@@ -276,7 +295,9 @@ def parse(text: bytes, name: str = "-") -> tuple[Config, list[str]]:
             faults.add(number, f"unknown key {key}" + ("" if faults.full() else hint(key, known)))
             continue
         try:
-            values[key.replace("-", "_")] = _READERS[kind](raw_value.strip(b" \t"))
+            value = _READERS[kind](raw_value.strip(b" \t"))
+            _check_range(key, value)
+            values[key.replace("-", "_")] = value
         except ValueError as error:
             faults.add(number, f"{key}: {error}")
     return Config(**values), faults.all()

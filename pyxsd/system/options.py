@@ -61,7 +61,7 @@ TABLE: tuple[tuple[str, str, Optional[bool], str], ...] = (
     ("--pid-file", "pid_file", None, "write the process id there as well"),
     ("-T", "trace_file", None, "accepted, without effect"),
     ("--restart", "restart", True, "read the database at the start"),
-    ("--live", "live", True, "with --help: say whether it can take over in a live update"),
+    ("--live", "live", True, "with --restart: for another xenstored, which becomes pyxsd"),
     ("--config-test", "config_test", True, "check the configuration file and end"),
     ("--disable-socket", "disable_socket", True, "serve no socket"),
     ("--show-state", "show_state", None, "print a xenstored's state file as text and end"),
@@ -96,7 +96,7 @@ def usage(program: str = "pyxsd") -> str:
         left = option if value is not None else f"{option} {argument}"
         lines.append(f"  {left:<22} {text}")
     lines.append(f"  {_VERSION:<22} show the version and end")
-    lines.append(f"  {'-h, --help':<22} show this text and end; with --live: as --config-test")
+    lines.append(f"  {'-h, --help':<22} show this text and end; with --live: can it take over?")
     return "\n".join(lines) + "\n"
 
 
@@ -161,6 +161,9 @@ def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
         return _wrong(program, "option '--as' needs '--show-state' or '--replay'")
     if "until" in values and not replays:
         return _wrong(program, "option '--until' needs '--replay'")
+    if "live" in values and not (wants_help or wants_version or "restart" in values
+                                 or "config_test" in values):
+        return _wrong(program, "option '--live' needs '--restart' or '--help'")
     if wants_help and "live" not in values:
         return Exit(stdout=usage(program))
     if wants_version:

@@ -23,9 +23,22 @@ test -f {settings} && . {settings}
 $XENSTORED --pid-file /var/run/xen/xenstored.pid $XENSTORED_ARGS
 """
 
+#: A whole copy of pyxsd, as a package installs it.
+PACKAGE = "/usr/lib/python3/dist-packages/pyxsd"
+PARTS: dict[str, str | None] = {"/cli.py": "", "/_core.cpython-311.so": "", "/_glue.abi3.so": "",
+                                "/setup/launch.py": ""}
+
+
+def copy(folder: str, version: str) -> dict[str, str | None]:
+    """The files of a whole installed copy."""
+    return {**{folder + name: text for name, text in PARTS.items()},
+            folder + "/__init__.py": f'__version__ = "{version}"\n'}
+
+
 #: What every dom0 has here: path, text.  Programs are executable; None is a folder.
 COMMON: dict[str, str | None] = {
     "/usr/sbin/pyxsd-launch": PROGRAM,
+    **copy(PACKAGE, "0.1.0"),
     "/usr/bin/python3.11": "",
     "/sys/hypervisor/type": "xen\n",
     "/sys/hypervisor/version/major": "4\n",
@@ -59,6 +72,11 @@ SYSTEMD: dict[str, str | None] = {
     "/usr/sbin/oxenstored": PROGRAM,
 }
 DEVICES = ("evtchn", "gntdev", "privcmd")
+
+
+def without_pyxsd(files: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The same host without a copy of pyxsd; the launcher stays."""
+    return {path: text for path, text in files.items() if not path.startswith(PACKAGE)}
 
 
 def make(folder: Path, files: Mapping[str, str | None]) -> Path:

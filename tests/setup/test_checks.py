@@ -14,21 +14,12 @@ import pytest
 
 from pyxsd.setup import checks, cli
 from pyxsd.setup.tree import Tree
-from tests.setup.dom0 import DEBIAN, PROGRAM, ROOT, content, make
+from tests.setup.dom0 import DEBIAN, PACKAGE, PROGRAM, ROOT, content, copy, make, without_pyxsd
 
 LAUNCHER = "/usr/sbin/pyxsd-launch"
 CONFIG = "/etc/xen/oxenstored.conf"
 RIGHT = DEBIAN[CONFIG]
 LOCAL = "/usr/local/lib/python3.11/dist-packages/pyxsd"
-PACKAGE = "/usr/lib/python3/dist-packages/pyxsd"
-PARTS: dict[str, str | None] = {"/cli.py": "", "/_core.cpython-311.so": "", "/_glue.abi3.so": "",
-                                "/setup/launch.py": ""}
-
-
-def copy(folder: str, version: str) -> dict[str, str | None]:
-    """The files of a whole installed copy."""
-    return {**{folder + name: text for name, text in PARTS.items()},
-            folder + "/__init__.py": f'__version__ = "{version}"\n'}
 
 
 def found(root: Path) -> list[tuple[str, str]]:
@@ -40,8 +31,12 @@ def test_a_sound_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     before = content(root)
     assert cli.main(["check", "--root", str(root)]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[-1] == "0 errors, 0 warnings.  pyxsd can be started on this host."
-    assert {line.split(":")[0] for line in said[:-1]} == {"ok", "note"}
+    assert said[-2:] == [
+        f"0 errors, 0 warnings.  pyxsd can be started on the host that lies in {root}.",
+        f"The paths are that host's: /etc is {root}/etc."]
+    assert {line.split(":")[0] for line in said[:-2]} == {"ok", "note"}
+    assert ("note:    the folder of the pid file, /var/run/xen, is missing; pyxsd does not make "
+            "it, and where the boot script does not either, no pid file is written") in said
     assert any("libxenctrl.so.4.17, for the states of domains" in line for line in said)
     assert content(root) == before
 
@@ -52,8 +47,8 @@ WRONG: list[tuple[str, dict[str, str | None], str, str]] = [
      "no libxenevtchn.so.1, for event channels"),
     ("states", {"/usr/lib/x86_64-linux-gnu/libxenctrl.so.4.17": None}, "error",
      "no libxenmanage.so.1 or libxenctrl.so.4.*"),
-    ("no-xen", {"/sys/hypervisor/type": None}, "warning", "does not run under Xen now"),
-    ("kvm", {"/sys/hypervisor/type": "kvm\n"}, "warning", "does not run under Xen now"),
+    ("no-xen", {"/sys/hypervisor/type": None}, "warning", "does not show a Xen that runs"),
+    ("kvm", {"/sys/hypervisor/type": "kvm\n"}, "warning", "does not show a Xen that runs"),
     ("old-xen", {"/sys/hypervisor/version/minor": "9\n"}, "error", "Xen is 4.9; pyxsd needs 4.14"),
     ("guest", {"/proc/xen/capabilities": "\n"}, "error", "this is not domain 0"),
     ("device", {"/dev/xen/gntdev": None}, "error",
@@ -79,8 +74,13 @@ WRONG: list[tuple[str, dict[str, str | None], str, str]] = [
     ("gone", {"/etc/default/xen": "XENSTORED=/usr/sbin/gone\n"}, "error",
      "/usr/sbin/gone is missing, so no xenstored would be started"),
     ("nonsense", {"/etc/default/xen": ")(\n"}, "error", "the shell does not understand it"),
-    ("half", {PACKAGE + "/__init__.py": ""}, "error",
+    ("half", {PACKAGE + "/cli.py": None, PACKAGE + "/_core.cpython-311.so": None}, "error",
      f"the copy of pyxsd in {PACKAGE[:-6]} is incomplete (without cli.py, _core.*.so"),
+    ("carriage-returns", {"/etc/default/xen": "A=1\r\nXENSTORED_ARGS=\r\n"}, "error",
+     "/etc/default/xen: line 1 ends with a carriage return"),
+    ("run-log", {CONFIG: f"{RIGHT}xenstored-log-file = /run/x/log\n"}, "warning",
+     "/run/x, is missing; pyxsd does not make it, and where the boot script does not either, its "
+     "lines are not written"),
     ("twice", {**copy(PACKAGE, "0.1.0"), **copy(LOCAL, "0.2.0")}, "warning",
      f"installed 2 times (0.1.0 in {PACKAGE[:-6]}, 0.2.0 in {LOCAL[:-6]}); a package's launcher "
      "starts the package's copy"),
@@ -109,7 +109,7 @@ PYTHONS = [
 def test_the_python_is_that_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                           name: str, said: str) -> None:
     """And not the one that this program runs on."""
-    root = make(tmp_path, DEBIAN)
+    root = make(tmp_path, without_pyxsd(DEBIAN))
     (root / "usr/bin/python3").unlink()
     (root / "usr/bin/python3").symlink_to(name)
     (root / "usr/bin" / name).write_text("")
@@ -192,7 +192,7 @@ def test_one_of_a_kind_is_in_the_singular(tmp_path: Path,
     root = make(tmp_path, {**DEBIAN, CONFIG: f"{RIGHT}quota-maxwatch = many\n"})
     (root / "dev/xen/gntdev").unlink()
     assert cli.main(["check", "--root", str(root)]) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "1 error, 1 warning."
+    assert capsys.readouterr().out.splitlines()[-2] == "1 error, 1 warning."
 
 
 @pytest.mark.parametrize("command", ["check", "status"])
@@ -205,6 +205,35 @@ def test_a_reader_that_does_not_wait(command: str) -> None:
                           stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert done.stderr == ""
+
+
+def test_a_launcher_without_pyxsd(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make(tmp_path, without_pyxsd(DEBIAN))
+    before = content(root)
+    for command, status in (("check", 1), ("select", 1)):
+        assert cli.main([command, "--root", str(root)]) == status
+        told = capsys.readouterr()
+        assert (f"error:   pyxsd itself is not installed: neither in a folder of packages nor "
+                f"beside {LAUNCHER}\n") in told.out + told.err
+    assert content(root) == before
+
+
+def test_a_copy_in_an_environment_of_its_own(tmp_path: Path,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    """That of the launcher's link; nothing else names it."""
+    folder = "/opt/pyxsd/lib/python3.11/site-packages"
+    files = without_pyxsd({path: text for path, text in DEBIAN.items() if path != LAUNCHER})
+    root = make(tmp_path, {**files, **copy(folder + "/pyxsd", "0.3.0"),
+                           "/opt/pyxsd/bin/pyxsd-launch": PROGRAM})
+    (root / LAUNCHER[1:]).parent.mkdir(parents=True)
+    (root / LAUNCHER[1:]).symlink_to("/opt/pyxsd/bin/pyxsd-launch")
+    assert cli.main(["check", "--root", str(root)]) == 0
+    cli.main(["status", "--root", str(root)])
+    assert f"installed:        pyxsd 0.3.0 in {folder}\n" in capsys.readouterr().out
+    (root / folder[1:] / "pyxsd/_core.cpython-311.so").rename(
+        root / folder[1:] / "pyxsd/_core.cpython-39.so")
+    assert cli.main(["check", "--root", str(root)]) == 1
+    assert f"the copy of pyxsd in {folder} is for another version" in capsys.readouterr().out
 
 
 # words, status, what is said
@@ -221,6 +250,16 @@ def test_command_line(capsys: pytest.CaptureFixture[str], words: list[str], stat
     assert cli.main(words) == status
     told = capsys.readouterr()
     assert said in told.out + told.err
+
+
+@pytest.mark.parametrize("command", ["update", "take-over", "give-back"])
+@pytest.mark.parametrize("seconds", ["-1", "3601", "9" * 5000, "1.5", "", "x"])
+def test_seconds_out_of_range(capsys: pytest.CaptureFixture[str], command: str,
+                              seconds: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, f"--timeout={seconds}"])
+    assert ended.value.code == 2
+    assert "is no number of seconds from 0 to 3600" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["bogus"], ["select", "extra"], ["--bogus"]])

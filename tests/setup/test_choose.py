@@ -110,6 +110,7 @@ def test_a_missing_file_is_made_and_removed(tmp_path: Path,
 # settings of Debian's file, what is said
 REFUSED = [
     ("XENSTORED=$(which x)\n", "only running it would tell; mend the file by hand first"),
+    ("A=1\r\n", "line 1 ends with a carriage return"),
     ("if\n", "the shell does not understand it"),
     ("\0", "NUL character"),
     (None, "Is a directory"),
@@ -215,6 +216,25 @@ def test_a_file_is_named_by_its_whole_path(tmp_path: Path, capsys: pytest.Captur
     status, _, error = run(capsys, command, "--root", str(root), "--file", "etc/default/xen")
     assert (status, content(root)) == (2, before)
     assert "--file etc/default/xen: give the whole path" in error
+
+
+@pytest.mark.parametrize("launcher", ["usr/sbin/x", "./x", "x", "/opt/a b", "/opt/$(x)", "/x\n"])
+@pytest.mark.parametrize("command", ["check", "select", "deselect"])
+def test_a_launcher_that_a_boot_script_does_not_find(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, launcher: str) -> None:
+    root = make(tmp_path, DEBIAN)
+    before = content(root)
+    status, _, error = run(capsys, command, "--root", str(root), "--launcher", launcher)
+    assert (status, content(root)) == (2, before)
+    assert error.startswith("pyxsd-setup: --launcher ") and error.count("\n") == 1
+
+
+def test_force_is_named_where_it_helps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """test_select_heeds_check has one where it does."""
+    root = make(tmp_path, DEBIAN)
+    status, _, error = run(capsys, "select", "--root", str(root), "--launcher", "/opt/none")
+    assert status == 1
+    assert error.endswith("pyxsd-setup: not selected, since it would not work.\n"), error
 
 
 def test_a_full_disk_leaves_the_file_whole(tmp_path: Path,

@@ -51,7 +51,8 @@ def test_log_messages_exist() -> None:
 def test_start_messages_exist() -> None:
     """The fixed words of what the start may say are in the launcher or the daemon."""
     sources = "\n".join((ROOT / path).read_text(encoding="utf-8") for path in
-                        ("packaging/launcher/pyxsd-launch", "pyxsd/setup/launch.py"))
+                        ("packaging/launcher/pyxsd-launch", "pyxsd/setup/launch.py",
+                         "pyxsd/__main__.py"))
     sources += "\n".join(path.read_text(encoding="utf-8")
                          for path in (ROOT / "pyxsd" / "system").glob("*.py"))
     sources = re.sub(r"\"\s*\n\s*f?\"", "", sources)

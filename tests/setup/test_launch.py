@@ -87,8 +87,8 @@ def test_one_answers(run: Path, monkeypatch: pytest.MonkeyPatch,
         assert f"cannot write the pid file {run}/no/pid: No such file" in capsys.readouterr().err
         assert start() == 0
         assert not (run / "became").exists()
-        for word in ("--config-test", "--live"):
-            assert start(word) == BECAME
+        for words in (["--config-test"], ["--live", "--restart"]):
+            assert start(*words) == BECAME
         assert start("--show-state", "x") == BECAME
 
 

@@ -17,8 +17,7 @@ import pytest
 import pyxsd
 from pyxsd.setup import cli, running
 from tests.clients.daemon import Daemon, wait_for
-from tests.setup.dom0 import DEBIAN, make
-from tests.setup.test_checks import PACKAGE, copy
+from tests.setup.dom0 import DEBIAN, PACKAGE, copy, make, without_pyxsd
 from tests.unit.processes import ROOT
 
 LAUNCHER = "/usr/sbin/pyxsd-launch"
@@ -49,7 +48,7 @@ def status(capsys: pytest.CaptureFixture[str], host: Path, *words: str) -> tuple
 
 
 def test_nothing_runs(capsys: pytest.CaptureFixture[str], host: Path) -> None:
-    make(host, DEBIAN)
+    make(host, without_pyxsd(DEBIAN))
     assert status(capsys, host) == (0, (
         "running now:      nothing\n"
         "at the next boot: oxenstored (/usr/lib/xen-4.17/bin/oxenstored); Debian's init script; "

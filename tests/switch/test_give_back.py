@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import termios
 from collections.abc import Iterator
@@ -169,7 +170,8 @@ def test_an_open_transaction(stand: SwitchedStand, name: str) -> None:
         domain = guest(stand, client, 5)
         tx_id = int(other.ask("TRANSACTION_START", b"\0")[1][:-1])
         told = switch(client, real(name), seconds=0)
-        assert told.startswith(b"A") and told.endswith(b": 1 open transaction"), told
+        assert re.fullmatch(rb"A\d+ \(a program of domain 0, process %d\): 1 open transaction"
+                            % os.getpid(), told), told
         goes_on(stand, client)
         assert other.ask("WRITE", b"/tool/tx\0x", tx_id)[1] == OK
         told = switch(client, real(name), "-F", seconds=0)

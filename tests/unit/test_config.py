@@ -102,7 +102,7 @@ LINES: list[tuple[bytes, dict[str, object], list[str]]] = [
     (b"conflict-burst-limit = 7", {"conflict_burst_limit": 7.0}, []),
     (b"conflict-burst-limit = 7.", {"conflict_burst_limit": 7.0}, []),
     (b"conflict-burst-limit = .5", {"conflict_burst_limit": 0.5}, []),
-    (b"conflict-burst-limit = -1.5E+2", {"conflict_burst_limit": -150.0}, []),
+    (b"conflict-burst-limit = +1.5E+2", {"conflict_burst_limit": 150.0}, []),
     (b"persistent = true", {"persistent": True}, []),
     (b"persistent = true\npersistent = false", {"persistent": False}, []),
     (b"pid-file = /a = b", {"pid_file": "/a = b"}, []),
@@ -164,6 +164,20 @@ LINES: list[tuple[bytes, dict[str, object], list[str]]] = [
     (b"quota-maxsize = \xd9\xa3", {}, ["config: F:1: quota-maxsize: expect int arg"]),
     (b"quota-maxsize = 4611686018427387904", {}, [f"config: F:1: quota-maxsize: {RANGE}"]),
     (b"quota-maxsize = " + b"9" * 10000, {}, [f"config: F:1: quota-maxsize: {RANGE}"]),
+    *((b"%s = %s" % (key, value), {},
+       [f"config: F:1: {key.decode()}: expect {least}"]) for key, value, least in (
+           (b"conflict-burst-limit", b"0", "more than 0, else no guest is served"),
+           (b"conflict-burst-limit", b"-1.5E+2", "more than 0, else no guest is served"),
+           (b"conflict-max-history-seconds", b"-0.1", "0 or more"),
+           (b"poll-time-us", b"-1", "0 or more"),
+           (b"xenstored-log-nb-files", b"-3", "0 or more"),
+           (b"xenstored-log-nb-lines", b"-1", "0 or more"),
+           (b"xenstored-log-nb-chars", b"-2", "-1 or more"),
+           (b"access-log-nb-files", b"-1", "0 or more"),
+           (b"access-log-nb-lines", b"-1", "0 or more"),
+           (b"access-log-nb-chars", b"-2", "-1 or more"))),
+    (b"xenstored-log-nb-files = 0", {"xenstored_log_nb_files": 0}, []),
+    (b"access-log-nb-chars = -1", {"access_log_nb_chars": -1}, []),
     (b"conflict-burst-limit = x", {}, ["config: F:1: conflict-burst-limit: expect float arg"]),
     (b"conflict-burst-limit = .", {}, ["config: F:1: conflict-burst-limit: expect float arg"]),
     (b"conflict-burst-limit = 1e", {}, ["config: F:1: conflict-burst-limit: expect float arg"]),
@@ -216,7 +230,7 @@ def test_lines(text: bytes, changed: dict[str, Any], warnings: list[str]) -> Non
 def test_an_unknown_key_is_shown_short_and_printable() -> None:
     _settings, told = config.parse(b"\x1b[2J\xff\r" + b"x" * 100000 + b" = 1")
     assert len(told) == 1
-    assert told[0].startswith("config: -:1: unknown key \\027[2J\\xff\\013xxx")
+    assert told[0].startswith("config: -:1: unknown key \\x1b[2J\\xff\\x0dxxx")
     assert told[0].endswith("..")
     assert len(told[0]) < 300
     assert told[0].isprintable()

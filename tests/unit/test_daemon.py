@@ -400,8 +400,8 @@ def hexed(*texts: bytes) -> str:
     return ",".join(text.hex() for text in texts)
 
 
-def test_a_database_with_a_domain_that_is_gone(reading: Make, world: World,
-                                               tmp_path: Path) -> None:
+def test_a_database_with_a_domain_that_is_gone(reading: Make, world: World, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
     """The store forgets it; what the others had comes back, their watches without a first
     event."""
     rows = ["$xenstored-dump-format", f"store,{hexed(b'/', b'n0')},",
@@ -411,9 +411,12 @@ def test_a_database_with_a_domain_that_is_gone(reading: Make, world: World,
             f"watch,1,{hexed(b'/a', b'tok')}", f"watch,2,{hexed(b'/b', b'tok')}",
             f"watch,-5,{hexed(b'/b', b'tok')}"]
     world.server.disconnect(world.server.domains[2])
+    monkeypatch.setattr(restore, "time", SimpleNamespace(
+        time=lambda: (tmp_path / "db").stat().st_mtime + 86400))
     domains, lines = reading("\n".join(rows) + "\n", gone={2})
     assert domains.restored == [(0, None), (1, 4660, 7, None), (2, 4661, 8, None)]
-    assert lines == ["domain 2 is gone", f"restored 1 nodes from {tmp_path / 'db'}"]
+    assert lines == ["domain 2 is gone",
+                     f"restored 1 nodes from {tmp_path / 'db'}, written 86400 seconds ago"]
     tree = world.server.tree
     assert tree.entries(1) == 1 and tree.entries(2) == 0
     assert world.server.domains[1].watch_list() == [(b"/a", b"tok", None)]

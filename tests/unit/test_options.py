@@ -46,6 +46,7 @@ RIGHT: list[tuple[list[str], Options | Exit]] = [
     (["--no-fork", "--version", "--config-test"], VERSION),
     (["--live", "--version"], VERSION),
     (["--version", "--help"], HELP),
+    (["--live", "--config-test"], Options(live=True, config_test=True)),
     (["--live", "-h"], Options(live=True, config_test=True)),
     (["--help", "--no-fork"], HELP),
     (["--restart", "--help"], HELP),
@@ -86,6 +87,8 @@ WRONG: list[tuple[list[str], str]] = [
     (["--config-file", "", "--no-fork"],
      "pyxsd: option '--config-file' needs the name of a file, and got an empty word.\n"),
     (["--no-fork=3"], "pyxsd: option '--no-fork' takes no argument.\n"),
+    (["--live"], "pyxsd: option '--live' needs '--restart' or '--help'.\n"),
+    (["--live", "--no-fork"], "pyxsd: option '--live' needs '--restart' or '--help'.\n"),
     (["--as", "db"], "pyxsd: option '--as' needs '--show-state' or '--replay'.\n"),
     (["--until", "5"], "pyxsd: option '--until' needs '--replay'.\n"),
     (["--replay", "/d", "--as", "xml"], "pyxsd: option '--as' takes db or stream or text.\n"),
@@ -141,9 +144,9 @@ def test_live_help_says_that_it_can_take_over(tmp_path: Path) -> None:
 
 
 def test_the_result_is_read_only() -> None:
-    parsed = options.parse(["--live"])
+    parsed = options.parse(["--restart"])
     with pytest.raises(AttributeError):
-        parsed.live = False  # type: ignore[misc,union-attr]
+        parsed.restart = False  # type: ignore[misc,union-attr]
 
 
 # How the world starts an oxenstored: Xen's launch-xenstore, Debian's init script (whose choom takes
