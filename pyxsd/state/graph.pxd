@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Trees as numbered parts, to bytes and back.  graph.pyx says how they are written.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from pyxsd._wire cimport Buffer
 from pyxsd.store.counts cimport Counts
@@ -67,6 +67,9 @@ cdef class GraphReader:
     cdef void **items
     cdef uint8_t *is_page
     cdef uint32_t *sizes     # nodes in each, itself included
+    cdef uint16_t *reach     # bytes of the longest path in each, its own name included
+    cdef uint64_t *used      # number of the root below which it was named again last
+    cdef size_t begun        # items that were made for earlier roots
     cdef size_t items_used
     cdef size_t items_room
     cdef uint32_t *stack     # indices of items that nothing holds yet but a later part
@@ -79,12 +82,16 @@ cdef class GraphReader:
     cdef Tree tree(self, uint32_t number)
     cdef Node *node(self, uint32_t number) except? NULL
 
+    cdef size_t _take_part(self, const char *p, size_t n) except 0
+    cdef int _take_again(self, bint is_page, uint32_t number) except -1
+    cdef int _end_root(self, root) except -1
     cdef size_t _take_perms(self, const char *p, size_t n, uint32_t count) except 0
     cdef size_t _take_counts(self, const char *p, size_t n, uint32_t count) except? 0
     cdef size_t _take_node(self, const char *p, size_t n, bint has_page, size_t name_len,
                            size_t value_len) except 0
     cdef int _take_page(self, int level, size_t count) except -1
     cdef size_t _take_tree(self, const char *p, size_t n, uint32_t counts) except 0
-    cdef int _add_item(self, void *item, bint is_page, uint64_t size) except -1
+    cdef int _add_item(self, void *item, bint is_page, uint64_t size,
+                       uint64_t reach) except -1
     cdef int _push(self, uint32_t index) except -1
     cdef uint32_t _pop(self, bint is_page) except? 0

@@ -31,6 +31,9 @@ perms, counts, and nodes with pages are numbered from 1 each in the order in whi
 last two kinds take a node off the stack: the next tree, or the next node that is held without one.
 These are numbered together from 1, and others name them by that number.
 
+A part stands once below each of these.  So a reader refuses a second use of it there: trees whose
+levels hold the same page twice would be made of 4 KB and have no end.
+
 The writer holds what it is to write (snapshots cost the same however large a tree is), so that it
 can stop anywhere, and trees can change before it goes on.
 """
@@ -43,6 +46,7 @@ from pyxsd._journal cimport pyxsd_clock
 from pyxsd._wire cimport buffer_free, buffer_put, buffer_reserve
 from pyxsd.store.counts cimport CountSlot, counts_add, counts_new, counts_unref
 from pyxsd.store.pages cimport Dying, page_drop, page_make
+from pyxsd.store.path cimport PATH_TEXT_MAX
 from pyxsd.store.perms cimport (
     PermEntry, mentions_ref, mentions_unref, perms_make, perms_unref,
 )
@@ -317,7 +321,8 @@ cdef class GraphReader:
     """Makes trees of their parts, for the store of which `store` is a tree.
 
     Every number and length is checked, so that no content of a file can do harm; that what a
-    file counts is true is for its checksum to say.
+    file counts is true is for its checksum to say.  Walks and frees take no longer than the file
+    is: below one root there are not more nodes than were read, and no deeper than paths reach.
     """
 
     def __cinit__(self, Tree store not None):
@@ -343,6 +348,8 @@ cdef class GraphReader:
         free(self.items)
         free(self.is_page)
         free(self.sizes)
+        free(self.reach)
+        free(self.used)
         free(self.stack)
         free(self.perms)
         free(self.counts)
@@ -350,36 +357,57 @@ cdef class GraphReader:
             mentions_unref(self.mentions)
 
     cdef int take(self, const char *p, size_t n) except -1:
+        cdef size_t at = 0
+        try:
+            while at < n:
+                at += self._take_part(p + at, n - at)
+        except ValueError as error:
+            raise ValueError(f"part at byte {at} of the body: {error}") from None
+        return 0
+
+    cdef size_t _take_part(self, const char *p, size_t n) except 0:
         cdef Part part
-        cdef size_t used
-        while n:
-            if n < sizeof(part):
-                raise ValueError(f"a part of {n} bytes")
-            memcpy(&part, p, sizeof(part))
-            p += sizeof(part)
-            n -= sizeof(part)
-            used = 0
-            if part.kind == NODE:
-                used = self._take_node(p, n, part.a, part.b, part.c)
-            elif part.kind == PAGE:
-                self._take_page(part.a, part.b)
-            elif part.kind == AGAIN:
-                if not 0 < part.c <= self.items_used or self.is_page[part.c - 1] != part.a:
-                    raise ValueError(f"there is no {'page' if part.a else 'node'} {part.c}")
-                self._push(part.c - 1)
-            elif part.kind == PERMS:
-                used = self._take_perms(p, n, part.c)
-            elif part.kind == COUNTS:
-                used = self._take_counts(p, n, part.c)
-            elif part.kind == TREE:
-                used = self._take_tree(p, n, part.c)
-            elif part.kind == ROOT:
-                self.roots.append(_held(self.store.grave,
-                                        <Node *>self.items[self._pop(False)]))
-            else:
-                raise ValueError(f"a part of kind {part.kind}")
-            p += used
-            n -= used
+        cdef size_t used = 0
+        if n < sizeof(part):
+            raise ValueError(f"a part of {n} bytes")
+        memcpy(&part, p, sizeof(part))
+        p += sizeof(part)
+        n -= sizeof(part)
+        if part.kind == NODE:
+            used = self._take_node(p, n, part.a, part.b, part.c)
+        elif part.kind == PAGE:
+            self._take_page(part.a, part.b)
+        elif part.kind == AGAIN:
+            self._take_again(part.a, part.c)
+        elif part.kind == PERMS:
+            used = self._take_perms(p, n, part.c)
+        elif part.kind == COUNTS:
+            used = self._take_counts(p, n, part.c)
+        elif part.kind == TREE:
+            used = self._take_tree(p, n, part.c)
+        elif part.kind == ROOT:
+            self._end_root(<object>_held(self.store.grave, <Node *>self.items[self._pop(False)]))
+        else:
+            raise ValueError(f"a part of kind {part.kind}")
+        return sizeof(part) + used
+
+    cdef int _take_again(self, bint is_page, uint32_t number) except -1:
+        cdef uint64_t root = len(self.roots) + 1
+        if not 0 < number <= self.items_used or self.is_page[number - 1] != is_page:
+            raise ValueError(f"there is no {'page' if is_page else 'node'} {number}")
+        if number > self.begun or self.used[number - 1] == root:
+            raise ValueError(f"the {'page' if is_page else 'node'} {number} stands twice below one "
+                             "root")
+        self._push(number - 1)
+        self.used[number - 1] = root
+        return 0
+
+    cdef int _end_root(self, root) except -1:
+        """A tree or a held node is whole, and what follows is part of the next."""
+        if self.stack_used:
+            raise ValueError(f"{self.stack_used} parts that nothing holds")
+        self.roots.append(root)
+        self.begun = self.items_used
         return 0
 
     cdef size_t _take_perms(self, const char *p, size_t n, uint32_t count) except 0:
@@ -420,7 +448,8 @@ cdef class GraphReader:
 
     cdef size_t _take_node(self, const char *p, size_t n, bint has_page, size_t name_len,
                            size_t value_len) except 0:
-        cdef uint32_t perms, size = 1
+        cdef uint32_t perms
+        cdef uint64_t size = 1, reach = 1 + name_len
         cdef size_t index
         cdef Node *node
         if n < 4 or name_len > n - 4 or value_len > n - 4 - name_len:
@@ -440,7 +469,8 @@ cdef class GraphReader:
                 node.children = <Page *>self.items[index]
                 node.children.refs += 1
                 size += self.sizes[index]
-            self._add_item(node, False, size)
+                reach += self.reach[index]
+            self._add_item(node, False, size, reach)
         except Exception:
             node_unref(node)
             raise
@@ -449,7 +479,7 @@ cdef class GraphReader:
     cdef int _take_page(self, int level, size_t count) except -1:
         cdef size_t i
         cdef uint32_t index
-        cdef uint64_t size = 0
+        cdef uint64_t size = 0, reach = 0
         cdef void *slots[SLOTS_MAX]
         cdef Page *page
         cdef Dying dying
@@ -462,11 +492,12 @@ cdef class GraphReader:
                 raise ValueError(f"a page of level {level} with another thing in it")
             slots[i] = self.items[index]
             size += self.sizes[index]
+            reach = max(reach, <uint64_t>self.reach[index])
             if level == 0 and (<Node *>slots[i]).name_len == 0:
                 raise ValueError("a node without a name in a directory")
         page = page_make(level, <int>count, slots)
         try:
-            self._add_item(page, True, size)
+            self._add_item(page, True, size, reach)
         except Exception:
             dying.nodes = NULL
             dying.pages = NULL
@@ -475,8 +506,13 @@ cdef class GraphReader:
             raise
         return 0
 
-    cdef int _add_item(self, void *item, bint is_page, uint64_t size) except -1:
+    cdef int _add_item(self, void *item, bint is_page, uint64_t size,
+                       uint64_t reach) except -1:
         cdef size_t room = self.items_room
+        if size > self.items_used + 1:
+            raise ValueError(f"{size} nodes of {self.items_used + 1} parts: some stand twice")
+        if reach > PATH_TEXT_MAX:
+            raise ValueError(f"nodes with paths of {reach} bytes, more than {PATH_TEXT_MAX}")
         if size >= UINT32_MAX or self.items_used >= UINT32_MAX:
             raise ValueError("more nodes than there can be")
         if self.items_used == room:
@@ -486,12 +522,20 @@ cdef class GraphReader:
             room = self.items_room
             self.sizes = <uint32_t *>_grown(self.sizes, self.items_used, &room,
                                             sizeof(uint32_t))
+            room = self.items_room
+            self.reach = <uint16_t *>_grown(self.reach, self.items_used, &room,
+                                            sizeof(uint16_t))
+            room = self.items_room
+            self.used = <uint64_t *>_grown(self.used, self.items_used, &room,
+                                           sizeof(uint64_t))
             self.items_room = room
         # Nothing may fail behind the next line: the item would be freed twice.
         self._push(<uint32_t>self.items_used)
         self.items[self.items_used] = item
         self.is_page[self.items_used] = is_page
         self.sizes[self.items_used] = <uint32_t>size
+        self.reach[self.items_used] = <uint16_t>reach
+        self.used[self.items_used] = 0
         self.items_used += 1
         return 0
 
@@ -533,7 +577,7 @@ cdef class GraphReader:
         tree.nodes = numbers[0]
         tree.copied = numbers[1]
         tree.dropped = numbers[2]
-        self.roots.append(tree)
+        self._end_root(tree)
         return sizeof(numbers)
 
     cdef Tree tree(self, uint32_t number):
