@@ -154,12 +154,15 @@ cdef class Transactions:
 
     cdef int close(self, Connection c, Transaction txn) except -1:
         del c.transactions[txn.id]
+        self.s.history.note_end(c, txn.id)
         c.recorded_bytes -= txn.recorded_bytes
         self.open -= 1
         return 0
 
     cdef int drop(self, Connection c) except -1:
         self.open -= len(c.transactions)
+        for id in c.transactions:
+            self.s.history.note_end(c, id)
         c.transactions.clear()
         c.recorded_bytes = 0
         return 0

@@ -29,9 +29,8 @@ cdef class History:
     # What is known of changes that were forgotten before their time, by who made them, the one that
     # it last happened to at the end; connection id: (Connection, {mark: the newest such commit})
     cdef object lost
-    # Transactions that the changes are kept for, oldest first:
-    # (connection id, tx_id, commits at its start, monotonic seconds of its start);
-    # only numbers, so that an ended transaction is not kept alive
+    # Open transactions that the changes are kept for, oldest first:
+    # (connection id, tx_id): (commits at its start, monotonic seconds of its start)
     cdef object recent_transactions
     cdef object paused       # id: Connection without credit, the longest first
     cdef object penalised    # id: Connection with less than full credit
@@ -39,6 +38,8 @@ cdef class History:
 
     # A transaction begins.
     cdef int note_start(self, Connection c, uint32_t tx_id) except -1
+    # And ends.
+    cdef int note_end(self, Connection c, uint32_t tx_id) except -1
     # Must the store of now be kept before this connection changes it?
     cdef bint wants(self, Connection c) noexcept
     # The store was changed by c; before and after are snapshots of it.  bytes: of the

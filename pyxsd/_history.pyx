@@ -23,8 +23,9 @@ changed the very node of which the failed transaction was told something else is
 commit that changed several nodes there is no mark, and the newest MARKS_MAX marks of each guest are
 kept.
 
-In 50 milliseconds guests can make 20,000 changes, and start as many transactions.  So what is to be
-forgotten, and what no transaction needs any more, is dropped in slices.
+In 50 milliseconds guests can make 20,000 changes, and start and end as many transactions.  So what
+is to be forgotten, and what no transaction needs any more, is dropped in slices; and a transaction
+is forgotten at its end.
 
 Time is what begin() and tick() say it is: the history reads no clock.
 """
@@ -68,7 +69,7 @@ cdef class History:
         self.changes = []
         self.numbers = {}
         self.lost = OrderedDict()
-        self.recent_transactions = deque()
+        self.recent_transactions = OrderedDict()
         self.paused = OrderedDict()
         self.penalised = OrderedDict()
         self.next_credit = 0.0
@@ -76,9 +77,13 @@ cdef class History:
     # -- changes --------------------------------------------------------------
 
     cdef int note_start(self, Connection c, uint32_t tx_id) except -1:
-        self.recent_transactions.append((c.id, tx_id, self.commits, self.now))
+        self.recent_transactions[c.id, tx_id] = self.commits, self.now
         if len(self.recent_transactions) > 64:
             self.trim()
+        return 0
+
+    cdef int note_end(self, Connection c, uint32_t tx_id) except -1:
+        self.recent_transactions.pop((c.id, tx_id), None)
         return 0
 
     cdef bint wants(self, Connection c) noexcept:
@@ -193,13 +198,13 @@ cdef class History:
         cdef Py_ssize_t k = 0, left = TRIMMED
         while self.recent_transactions and left:
             left -= 1
-            id, tx_id, start, since = self.recent_transactions[0]
+            (id, tx_id), (start, since) = next(iter(self.recent_transactions.items()))
             if since >= oldest:
                 c = self.connections.get(id)
                 txn = c.transactions.get(tx_id) if c is not None else None
                 if txn is not None and txn.start == start:
                     break
-            self.recent_transactions.popleft()
+            self.recent_transactions.popitem(last=False)
         if not self.recent_transactions:
             start = self.commits
         for entry in self.changes:

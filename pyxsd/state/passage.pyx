@@ -639,16 +639,18 @@ cdef class Passage:
         codec.u64(&history.churn)
         codec.flag(&owed)
         history.next_credit = self.time(codec, history.next_credit) if owed else 0.0
-        held = [] if codec.loading else list(history.recent_transactions)
+        held = [] if codec.loading else list(history.recent_transactions.items())
         for i in range(codec.count(len(held), 28)):
             if not codec.loading:
-                id, tx_id, start, since = held[i]
+                (id, tx_id), (start, since) = held[i]
             codec.u64(&id)
             codec.u32(&tx_id)
             codec.u64(&start)
             since = self.time(codec, since)
             if codec.loading:
-                history.recent_transactions.append((id, tx_id, start, since))
+                if (id, tx_id) in history.recent_transactions:
+                    raise ValueError(f"the transaction {tx_id} of {id} stands there twice")
+                history.recent_transactions[id, tx_id] = start, since
         history.paused = self.connections(codec, history.paused)
         history.penalised = self.connections(codec, history.penalised)
         held = [] if codec.loading else list(history.lost.values())

@@ -566,6 +566,8 @@ MEANINGLESS = [
         "before": 0, "after": 0, "search": None}}]}, "not a path: b'a/b'"),
     (b"CONN", "jobs", {"rows": [{"commit": True, "job": None, "changes": {
         "newest": 1, "before": 0, "after": 0, "rows": []}}]}, "changes between no trees"),
+    (b"LATE", "transactions", [{"id": 1, "tx_id": 2, "start": 3, "since": 4.0}] * 2,
+     "the transaction 2 of 1 stands there twice"),
     (b"LATE", "paused", [{"id": 77}], "77 is missing"),
     (b"LATE", "lost", [{"id": 77, "marks": [{"mark": 3, "commit": 1}]}], "77 is missing"),
     (b"LATE", "changes", [{"commit": 1, "id": 1, "before": 2, "after": 3, "weight": 0, "mark": 0}],
@@ -646,6 +648,32 @@ def test_another_version() -> None:
     data[8] = 9
     with pytest.raises(StateError, match="the image has version 9"):
         records.read(bytes(data), image.TYPES)
+
+
+@pytest.mark.parametrize("how", ["end", "reset", "close"])
+def test_transactions_that_have_ended_are_forgotten(how: str) -> None:
+    """Also while an older one is open, in which case nothing is trimmed."""
+    world = World()
+    world.introduce(1)
+    world.ask("s1", "TRANSACTION_START", b"\0")
+    for _ in range(300):
+        for name in ("s0", "d1"):
+            tx = int(world.ask(name, "TRANSACTION_START", b"\0")[1][:-1])
+            if how == "end":
+                world.ask(name, "TRANSACTION_END", b"F\0", tx)
+        if how != "end":
+            world.ask("d1", "RESET_WATCHES", b"\0")
+        if how == "reset":
+            world.ask("s0", "RESET_WATCHES", b"\0")
+        elif how == "close":
+            world.connection("s0")[1].eof = True
+            world.turn("s0")
+            del world.sockets["s0"]
+    found = [record for record in records.read(image.save(world.server), image.TYPES)
+             if record.type == b"LATE"]
+    late, = layout.decode(b"LATE", bytes(found[0].body))
+    assert len(late["transactions"]) == world.server.open_transactions == 1
+    world.close()
 
 
 def test_whole_packets_reach_nobody_twice() -> None:
