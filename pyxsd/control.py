@@ -41,6 +41,7 @@ if TYPE_CHECKING:
             """The answer to live-update with these arguments; None: it comes by Server.answer()."""
 
 OK = b"OK\0"
+FAULT_MAX = 1024  # bytes of what is told of a fault
 
 
 def shown(value: bool) -> str:
@@ -160,8 +161,14 @@ class Control:
 
     def live_update(self, connection: Any, arguments: list[bytes]) -> bytes | None:
         """live-update ...: see update.dialogue."""
-        answer: bytes | None = self.host.live_update(
-            connection, [a.decode("utf-8", "surrogateescape") for a in arguments])
+        words = [a.decode("utf-8", "surrogateescape") for a in arguments]
+        try:
+            answer: bytes | None = self.host.live_update(connection, words)
+        except (ValueError, LookupError, OSError, RequestError) as error:
+            # OK would say that an update is done.
+            text = f"live-update failed: {type(error).__name__}: {error}"
+            self.host.log("error", "control", text)
+            return text.encode("utf-8", "surrogateescape")[:FAULT_MAX]
         return answer
 
     # -- C xenstored's --------------------------------------------------------

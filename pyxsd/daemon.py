@@ -319,15 +319,19 @@ class Daemon:
             if connection.awaits:
                 # Who was to find the answer is not there any more.
                 self.server.answer(connection, b"another process has taken over\0")
+        self.claim_back()
+        if self.domains.xen is not None:
+            self.domains.go_on()
+        self.log("info", f"live update: took over {self.server.tree.size} nodes, "
+                 f"{len(self.server.domains)} domains, {len(self.loop.connections)} sockets")
+
+    def claim_back(self) -> None:
+        """This process's pid stands in the pid files, whoever else has written his there."""
         for file in self.pid_files:
             try:
                 file.write()
             except OSError as error:
                 self.log("warn", f"cannot write the pid file {file.path}: {error.strerror}")
-        if self.domains.xen is not None:
-            self.domains.go_on()
-        self.log("info", f"live update: took over {self.server.tree.size} nodes, "
-                 f"{len(self.server.domains)} domains, {len(self.loop.connections)} sockets")
 
     def before_exec(self) -> None:
         """This process becomes another program in a moment, or goes on where that fails."""

@@ -66,6 +66,9 @@ if TYPE_CHECKING:
         def handed_over(self, pid: int) -> None:
             """Another process serves from now on: this one leaves without touching anything."""
 
+        def claim_back(self) -> None:
+            """The process that was to serve is dead: this one's pid stands in the pid files."""
+
         def log(self, level: str, text: str) -> None:
             """A line for the daemon log."""
 
@@ -379,7 +382,13 @@ class Dialogue:
         _must(process, "built", seconds)
         process.channel.send("go", seconds=seconds)
         # It serves nobody before it has said so; where it does not, it is ended.
-        _must(process, "taken", seconds)
+        try:
+            _must(process, "taken", seconds)
+        except BaseException:
+            # It may have written its pid already, and must not do so any more.
+            self._done_with(process)
+            daemon.claim_back()
+            raise
         daemon.log("info", f"live update: process {process.pid} has taken over after "
                    f"{(time.monotonic() - began) * 1000:.0f} ms")
         self._process = None

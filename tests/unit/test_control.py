@@ -12,6 +12,7 @@ import pytest
 
 from pyxsd._accesslog import AccessLog
 from pyxsd._conn import Connection
+from pyxsd._wire import RequestError
 from pyxsd.system.daemon_log import DaemonLog
 from tests.unit.kit import begin, error, ok, watch
 from tests.world import World, packet
@@ -213,6 +214,20 @@ def test_host_commands(world: World, tmp_path: Path) -> None:
     report = tmp_path / "report"
     control(world, b"memreport", bytes(report))
     assert report.read_text() == "1 page\n"
+
+
+@pytest.mark.parametrize("fault", [ValueError, LookupError, OSError, RequestError])
+def test_a_live_update_that_fails_is_not_ok(world: World, fault: type[Exception]) -> None:
+    """OK is the word for an update that is done, as an outcome of -s."""
+    def fails(_connection: Any, _words: list[str]) -> bytes:
+        raise fault("EINVAL")
+
+    host: Any = world.host
+    host.live_update = fails
+    answer = control(world, b"live-update", b"-s")
+    assert answer == f"live-update failed: {fault.__name__}: EINVAL".encode()
+    assert host.messages == [("error", "control", answer.decode())]
+    host.messages.clear()
 
 
 #: What stands at the path, and why a report cannot be written there.

@@ -5,7 +5,7 @@
 
 POINT: `help` (asked whether it can take over), `start` (before it says that it is ready), `try`
 (given a state to write out again), `take` (given the state and the descriptors), `go` (told to
-serve).
+serve), `taken` (it serves, and has not said so).
 FAULT: `hangs`, `exits`, `is killed`, `says nonsense`, `closes`, `lies`, `writes nothing`,
 `writes what it can cut`, `writes no file`.
 """
@@ -18,6 +18,7 @@ import sys
 from typing import Any
 
 from pyxsd import cli
+from pyxsd.daemon import Daemon
 from pyxsd.update import arrival, channel
 
 
@@ -73,6 +74,15 @@ def main(point: str, fault: str, options: list[str]) -> int:
             fail(fault, old)
         return told
 
+    go_on = Daemon.go_on
+
+    def serves(daemon: Daemon) -> None:
+        go_on(daemon)
+        if point == "taken":
+            fail(fault)
+
+    daemon_class: Any = Daemon
+    daemon_class.go_on = serves
     arrival.wait_for_order = order
     arrival.agreed = go
     return cli.main()

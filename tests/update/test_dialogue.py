@@ -235,6 +235,9 @@ FAULTS = (
     ("go", "hangs", b"did not say `taken` within 3 seconds"),
     ("go", "exits", b"exited with code 3 before it said `taken`"),
     ("go", "closes", b"before it said `taken`"),
+    # Its pid stands in the pid file then.
+    ("taken", "hangs", b"did not say `taken` within 3 seconds"),
+    ("taken", "exits", b"exited with code 3 before it said `taken`"),
 )
 
 
@@ -244,7 +247,7 @@ def test_a_program_that_fails(daemon: UpdatedDaemon, point: str, fault: str, tol
     with daemon.client() as client, daemon.client() as other:
         before = held(daemon, client)
         answer = control(client, "-f", program(daemon.root, point, fault))
-        if point in ("take", "go"):
+        if point in ("take", "go", "taken"):
             assert answer == OK
             # What is under way meanwhile is answered once, by the old daemon.
             other.send("WRITE", b"/half\0way")
