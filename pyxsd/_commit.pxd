@@ -48,6 +48,8 @@ cdef class Transactions:
     cdef int replaced(self, Connection c, int64_t bytes) except -1
     # Do the open transactions of a guest keep too much of the store as it was?
     cdef bint pins_too_much(self, Connection c) except -1
+    # Do they take too much with the requests that they remember and the nodes that they copied?
+    cdef bint remembers_too_much(self, Connection c) except -1
     # It is not open any more.
     cdef int close(self, Connection c, Transaction txn) except -1
     # Ends all of a connection.

@@ -9,7 +9,8 @@ status and a digest of its answer.
 
 All of that is bounded, since guests choose what a transaction does:
 
-- The requests that a guest's open transactions remember take not more than RECORDED_BYTES.
+- The requests that a guest's open transactions remember, and the nodes that these copied for them,
+  take not more than RECORDED_BYTES.
 - Running requests again is counted in units of work, about what reading one node takes (see
   _cost).  A commit may spend WORK_REPLAY of them on the replay; what is left of them, and
   WORK_BLAME more, on finding out whose changes were in the way.  That is about a millisecond at
@@ -31,7 +32,7 @@ from pyxsd._request cimport (
     ROW_DATA, ROW_READ, ROW_REPLAY, prepare, log_request, run,
 )
 from pyxsd._history cimport node_mark
-from pyxsd._limits cimport PINNED_BYTES
+from pyxsd._limits cimport PINNED_BYTES, RECORDED_BYTES
 from pyxsd._outq cimport path_hash
 from pyxsd._wire cimport (
     ST_E2BIG, ST_EAGAIN, ST_EINVAL, ST_OK, XS_GET_PERMS, XS_SET_PERMS, buffer_free,
@@ -45,7 +46,8 @@ cdef enum:
     WORK_REPLAY = 8192
     WORK_BLAME = 2048
     SIFTED = 2048            # changes that are looked at one by one at most
-    REQUEST_COST = 120       # bytes that a remembered request takes beside its payload
+    REQUEST_COST = 280       # bytes that a remembered request takes beside its payload, about
+    COPY_COST = 128          # and a node that a transaction has copied
 
 
 cdef inline int64_t _cost(const Request *r) noexcept:
@@ -151,6 +153,15 @@ cdef class Transactions:
         for txn in c.transactions.values():
             pinned += self.s.history.churn - txn.churn
         return pinned > PINNED_BYTES
+
+    cdef bint remembers_too_much(self, Connection c) except -1:
+        cdef Transaction txn
+        cdef int64_t bytes = c.recorded_bytes
+        if not c.is_guest:
+            return False
+        for txn in c.transactions.values():
+            bytes += COPY_COST * (txn.tree.copied - txn.base.copied)
+        return bytes >= RECORDED_BYTES
 
     cdef int close(self, Connection c, Transaction txn) except -1:
         del c.transactions[txn.id]

@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport strlen
 from pyxsd._commit cimport Transactions
 from pyxsd._handlers cimport request_row
-from pyxsd._limits cimport Q_TRANSACTION_NODES, RECORDED_BYTES
+from pyxsd._limits cimport Q_TRANSACTION_NODES
 from pyxsd._request cimport (
     EVENT_CHANGED, EVENT_PERMS, EVENT_REMOVED, ROW_CHANGE, ROW_DATA, ROW_NO_TRANSACTION, Request,
     prepare, log_request, run,
@@ -72,7 +72,7 @@ cdef bint _over_quota(State s, Connection c, Transaction txn) except -1:
         return False
     if txn is None:
         return most == 0
-    if txn.count < most and (not c.is_guest or c.recorded_bytes < RECORDED_BYTES):
+    if txn.count < most and not (<Transactions>s.transactions).remembers_too_much(c):
         return False
     txn.quota_reached = True
     return True

@@ -21,6 +21,8 @@ cdef int64_t counts_get(const Counts *counts, int64_t owner) noexcept nogil
 # Adds n (which may be negative) to the count of an owner.  *ref is replaced by a
 # copy where others share the table, or where it becomes too full or too empty.
 cdef int counts_add(Counts **ref, int64_t owner, int64_t n) except -1
+# Makes *ref a table that nobody else shares.  Taking from an owner's count cannot fail then.
+cdef int counts_own(Counts **ref) except -1
 # The most slots that finding one of the owners looks at: 1 where nothing collides.
 cdef uint32_t counts_longest_search(const Counts *counts) noexcept nogil
 cdef int64_t counts_live() noexcept

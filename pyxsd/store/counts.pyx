@@ -111,6 +111,18 @@ cdef int counts_add(Counts **ref, int64_t owner, int64_t n) except -1:
     return 0
 
 
+cdef int counts_own(Counts **ref) except -1:
+    cdef Counts *counts = ref[0]
+    cdef Counts *copy
+    if counts.refs > 1:
+        copy = _copy(counts, counts.size)
+        if copy == NULL:
+            raise MemoryError()
+        counts_unref(counts)
+        ref[0] = copy
+    return 0
+
+
 cdef void _change(Counts *counts, int64_t owner, int64_t n) noexcept nogil:
     cdef uint32_t i = _slot(counts, owner)
     cdef CountSlot moved

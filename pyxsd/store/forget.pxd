@@ -28,6 +28,6 @@ cdef class Forgetting:
     cdef int _clean(self, Py_ssize_t depth) except -1
     cdef Perms *_without(self, Perms *perms) except NULL
 
-# Cleans a tree of all these domids (a set of numbers) in one walk, and at once; True
-# where something changed.  Domids that no permission list mentions cost nothing.
-cdef bint forget_domains(Tree tree, domids) except -1
+# Cleans a tree of all these domids (a set of numbers) in one walk, and at once.  Domids that no
+# permission list mentions cost nothing.
+cdef int forget_domains(Tree tree, domids) except -1

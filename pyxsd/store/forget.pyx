@@ -130,8 +130,8 @@ cdef class Forgetting:
         return self.run(steps)
 
 
-cdef bint forget_domains(Tree tree, domids) except -1:
+cdef int forget_domains(Tree tree, domids) except -1:
     cdef Forgetting forgetting = Forgetting(tree, domids)
     while not forgetting.run(1 << 62):
         pass
-    return forgetting.changed
+    return 0

@@ -36,7 +36,7 @@ cimport cython
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
 from pyxsd.store.counts cimport (
-    CountSlot, counts_add, counts_get, counts_live, counts_longest_search, counts_new,
+    CountSlot, counts_add, counts_get, counts_live, counts_longest_search, counts_new, counts_own,
     counts_unref,
 )
 from pyxsd.store.pages cimport (
@@ -171,10 +171,11 @@ cdef class Tree:
     cdef Node *_edit(self, const Path *path, size_t parts) except NULL:
         """The node that the first components lead to, made exclusive."""
         cdef size_t i
+        cdef int64_t before = nodes_live()
         cdef Node *node = node_exclusive(&self.root)
         for i in range(parts):
             node = node_exclusive_child(node, path.text + path.start[i], path.size[i])
-        self.copied += parts + 1
+        self.copied += nodes_live() - before
         self.dropped += path_prefix(path, parts) + NODE_COST * (parts + 1)
         self.steps += parts
         return node
@@ -202,12 +203,19 @@ cdef class Tree:
 
     cdef int replace_perms(self, Node *node, bint counted, Perms *perms) except -1:
         cdef int64_t old = perms_owner(node.perms), new = perms_owner(perms)
+        if old != new and counted:
+            # What can fail comes first.
+            counts_own(&self.counts)
+            self.count_add(old, -1)
+            try:
+                self.count_add(new, 1)
+            except MemoryError:
+                # This cannot fail: the table had room for the owner a moment ago.
+                self.count_add(old, 1)
+                raise
         perms_ref(perms)
         perms_unref(node.perms)
         node.perms = perms
-        if old != new and counted:
-            self.count_add(old, -1)
-            self.count_add(new, 1)
         return 0
 
     cdef int add(self, const Path *path, const Place *at, const char *p, size_t n) except -1:
@@ -282,6 +290,7 @@ cdef class Tree:
             node = node_new(b"", 0, self.root.perms)
             try:
                 node_set_value(node, self.root.value, self.root.value_len)
+                counts_own(&self.counts)
                 self._uncount(self.root, False)
             except MemoryError:
                 node_unref(node)
@@ -293,7 +302,10 @@ cdef class Tree:
         return self.remove_child(parent, path.text + path.start[last], path.size[last])
 
     cdef int remove_child(self, Node *parent, const char *name, size_t n) except -1:
-        cdef Node *node = page_remove(&parent.children, name, n)
+        cdef Node *node
+        # What can fail comes first; taking out of a table that is not shared cannot.
+        counts_own(&self.counts)
+        node = page_remove(&parent.children, name, n)
         try:
             if node.children == NULL:
                 self.count_add(perms_owner(node.perms), -1)

@@ -549,3 +549,38 @@ def test_what_a_guest_writes_in_a_transaction_counts_too(make_world: Callable[..
     assert error(world, "d1", "TRANSACTION_START", b"\0") == "EQUOTA"
     end(world, "d1", first, b"F")
     begin(world, "d1")
+
+
+def test_what_open_transactions_remember(make_world: Callable[..., World]) -> None:
+    """A request takes 280 bytes and its payload: three transactions may have a thousand each."""
+    world = make_world(quota_transaction=10)
+    for _ in range(11):
+        begin(world, "d1")
+    count = 0
+    for tx_id in list(world.server.domains[1].transactions):
+        for _ in range(1000):
+            type_, body = world.ask("d1", "GET_DOMAIN_PATH", b"1\0", tx_id)
+            if (type_, body) == (16, b"EQUOTA\0"):
+                break
+            count += 1
+    assert count == -(-(1 << 20) // 282)
+
+
+def test_what_open_transactions_have_copied(make_world: Callable[..., World]) -> None:
+    """128 bytes for each node, and each once, however often what is below it is written."""
+    world = make_world(quota_transaction=10)
+    ends = [b"/".join([name] * 480) for name in (b"a", b"b")]
+    for path in ends:
+        ok(world, "d1", "MKDIR", path + b"\0")
+    ids = [begin(world, "d1") for _ in range(11)]
+    for n in range(100):
+        ok(world, "d1", "WRITE", ends[n % 2] + b"\0%d" % n, ids[0])
+    answers = [world.ask("d1", "WRITE", path + b"\0v", tx_id)[1]
+               for tx_id in ids[1:] for path in ends]
+    taken = 100 * (280 + 959) + 128 * 964
+    each = (280 + 961 + 128 * 484, 280 + 961 + 128 * 480)
+    most = 0
+    while taken < 1 << 20:
+        taken += each[most % 2]
+        most += 1
+    assert answers == [b"OK\0"] * most + [b"EQUOTA\0"] * (20 - most) and 10 < most < 18
