@@ -198,8 +198,9 @@ def test_the_interrupt_is_bound_before_domains_are_taken_over(
     monkeypatch.setattr(cli, "_open_xen", lambda _log: xen)
     xen.wake, writer = os.pipe()
     options = Options(restart=True, daemonize=False, access_log=False)
+    log: Any = Log()
     daemon = cli._build(Config(xenstored_kva="x", xenstored_port=str(tmp_path / "port")), options,
-                        -1, Log())  # type: ignore[arg-type]
+                        -1, log)
     domains: Domains = daemon.domains
     try:
         assert xen.calls == ["virq", "kernel", "map 5"]

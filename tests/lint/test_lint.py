@@ -121,6 +121,12 @@ def test_ruff() -> None:
     run("ruff", "check", ".")
 
 
+def test_ruff_format() -> None:
+    """The layout of all Python sources is the formatter's."""
+    need("ruff")
+    run("ruff", "format", "--check", "--quiet", ".")
+
+
 def test_mypy() -> None:
     need("mypy")
     run("mypy")

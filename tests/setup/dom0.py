@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = ROOT / "packaging" / "launcher" / "pyxsd-launch"
 
 PROGRAM = "#!/bin/sh\n"
+UNIT = "/usr/lib/systemd/system/xenstored.service"
 LAUNCH_XENSTORE = """#!/bin/bash
 XENSTORED=/usr/sbin/oxenstored
 test -f {settings} && . {settings}
@@ -64,8 +65,7 @@ DEBIAN: dict[str, str | None] = {
 }
 SYSTEMD: dict[str, str | None] = {
     **COMMON,
-    "/usr/lib/systemd/system/xenstored.service":
-        "[Service]\nType=notify\nExecStart=/etc/xen/scripts/launch-xenstore\n",
+    UNIT: "[Service]\nType=notify\nExecStart=/etc/xen/scripts/launch-xenstore\n",
     "/etc/xen/scripts/launch-xenstore":
         LAUNCH_XENSTORE.format(settings="/etc/sysconfig/xencommons"),
     "/etc/sysconfig/xencommons": "#XENSTORED=/usr/sbin/oxenstored\n",

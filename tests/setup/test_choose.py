@@ -11,7 +11,7 @@ import pytest
 
 from pyxsd.setup import boot, choose, cli, settings
 from pyxsd.setup.tree import Tree
-from tests.setup.dom0 import COMMON, DEBIAN, PROGRAM, SYSTEMD, content, lacking, make
+from tests.setup.dom0 import COMMON, DEBIAN, PROGRAM, SYSTEMD, UNIT, content, lacking, make
 
 SETTINGS = {"debian": (DEBIAN, "/etc/default/xen"),
             "systemd": (SYSTEMD, "/etc/sysconfig/xencommons")}
@@ -156,8 +156,7 @@ def test_select_mends_a_program_that_is_gone(tmp_path: Path,
 
 def test_a_unit_s_own_command_is_not_edited(tmp_path: Path,
                                             capsys: pytest.CaptureFixture[str]) -> None:
-    root = make(tmp_path, {**SYSTEMD, "/usr/lib/systemd/system/xenstored.service":
-                           "[Service]\nExecStart=/usr/sbin/oxenstored\n"})
+    root = make(tmp_path, {**SYSTEMD, UNIT: "[Service]\nExecStart=/usr/sbin/oxenstored\n"})
     before = content(root)
     status, _, error = run(capsys, "select", "--root", str(root))
     assert (status, content(root)) == (1, before)
@@ -180,8 +179,7 @@ NOT_READ: list[tuple[dict[str, str | None], str]] = [
      "/etc/default/xen); --force writes it all the same"),
     ({**COMMON, "/usr/sbin/oxenstored": PROGRAM},
      "no boot script of this host reads /etc/mine (no way of starting a xenstored was found: "),
-    ({**SYSTEMD, "/usr/lib/systemd/system/xenstored.service":
-      "[Service]\nExecStart=/usr/sbin/oxenstored\n"},
+    ({**SYSTEMD, UNIT: "[Service]\nExecStart=/usr/sbin/oxenstored\n"},
      "no boot script of this host reads /etc/mine (Xen's systemd unit); --force"),
 ]
 

@@ -51,8 +51,8 @@ def test_nothing_runs(capsys: pytest.CaptureFixture[str], host: Path) -> None:
     make(host, without_pyxsd(DEBIAN))
     assert status(capsys, host) == (0, (
         "running now:      nothing\n"
-        "at the next boot: oxenstored (/usr/lib/xen-4.17/bin/oxenstored); Debian's init script; "
-        "/etc/default/xen does not set XENSTORED\n"
+        "at the next boot: oxenstored (/usr/lib/xen-4.17/bin/oxenstored); "
+        "Debian's init script; /etc/default/xen does not set XENSTORED\n"
         "installed:        no pyxsd\n"))
     assert status(capsys, host, "--in-use") == (1, "")
 
