@@ -21,17 +21,32 @@ import pyxsd_build  # noqa: E402
 
 MODES = {
     "release": (
-        {"boundscheck": False, "wraparound": False, "initializedcheck": False,
-         "nonecheck": False, "cdivision": True},
+        {
+            "boundscheck": False,
+            "wraparound": False,
+            "initializedcheck": False,
+            "nonecheck": False,
+            "cdivision": True,
+        },
         ["-O2", "-fno-plt"],
         [],
         [],
     ),
     "debug": (
-        {"boundscheck": True, "wraparound": False, "initializedcheck": True,
-         "nonecheck": True, "cdivision": True},
-        ["-O1", "-g", "-fno-omit-frame-pointer",
-         "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+        {
+            "boundscheck": True,
+            "wraparound": False,
+            "initializedcheck": True,
+            "nonecheck": True,
+            "cdivision": True,
+        },
+        [
+            "-O1",
+            "-g",
+            "-fno-omit-frame-pointer",
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=undefined",
+        ],
         ["-fsanitize=address,undefined"],
         [("PYXSD_DEBUG", "1")],
     ),
@@ -67,7 +82,8 @@ licence = "license_expression" if int(setuptools.__version__.split(".")[0]) >= 7
 setup(
     ext_modules=pyxsd_build.sources(
         [extension(source) for source in sorted(glob("pyxsd/**/*.pyx", recursive=True))],
-        directives, mode,
+        directives,
+        mode,
     ),
     cffi_modules=["glue/cffi_build.py:ffibuilder"],
     options={"build_ext": {"parallel": int(os.environ.get("PYXSD_JOBS") or os.cpu_count() or 1)}},

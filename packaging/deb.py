@@ -38,6 +38,7 @@ SOURCE_SUITE = "bookworm"
 def changelog() -> tuple[str, int]:
     """The version of the newest entry of debian/changelog, and its date in seconds."""
     from email.utils import parsedate_to_datetime
+
     text = (DEBIAN / "changelog").read_text(encoding="utf-8")
     version = re.match(r"pyxsd \(([^)]+)\)", text)
     date = re.search(r"^ -- .*>  (.*)$", text, re.MULTILINE)
@@ -52,11 +53,22 @@ def sdist(folder: Path, out: Path) -> Path:
     release 69 writes pyxsd-bench-0.2.0.tar.gz.
     """
     with tempfile.TemporaryDirectory(dir=out) as work:
-        subprocess.run([sys.executable, "-m", "build", "--sdist", "--no-isolation",
-                        "--outdir", work, str(folder)],
-                       check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "build",
+                "--sdist",
+                "--no-isolation",
+                "--outdir",
+                work,
+                str(folder),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         [made] = Path(work).iterdir()
-        name, dash, version = made.name[:-len(".tar.gz")].rpartition("-")
+        name, dash, version = made.name[: -len(".tar.gz")].rpartition("-")
         top = name.replace("-", "_") + dash + version
         archive = out / f"{top}.tar.gz"
         repack(unpacked(made), top, int(made.stat().st_mtime), archive)
@@ -68,8 +80,11 @@ def repack(members: Iterable[tuple[str, bytes, bool]], top: str, date: int, targ
 
     members: (name, content, whether it is a program).  Each is put below the folder `top`.
     """
-    with open(target, "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=date) as packed, \
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
+    with (
+        open(target, "wb") as raw,
+        gzip.GzipFile("", "wb", 9, raw, mtime=date) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive,
+    ):
         for name, content, program in sorted(members):
             member = tarfile.TarInfo(f"{top}/{name}")
             member.size, member.mtime = len(content), date
@@ -104,15 +119,29 @@ def source_package(out: Path) -> Path:
             originals.append(original)
         debian = Path(work) / "debian.tar.gz"
         files = [path for path in DEBIAN.rglob("*") if path.is_file()]
-        repack([(str(path.relative_to(DEBIAN)), path.read_bytes(),
-                 bool(path.stat().st_mode & 0o100)) for path in files], "debian", date, debian)
+        repack(
+            [
+                (
+                    str(path.relative_to(DEBIAN)),
+                    path.read_bytes(),
+                    bool(path.stat().st_mode & 0o100),
+                )
+                for path in files
+            ],
+            "debian",
+            date,
+            debian,
+        )
         with chroot.Chroot("build", SOURCE_SUITE) as system:
             system.put("/build", *originals, debian)
-            system.run(f"tar xf pyxsd_{upstream}.orig.tar.gz && cd {top} && "
-                       f"mkdir benchmarks && tar xf ../pyxsd_{upstream}.orig-benchmarks.tar.gz && "
-                       "tar xf ../debian.tar.gz && rm ../debian.tar.gz && cd .. && "
-                       f"dpkg-source -b {top} && chmod 644 pyxsd_*", cwd="/build",
-                       SOURCE_DATE_EPOCH=str(date))
+            system.run(
+                f"tar xf pyxsd_{upstream}.orig.tar.gz && cd {top} && "
+                f"mkdir benchmarks && tar xf ../pyxsd_{upstream}.orig-benchmarks.tar.gz && "
+                "tar xf ../debian.tar.gz && rm ../debian.tar.gz && cd .. && "
+                f"dpkg-source -b {top} && chmod 644 pyxsd_*",
+                cwd="/build",
+                SOURCE_DATE_EPOCH=str(date),
+            )
             system.get("/build", out)
     return out / f"pyxsd_{version}.dsc"
 
@@ -123,8 +152,13 @@ def source_files(dsc: Path) -> list[Path]:
     return [dsc, *(dsc.parent / name for name in names)]
 
 
-def build(system: chroot.Chroot, dsc: Path, folder: str = "/build/pyxsd", before: str = ":",
-          **environment: str) -> str:
+def build(
+    system: chroot.Chroot,
+    dsc: Path,
+    folder: str = "/build/pyxsd",
+    before: str = ":",
+    **environment: str,
+) -> str:
     """Builds the binary packages in a chroot of the kind "build"; what the build printed.
 
     folder: where the source is unpacked; the packages are put beside it.  before: shell commands
@@ -132,10 +166,13 @@ def build(system: chroot.Chroot, dsc: Path, folder: str = "/build/pyxsd", before
     """
     system.put("/source", *source_files(dsc))
     options: Any = {"DEB_BUILD_OPTIONS": f"parallel={os.cpu_count()}", **environment}
-    return system.run(f'mkdir -p "$(dirname "$1")" && cd "$(dirname "$1")" && {before} && '
-                      f'dpkg-source -x /source/{dsc.name} "$1" && cd "$1" && '
-                      "dpkg-buildpackage -us -uc -b", folder,
-                      **options)
+    return system.run(
+        f'mkdir -p "$(dirname "$1")" && cd "$(dirname "$1")" && {before} && '
+        f'dpkg-source -x /source/{dsc.name} "$1" && cd "$1" && '
+        "dpkg-buildpackage -us -uc -b",
+        folder,
+        **options,
+    )
 
 
 def main(argv: Sequence[str]) -> int:

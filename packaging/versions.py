@@ -48,7 +48,7 @@ def versions(top: Path = TOP) -> dict[str, str]:
     for name, file in SOURCES.items():
         text = (top / file).read_text(encoding="utf-8")
         match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
-        assert match is not None, f"{file} has no line __version__ = \"...\""
+        assert match is not None, f'{file} has no line __version__ = "..."'
         found[name] = match.group(1)
     return found
 
@@ -61,8 +61,9 @@ def wrong(top: Path = TOP) -> list[str]:
         match = re.search(place.pattern, (top / place.file).read_text(encoding="utf-8"))
         said = match.group(2) if match else "no version"
         if said != right[place.distribution]:
-            lines.append(f"{place.file}: {said}, but {place.distribution} is "
-                         f"{right[place.distribution]}")
+            lines.append(
+                f"{place.file}: {said}, but {place.distribution} is {right[place.distribution]}"
+            )
     return lines
 
 
@@ -73,8 +74,10 @@ def write(top: Path = TOP) -> None:
         if place.written:
             file = top / place.file
             text = file.read_text(encoding="utf-8")
-            file.write_text(re.sub(place.pattern, rf"\g<1>{right[place.distribution]}", text,
-                                   count=1), encoding="utf-8")
+            file.write_text(
+                re.sub(place.pattern, rf"\g<1>{right[place.distribution]}", text, count=1),
+                encoding="utf-8",
+            )
 
 
 def main(argv: Sequence[str]) -> int:

@@ -35,11 +35,15 @@ def headers(python: str, folder: Path) -> None:
     headers, which is another one here.
     """
     code = "import sysconfig; print(sysconfig.get_config_h_filename())"
-    found = Path(subprocess.run([python, "-c", code], check=True, stdout=subprocess.PIPE,
-                                text=True).stdout.strip())
+    found = Path(
+        subprocess.run(
+            [python, "-c", code], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout.strip()
+    )
     code = "import sysconfig; print(sysconfig.get_config_var('MULTIARCH') or '')"
-    multiarch = subprocess.run([python, "-c", code], check=True, stdout=subprocess.PIPE,
-                               text=True).stdout.strip()
+    multiarch = subprocess.run(
+        [python, "-c", code], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
     place = Path("/usr/include", multiarch, found.parent.name)
     if multiarch and found.parent == Path("/usr/include", found.parent.name) and place.is_dir():
         (folder / multiarch).mkdir()
@@ -70,10 +74,22 @@ def build(python: str, source: Path, sysroot: Path, work: Path) -> Path:
     found.mkdir()
     libraries(sysroot, found)
     compiler = f"gcc --sysroot={sysroot} -I{include}"
-    env = {**os.environ, "CC": compiler,
-           "LDSHARED": f"{compiler} -L{found} -shared -pthread"}
-    subprocess.run([python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(work),
-                    str(source)], check=True, env=env)
+    env = {**os.environ, "CC": compiler, "LDSHARED": f"{compiler} -L{found} -shared -pthread"}
+    subprocess.run(
+        [
+            python,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--wheel-dir",
+            str(work),
+            str(source),
+        ],
+        check=True,
+        env=env,
+    )
     [made] = work.glob("*.whl")
     return made
 
@@ -83,8 +99,21 @@ def repair(wheel: Path, out: Path) -> None:
     platform = PLATFORM.format(machine=os.uname().machine)
     programs = str(Path(sys.executable).parent)
     env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
-    subprocess.run([sys.executable, "-m", "auditwheel", "repair", "--plat", platform,
-                    "--wheel-dir", str(out), str(wheel)], check=True, env=env)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "auditwheel",
+            "repair",
+            "--plat",
+            platform,
+            "--wheel-dir",
+            str(out),
+            str(wheel),
+        ],
+        check=True,
+        env=env,
+    )
 
 
 def main(argv: Sequence[str]) -> int:

@@ -19,8 +19,11 @@ def main() -> int:
     try:
         from pyxsd.cli import main as daemon
     except ImportError as error:
-        print(f"pyxsd: cannot be loaded: {error}.  It is damaged, or was made for another Python "
-              f"than {sys.executable}; install it again", file=sys.stderr)
+        print(
+            f"pyxsd: cannot be loaded: {error}.  It is damaged, or was made for another Python "
+            f"than {sys.executable}; install it again",
+            file=sys.stderr,
+        )
         return STATUS_NOT_INSTALLED
     return daemon()
 

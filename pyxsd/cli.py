@@ -39,8 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the daemon; the exit status."""
     background.ensure_stdio()
     words = sys.argv[1:] if argv is None else argv
-    parsed: Options | options.Exit | c_options.Line = \
+    parsed: Options | options.Exit | c_options.Line = (
         _c_line(words) if options.may_be_c_line(words) else options.parse(words)
+    )
     line = None
     if not isinstance(parsed, (options.Options, options.Exit)):
         line, parsed = parsed, parsed.options
@@ -125,8 +126,13 @@ def _replay(directory: str, until: str, as_format: str) -> int:
     try:
         end = again.until(until)
         with open(STDOUT, "wb", closefd=False) as out:
-            went_well = again.run(directory, end, as_format, out.write,
-                                  lambda line: _tell(line.decode("utf-8", "surrogateescape")))
+            went_well = again.run(
+                directory,
+                end,
+                as_format,
+                out.write,
+                lambda line: _tell(line.decode("utf-8", "surrogateescape")),
+            )
     except (StateError, ValueError) as error:
         _tell(str(error))
         return 1
@@ -148,8 +154,13 @@ def _tell(text: str) -> None:
     _say(STDERR, f"pyxsd: {text}\n")
 
 
-def _serve(config: Config, parsed: Options, listener: int,
-           launch: background.Launch | None, faults: list[str]) -> int:
+def _serve(
+    config: Config,
+    parsed: Options,
+    listener: int,
+    launch: background.Launch | None,
+    faults: list[str],
+) -> int:
     """Sets up, tells whoever started it, serves, and cleans up.
 
     The faults of the configuration, which stderr was told already, go into the log as well:
@@ -265,8 +276,9 @@ def _take_over(config: Config, parsed: Options) -> int:
     return 0
 
 
-def _build_again(config: Config, parsed: Options, order: arrival.Order,
-                 held: list[pid_file.PidFile]) -> Daemon:
+def _build_again(
+    config: Config, parsed: Options, order: arrival.Order, held: list[pid_file.PidFile]
+) -> Daemon:
     """A daemon with the state and the descriptors of another one; ValueError, LookupError and
     OSError where that cannot be.  The host sees nothing of it yet."""
     from pyxsd._sock import SocketTransport
@@ -312,8 +324,7 @@ def _build_again(config: Config, parsed: Options, order: arrival.Order,
     return daemon
 
 
-def _switch(config: Config, parsed: Options, line: c_options.Line | None,
-            faults: list[str]) -> int:
+def _switch(config: Config, parsed: Options, line: c_options.Line | None, faults: list[str]) -> int:
     """A foreign xenstored has become this program: goes on from what it has left.  Nothing that is
     wrong with that ends the process, for nobody else serves the host."""
     from pyxsd.switch import inherited
@@ -324,8 +335,7 @@ def _switch(config: Config, parsed: Options, line: c_options.Line | None,
     if found.listener < 0 and not parsed.disable_socket and found.should_listen:
         # Nothing was left to this process: perhaps it was started by hand.
         try:
-            found = found._replace(
-                listener=listening.listen(listening.socket_path(os.environ)))
+            found = found._replace(listener=listening.listen(listening.socket_path(os.environ)))
         except ServiceError as error:
             _tell(str(error))
             return background.STATUS_FATAL
@@ -348,14 +358,26 @@ def _switch(config: Config, parsed: Options, line: c_options.Line | None,
     return 0
 
 
-def _build_switched(config: Config, parsed: Options, line: c_options.Line | None,
-                    found: inherited.Inherited, daemon_log: DaemonLog) -> Daemon:
+def _build_switched(
+    config: Config,
+    parsed: Options,
+    line: c_options.Line | None,
+    found: inherited.Inherited,
+    daemon_log: DaemonLog,
+) -> Daemon:
     """A daemon that goes on from what a foreign xenstored has left."""
     from pyxsd.switch import arrival, inherited
 
     xen, bound = _xen_of(found, daemon_log)
-    daemon = _assemble(config, parsed, found.listener, daemon_log, xen,
-                       came_by_update=line is None, words=line.words if line else None)
+    daemon = _assemble(
+        config,
+        parsed,
+        found.listener,
+        daemon_log,
+        xen,
+        came_by_update=line is None,
+        words=line.words if line else None,
+    )
     daemon.install_signals()
     server, domains = daemon.server, daemon.domains
     if bound and arrival.says_device(found.state):
@@ -364,8 +386,14 @@ def _build_switched(config: Config, parsed: Options, line: c_options.Line | None
         _bind_virq(domains, daemon_log)
     logs = bool(server.log.active)
     server.log.switch(False)  # nobody connects anew
-    came = arrival.Arrival(found, config, server, domains, daemon.loop.adopt,
-                           lambda text: daemon_log.warn("xenstored", text))
+    came = arrival.Arrival(
+        found,
+        config,
+        server,
+        domains,
+        daemon.loop.adopt,
+        lambda text: daemon_log.warn("xenstored", text),
+    )
     came.build(line.limits if line else {}, bound)
     server.log.switch(logs)
     if xen is not None:
@@ -373,13 +401,15 @@ def _build_switched(config: Config, parsed: Options, line: c_options.Line | None
     came.go_on()
     if line is not None:
         inherited.remove(found.path)
-    daemon_log.info("xenstored", f"live switch: took over {server.tree.size} nodes, "
-                    f"{len(server.domains)} domains, {len(daemon.loop.connections)} sockets")
+    daemon_log.info(
+        "xenstored",
+        f"live switch: took over {server.tree.size} nodes, "
+        f"{len(server.domains)} domains, {len(daemon.loop.connections)} sockets",
+    )
     return daemon
 
 
-def _claim_softly(config: Config, parsed: Options,
-                  daemon_log: DaemonLog) -> list[pid_file.PidFile]:
+def _claim_softly(config: Config, parsed: Options, daemon_log: DaemonLog) -> list[pid_file.PidFile]:
     """The pid files, as far as they can be had."""
     for given in (parsed.pid_file, ""):
         try:
@@ -409,8 +439,7 @@ def _xen_of(found: inherited.Inherited, daemon_log: DaemonLog) -> tuple[Xen | No
     return _open_xen(daemon_log), False
 
 
-def _build(config: Config, parsed: Options, listener: int,
-           daemon_log: DaemonLog) -> Daemon:
+def _build(config: Config, parsed: Options, listener: int, daemon_log: DaemonLog) -> Daemon:
     xen = _open_xen(daemon_log)
     found = _image(daemon_log) if parsed.restart or config.persistent else None
     daemon = _assemble(config, parsed, listener, daemon_log, xen)
@@ -422,8 +451,14 @@ def _build(config: Config, parsed: Options, listener: int,
     if xen is not None and parsed.domain_init:
         _start_domain0(domains, config, daemon_log)
     if found is None and (parsed.restart or config.persistent):
-        restore.from_file(os.path.join(daemon.run_directory, "db"), daemon.server, domains, config,
-                          daemon_log, required=parsed.restart)
+        restore.from_file(
+            os.path.join(daemon.run_directory, "db"),
+            daemon.server,
+            domains,
+            config,
+            daemon_log,
+            required=parsed.restart,
+        )
     elif found is None:
         daemon_log.info("xenstored", "No live reload: regular startup")
     if xen is not None:
@@ -455,9 +490,15 @@ def _bind_virq(domains: Domains, daemon_log: DaemonLog) -> None:
         daemon_log.error("xenstored", f"deaths of domains will not be seen: {error.strerror}")
 
 
-def _assemble(config: Config, parsed: Options, listener: int, daemon_log: DaemonLog,
-              xen: Xen | None, came_by_update: bool = False,
-              words: list[str] | None = None) -> Daemon:
+def _assemble(
+    config: Config,
+    parsed: Options,
+    listener: int,
+    daemon_log: DaemonLog,
+    xen: Xen | None,
+    came_by_update: bool = False,
+    words: list[str] | None = None,
+) -> Daemon:
     """The parts of a daemon, brought together; its store is fresh, and nobody is connected.
 
     words: the command line, where it is not this process's own.
@@ -473,10 +514,13 @@ def _assemble(config: Config, parsed: Options, listener: int, daemon_log: Daemon
     if parsed.access_log:
         access = open_access_log(config, daemon_log.complain, rotated)
     to_syslog = config.access_log_file.startswith(configuration.SYSLOG_PREFIX)
-    formatter = AccessLog(type(access) is not Log,
-                          -1 if to_syslog else config.access_log_nb_chars,
-                          config.access_log_read_ops, config.access_log_transactions_ops,
-                          config.access_log_special_ops)
+    formatter = AccessLog(
+        type(access) is not Log,
+        -1 if to_syslog else config.access_log_nb_chars,
+        config.access_log_read_ops,
+        config.access_log_transactions_ops,
+        config.access_log_special_ops,
+    )
     server = Server(config, host, formatter, os.fsencode(_executable()))
     server.begin(time.time(), time.monotonic())
     domains = Domains(server, xen, daemon_log.log)
@@ -521,8 +565,9 @@ def _open_xen(daemon_log: DaemonLog) -> Xen | None:
 
 def _start_domain0(domains: Domains, config: Config, daemon_log: DaemonLog) -> None:
     if not config.xenstored_kva or not config.xenstored_port:
-        daemon_log.warn("xenstored", "domain 0 has no ring: xenstored-kva and xenstored-port "
-                        "are not configured")
+        daemon_log.warn(
+            "xenstored", "domain 0 has no ring: xenstored-kva and xenstored-port are not configured"
+        )
         return
     if 0 in domains.table:
         return

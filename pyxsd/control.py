@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         def live_update(self, connection: Any, arguments: list[str]) -> bytes | None:
             """The answer to live-update with these arguments; None: it comes by Server.answer()."""
 
+
 OK = b"OK\0"
 FAULT_MAX = 1024  # bytes of what is told of a fault
 
@@ -140,19 +141,26 @@ class Control:
         other = self.domain(arguments)
         replies, events = other.queued
         partial = other.partial_input
-        needed = max(0, 16 - len(partial)) if len(partial) < 16 else \
-            max(0, 16 + int.from_bytes(partial[12:16], "little") - len(partial))
+        needed = (
+            max(0, 16 - len(partial))
+            if len(partial) < 16
+            else max(0, 16 + int.from_bytes(partial[12:16], "little") - len(partial))
+        )
         output = len(other.pending_output)
-        more = [("has_more_input", bool(partial)), ("has_old_output", bool(output)),
-                ("has_new_output", bool(replies + events)),
-                ("has_more_work", bool(partial or output))]
+        more = [
+            ("has_more_input", bool(partial)),
+            ("has_old_output", bool(output)),
+            ("has_new_output", bool(replies + events)),
+            ("has_more_work", bool(partial or output)),
+        ]
         return (
             f"xenbus: XenBus state: partial_in: {needed} needed, partial_out: {output} bytes, "
             f"pkt_out: {replies + events} packets, BoundedQueue capacity: "
             f"{self.server.quota('outstanding') + self.server.quota('watch-events')}, used: "
             f"{{\twatch_event: {events}\tcommand_reply: {replies}}}; overflow queue length: "
             f"{other.overflowing}, can_input: {shown(not other.blocked)}, "
-            + ", ".join(f"{name}: {shown(value)}" for name, value in more) + "."
+            + ", ".join(f"{name}: {shown(value)}" for name, value in more)
+            + "."
         ).encode()
 
     def mfn(self, connection: Any, arguments: list[bytes]) -> bytes:
@@ -224,8 +232,13 @@ class Control:
 
     def help(self, connection: Any, arguments: list[bytes]) -> bytes:
         """help: the commands and their arguments, a line each."""
-        return b"".join((name + b" " + command.usage.encode()).rstrip() + b"\n"
-                        for name, command in sorted(COMMANDS.items())) + b"\0"
+        return (
+            b"".join(
+                (name + b" " + command.usage.encode()).rstrip() + b"\n"
+                for name, command in sorted(COMMANDS.items())
+            )
+            + b"\0"
+        )
 
 
 class Command:
@@ -234,8 +247,12 @@ class Command:
 
     __slots__ = ("is_open", "run", "usage")  # a NamedTuple takes a start 0.3 ms
 
-    def __init__(self, run: Callable[[Control, Any, list[bytes]], bytes | None],
-                 usage: str = "", is_open: bool = False) -> None:
+    def __init__(
+        self,
+        run: Callable[[Control, Any, list[bytes]], bytes | None],
+        usage: str = "",
+        is_open: bool = False,
+    ) -> None:
         self.run = run
         self.usage = usage
         self.is_open = is_open
@@ -251,8 +268,9 @@ COMMANDS: dict[bytes, Command] = {
     b"txn": Command(Control.txn, "<domid>", True),
     b"xenbus": Command(Control.xenbus, "<domid>", True),
     b"mfn": Command(Control.mfn, "<domid>", True),
-    b"live-update": Command(Control.live_update,
-                            "[-f <file>|-c <argument>...|-s [-t <s>] [-F]|-a]"),
+    b"live-update": Command(
+        Control.live_update, "[-f <file>|-c <argument>...|-s [-t <s>] [-F]|-a]"
+    ),
     b"check": Command(Control.check),
     b"log": Command(Control.log, "[on|off]"),
     b"logfile": Command(Control.logfile, "<file>"),

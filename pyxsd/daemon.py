@@ -47,9 +47,17 @@ STATISTICS = 120.0
 LOAD_PAUSE = 0.05  # seconds between pieces of code that are loaded behind READY
 
 #: Modules that live updates need, and a start does not: each without those before it.
-LATER = ("pyxsd.state.surroundings", "pyxsd.state.image", "pyxsd.state.disk",
-         "pyxsd.update.program", "pyxsd.state.host_state", "pyxsd.state.picture",
-         "pyxsd.switch.leaving", "pyxsd.switch.departure", "pyxsd.update.dialogue")
+LATER = (
+    "pyxsd.state.surroundings",
+    "pyxsd.state.image",
+    "pyxsd.state.disk",
+    "pyxsd.update.program",
+    "pyxsd.state.host_state",
+    "pyxsd.state.picture",
+    "pyxsd.switch.leaving",
+    "pyxsd.switch.departure",
+    "pyxsd.update.dialogue",
+)
 
 
 def load_rest(failed: Callable[[str], None]) -> Iterator[None]:
@@ -71,8 +79,16 @@ class Daemon:
     listener is the listening socket's descriptor or -1; the daemon closes it.
     """
 
-    def __init__(self, config: Config, server: Any, domains: Any, daemon_log: DaemonLog,
-                 access_log: Log, run_directory: str, listener: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        server: Any,
+        domains: Any,
+        daemon_log: DaemonLog,
+        access_log: Log,
+        run_directory: str,
+        listener: int,
+    ) -> None:
         self.config = config
         self.server = server
         self.domains = domains
@@ -85,8 +101,13 @@ class Daemon:
         self.successor = 0  # the process that has taken over from this one
         self.pid_files: list[PidFile] = []  # handed over in a live update
         self.epoll = select.epoll()
-        self.loop = Loop(server, self.epoll.fileno(), config.poll_time_us, self._write_access_log,
-                         self._handler_failed)
+        self.loop = Loop(
+            server,
+            self.epoll.fileno(),
+            config.poll_time_us,
+            self._write_access_log,
+            self._handler_failed,
+        )
         # (deadline, what to do), monotonic seconds
         self.timers: Any = SortedKeyList(key=lambda timer: timer[0])
         self.due = 0.0  # when something is to be done, whatever the clients do
@@ -96,9 +117,12 @@ class Daemon:
         self.counted: dict[str, int] = {}
         self.saved = 0
         self.saver = Saver(
-            os.path.join(run_directory, "db"), self._database, self.after,
+            os.path.join(run_directory, "db"),
+            self._database,
+            self.after,
             lambda text: server.host.complain("database", text),
-            least=PERSISTENT_SECONDS if config.persistent else LEAST_SECONDS)
+            least=PERSISTENT_SECONDS if config.persistent else LEAST_SECONDS,
+        )
         self.reserve = Reserve()
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.loop.add_handler(self._wake[0], self._on_signal)
@@ -270,8 +294,11 @@ class Daemon:
             with self.reserve:
                 disk.write(self.run_directory, self.saving)
         except OSError as error:
-            self.daemon_log.error("xenstored", f"cannot write {self.run_directory}/{disk.IMAGE}: "
-                                  f"{error.strerror}; one from before stays as it was")
+            self.daemon_log.error(
+                "xenstored",
+                f"cannot write {self.run_directory}/{disk.IMAGE}: "
+                f"{error.strerror}; one from before stays as it was",
+            )
             return False
         return written
 
@@ -286,11 +313,17 @@ class Daemon:
 
         xen = self.domains.xen
         return surroundings.Surroundings(
-            self.listener, -1 if xen is None else xen.fileno(), self.domains.virq_port,
-            bool(self.server.log.active), self.daemon_log.redirected,
+            self.listener,
+            -1 if xen is None else xen.fileno(),
+            self.domains.virq_port,
+            bool(self.server.log.active),
+            self.daemon_log.redirected,
             tuple((file.path, file.fileno()) for file in self.pid_files),
-            tuple(self.server.host.dialogue().program.words()), __version__, surroundings.boot_id(),
-            tuple((c.id, fd) for fd, c in self.loop.connections.items() if not c.closed))
+            tuple(self.server.host.dialogue().program.words()),
+            __version__,
+            surroundings.boot_id(),
+            tuple((c.id, fd) for fd, c in self.loop.connections.items() if not c.closed),
+        )
 
     def saving(self, put: Callable[[bytes], object]) -> Saving:
         """An image of everything that another process needs in order to go on; put() takes the
@@ -299,8 +332,9 @@ class Daemon:
         from pyxsd.state import surroundings
         from pyxsd.state.image import Saving
 
-        return Saving(self.server, put,
-                      lambda: surroundings.write(self.surroundings(), self.domains))
+        return Saving(
+            self.server, put, lambda: surroundings.write(self.surroundings(), self.domains)
+        )
 
     def share(self) -> None:
         """Another process may have copies of the sockets; see Loop.share."""
@@ -322,8 +356,11 @@ class Daemon:
         self.claim_back()
         if self.domains.xen is not None:
             self.domains.go_on()
-        self.log("info", f"live update: took over {self.server.tree.size} nodes, "
-                 f"{len(self.server.domains)} domains, {len(self.loop.connections)} sockets")
+        self.log(
+            "info",
+            f"live update: took over {self.server.tree.size} nodes, "
+            f"{len(self.server.domains)} domains, {len(self.loop.connections)} sockets",
+        )
 
     def claim_back(self) -> None:
         """This process's pid stands in the pid files, whoever else has written his there."""
@@ -373,11 +410,17 @@ class Daemon:
         server, info = self.server, self.daemon_log.info
         failed, blameless = server.transactions_failed, server.transactions_no_culprit
         info("xenstored", f"Transaction conflict statistics for last {seconds:.2f} seconds:")
-        info("xenstored", f"{failed - self.counted.get('failed', 0)} failed transactions; of these "
-             f"no culprit was found for {blameless - self.counted.get('blameless', 0)}")
+        info(
+            "xenstored",
+            f"{failed - self.counted.get('failed', 0)} failed transactions; of these "
+            f"no culprit was found for {blameless - self.counted.get('blameless', 0)}",
+        )
         self.counted = {"failed": failed, "blameless": blameless}
-        info("xenstored", f"store stat: nodes({server.tree.size + 1}) t-abort({failed}) "
-             f"t-coalesce({server.transactions_merged})")
+        info(
+            "xenstored",
+            f"store stat: nodes({server.tree.size + 1}) t-abort({failed}) "
+            f"t-coalesce({server.transactions_merged})",
+        )
         kinds: dict[bool, list[int]] = {True: [0, 0, 0], False: [0, 0, 0]}
         for connection in server.connections.values():
             row = kinds[connection.is_socket]
@@ -385,8 +428,11 @@ class Daemon:
             row[1] += connection.ops
             row[2] += connection.watch_count
         (a, a_ops, a_watches), (d, d_ops, d_watches) = kinds[True], kinds[False]
-        info("xenstored", f"  con stat: anonymous({a}, {a_ops} o, {a_watches} w) "
-             f"domains({d}, {d_ops} o, {d_watches} w)")
+        info(
+            "xenstored",
+            f"  con stat: anonymous({a}, {a_ops} o, {a_watches} w) "
+            f"domains({d}, {d_ops} o, {d_watches} w)",
+        )
         with self.reserve:
             resident = resident_bytes()
         info("xenstored", f"  mem stat: resident({resident} b)")

@@ -54,8 +54,18 @@ COMPLAINT_PAUSE = 60.0  # seconds between complaints about the event channel dev
 class Domain:
     """One introduced domain and what is held of it."""
 
-    __slots__ = ("domid", "mfn", "remote_port", "port", "page", "transport", "connection",
-                 "unique_id", "expected", "unreadable")
+    __slots__ = (
+        "domid",
+        "mfn",
+        "remote_port",
+        "port",
+        "page",
+        "transport",
+        "connection",
+        "unique_id",
+        "expected",
+        "unreadable",
+    )
 
     def __init__(self, domid: int, mfn: int, remote_port: int) -> None:
         self.domid = domid
@@ -105,8 +115,13 @@ class Domains:
         """
         self.virq_port = self.xen.bind_virq()
 
-    def start_domain0(self, page_file: str, port_file: str, connection: Any = None,
-                      expected: tuple[int, int] | None = None) -> None:
+    def start_domain0(
+        self,
+        page_file: str,
+        port_file: str,
+        connection: Any = None,
+        expected: tuple[int, int] | None = None,
+    ) -> None:
         """Connects domain 0's own ring; OSError or ValueError where it cannot be.
 
         connection: the one that an image has of it, and expected the indices of then.
@@ -171,8 +186,9 @@ class Domains:
             domain.unique_id = unique_id
             return True
         domain.unique_id = state[2]
-        return state[0] not in (UNKNOWN, DEAD) \
-            and (not unique_id or not state[2] or unique_id == state[2])
+        return state[0] not in (UNKNOWN, DEAD) and (
+            not unique_id or not state[2] or unique_id == state[2]
+        )
 
     def keep(self, domid: int, mfn: int) -> None:
         """Connects a domain that cannot be served: its port is not known until it is introduced
@@ -202,8 +218,12 @@ class Domains:
         expected, domain.expected = domain.expected, None
         if expected is None or self.xen.indices(domain.transport) == expected:
             return
-        self.log("warn", "domain", f"domain {domain.domid}: its ring was used since the state was "
-                 "written; what was under way then is dropped")
+        self.log(
+            "warn",
+            "domain",
+            f"domain {domain.domid}: its ring was used since the state was "
+            "written; what was under way then is dropped",
+        )
         self.server.drop_stream(domain.connection)
 
     # -- another process goes on ----------------------------------------------
@@ -240,8 +260,11 @@ class Domains:
             domain.connection = connections[row.domid]
             domain.transport = domain.connection.transport
             self._enter(domain)
-            for member, group in ((row.closed, self.closed), (row.down, self.down),
-                                  (row.unasked, self.unasked)):
+            for member, group in (
+                (row.closed, self.closed),
+                (row.down, self.down),
+                (row.unasked, self.unasked),
+            ):
                 (group.add if member else group.discard)(row.domid)
 
     def map_taken_over(self, page_file: str, alone: bool = False) -> None:
@@ -255,13 +278,19 @@ class Domains:
             if domain.domid in self.closed:
                 continue
             try:
-                domain.page = self.xen.map_page(domain.domid) if domain.domid \
+                domain.page = (
+                    self.xen.map_page(domain.domid)
+                    if domain.domid
                     else self.xen.map_file(page_file)
+                )
             except OSError as error:
                 if domain.domid == 0 and not alone:
                     raise
-                self.log("error", "domain",
-                         f"domain {domain.domid} is not served for now: {error.strerror}")
+                self.log(
+                    "error",
+                    "domain",
+                    f"domain {domain.domid} is not served for now: {error.strerror}",
+                )
                 self.closed.add(domain.domid)
                 continue
             domain.transport.attach(domain.page, domain.port)
@@ -334,8 +363,11 @@ class Domains:
         else:
             domain.transport.attach(page, domain.port)
         domain.transport.advertise(FEATURES)
-        self.log("debug", "domain", f"domain {domain.domid} bind (l {domain.port}, "
-                 f"r {domain.remote_port})")
+        self.log(
+            "debug",
+            "domain",
+            f"domain {domain.domid} bind (l {domain.port}, r {domain.remote_port})",
+        )
 
     def _connect(self, domain: Domain) -> None:
         """Lets a domain take part, with its ring or, after a restart, without."""
@@ -425,8 +457,11 @@ class Domains:
             self._reopen(domain, domain.remote_port)
         except OSError as error:
             if complain:
-                self.log("error", "domain", f"domain {domain.domid} is not served for now: "
-                         f"{error.strerror}")
+                self.log(
+                    "error",
+                    "domain",
+                    f"domain {domain.domid} is not served for now: {error.strerror}",
+                )
             return
         self.server.serve_later(domain.connection)
 
@@ -450,8 +485,11 @@ class Domains:
             changed = None
         if changed is None:
             return [domid for domid in self.table if domid]
-        return sorted(domid for domid in {*changed, *self.down, *self.unasked}
-                      if domid and domid in self.table)
+        return sorted(
+            domid
+            for domid in {*changed, *self.down, *self.unasked}
+            if domid and domid in self.table
+        )
 
     def _look(self, domids: Iterable[int], again: bool) -> list[int]:
         """Asks about domains, buries the dead and tells of them and of those that are shut down
@@ -517,8 +555,10 @@ class Domains:
             page = self.xen.map_page(domain.domid)
         except OSError:
             return False
-        another = bool(self.xen.indices(RingTransport(page, self.xen.channels))
-                       != self.xen.indices(domain.transport))
+        another = bool(
+            self.xen.indices(RingTransport(page, self.xen.channels))
+            != self.xen.indices(domain.transport)
+        )
         self._unmap_page(domain.domid, page)
         return another
 
@@ -595,8 +635,9 @@ class Domains:
         now = time.monotonic()
         if now - self.complained_at >= COMPLAINT_PAUSE:
             self.complained_at = now
-            self.log("error", "domain",
-                     f"event channels: {error.strerror}; all rings are looked at")
+            self.log(
+                "error", "domain", f"event channels: {error.strerror}; all rings are looked at"
+            )
         ports = [*self.by_port, self.virq_port] if self.virq_port else list(self.by_port)
         try:
             self.xen.discard_events(ports)

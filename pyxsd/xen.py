@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         code: int
         unique_id: int
 
+
 UNKNOWN, RUNNING, SHUTDOWN, DEAD = range(4)
 VIRQ_DOM_EXC = 3
 HVM_PARAM_STORE_PFN = 1
@@ -42,7 +43,8 @@ class Xen:
         if self._glue == ffi.NULL:
             raise MemoryError
         self.channels: Any = EventChannels(
-            lib.xsd_glue_api_address(), int(ffi.cast("uintptr_t", self._glue)))
+            lib.xsd_glue_api_address(), int(ffi.cast("uintptr_t", self._glue))
+        )
         self._pages: dict[int, bool] = {}  # address: is it a file's?
 
     def _check(self, result: int) -> int:
@@ -181,18 +183,21 @@ class Lookups:
     def remote_port(self, domid: int, local_port: int) -> int:
         """The end in that domain of a port of ours; XenError where there is none."""
         who, port = ffi.new("uint32_t *"), ffi.new("uint32_t *")
-        _checked(self._api, self._glue,
-                 self._api.remote_port(self._glue, local_port, who, port))
+        _checked(self._api, self._glue, self._api.remote_port(self._glue, local_port, who, port))
         if who[0] != domid:
-            raise XenError(errno.ENOTCONN, f"port {local_port} is domain {who[0]}'s, and not "
-                           f"domain {domid}'s")
+            raise XenError(
+                errno.ENOTCONN, f"port {local_port} is domain {who[0]}'s, and not domain {domid}'s"
+            )
         return int(port[0])
 
     def store_frame(self, domid: int) -> int:
         """The frame of the xenstore page of a domain with parameters (HVM, PVH); XenError."""
         value = ffi.new("uint64_t *")
-        _checked(self._api, self._glue,
-                 self._api.hvm_param(self._glue, domid, HVM_PARAM_STORE_PFN, value))
+        _checked(
+            self._api,
+            self._glue,
+            self._api.hvm_param(self._glue, domid, HVM_PARAM_STORE_PFN, value),
+        )
         return int(value[0])
 
     def close(self) -> None:

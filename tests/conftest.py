@@ -15,8 +15,9 @@ __all__ = ["no_leaks", "pytest_addoption", "pytest_configure"]
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item,
-                              call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, Any]:
     """Lets fixtures see how their test ended."""
     report = yield
     if report.when == "call":
@@ -47,8 +48,11 @@ def make_world(no_leaks: None) -> Iterator[Callable[..., Any]]:
     yield make
     for world in worlds:
         if world.server is not None:
-            bugs = [text for level, _, text in world.host.messages
-                    if level == "error" and "request failed" in text]
+            bugs = [
+                text
+                for level, _, text in world.host.messages
+                if level == "error" and "request failed" in text
+            ]
             world.close()
             assert not bugs, bugs[0]
 

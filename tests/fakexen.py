@@ -17,8 +17,7 @@ from pyxsd.system.configuration import Config
 from pyxsd.xen import DEAD, RUNNING, SHUTDOWN, UNKNOWN, XenError
 from tests.world import Host, World
 
-STATES = {"running": RUNNING, "shutdown": SHUTDOWN, "dying": RUNNING, "dead": DEAD,
-          "gone": UNKNOWN}
+STATES = {"running": RUNNING, "shutdown": SHUTDOWN, "dying": RUNNING, "dead": DEAD, "gone": UNKNOWN}
 SIZE = 1024
 REQ_CONS, REQ_PROD, RSP_CONS, RSP_PROD, FEATURES, CONNECTION, ERROR_FIELD = range(2048, 2076, 4)
 
@@ -201,8 +200,9 @@ class RingWorld(World):
 
     host: RingHost
 
-    def __init__(self, config: Config | None = None, log: Any = None,
-                 sockets: bool = False) -> None:
+    def __init__(
+        self, config: Config | None = None, log: Any = None, sockets: bool = False
+    ) -> None:
         super().__init__(config, log)
         self.sockets_are_real = sockets
         self.xen = FakeXen()

@@ -166,8 +166,12 @@ class TimeLimit:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--time-limit."""
-    parser.addoption("--time-limit", type=float, metavar="SECONDS",
-                     help="for each phase of every test; without it 120, and more for some folders")
+    parser.addoption(
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="for each phase of every test; without it 120, and more for some folders",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -16,12 +16,32 @@ from pyxsd.system.files import replace_contents
 HEADER = struct.Struct("=IIII")
 
 TYPES = {
-    "CONTROL": 0, "DIRECTORY": 1, "READ": 2, "GET_PERMS": 3, "WATCH": 4, "UNWATCH": 5,
-    "TRANSACTION_START": 6, "TRANSACTION_END": 7, "INTRODUCE": 8, "RELEASE": 9,
-    "GET_DOMAIN_PATH": 10, "WRITE": 11, "MKDIR": 12, "RM": 13, "SET_PERMS": 14,
-    "WATCH_EVENT": 15, "ERROR": 16, "IS_DOMAIN_INTRODUCED": 17, "RESUME": 18, "SET_TARGET": 19,
-    "RESET_WATCHES": 21, "DIRECTORY_PART": 22, "GET_FEATURE": 23, "SET_FEATURE": 24,
-    "GET_QUOTA": 25, "SET_QUOTA": 26,
+    "CONTROL": 0,
+    "DIRECTORY": 1,
+    "READ": 2,
+    "GET_PERMS": 3,
+    "WATCH": 4,
+    "UNWATCH": 5,
+    "TRANSACTION_START": 6,
+    "TRANSACTION_END": 7,
+    "INTRODUCE": 8,
+    "RELEASE": 9,
+    "GET_DOMAIN_PATH": 10,
+    "WRITE": 11,
+    "MKDIR": 12,
+    "RM": 13,
+    "SET_PERMS": 14,
+    "WATCH_EVENT": 15,
+    "ERROR": 16,
+    "IS_DOMAIN_INTRODUCED": 17,
+    "RESUME": 18,
+    "SET_TARGET": 19,
+    "RESET_WATCHES": 21,
+    "DIRECTORY_PART": 22,
+    "GET_FEATURE": 23,
+    "SET_FEATURE": 24,
+    "GET_QUOTA": 25,
+    "SET_QUOTA": 26,
 }
 EVENT, ERROR = TYPES["WATCH_EVENT"], TYPES["ERROR"]
 
@@ -185,8 +205,9 @@ class World:
                 events.setdefault(name, []).append(body)
         return events
 
-    def step(self, name: str, type_: int | str, payload: bytes,
-             tx_id: int = 0) -> tuple[tuple[int, int, bytes], dict[str, list[bytes]]]:
+    def step(
+        self, name: str, type_: int | str, payload: bytes, tx_id: int = 0
+    ) -> tuple[tuple[int, int, bytes], dict[str, list[bytes]]]:
         """One request: its reply as (type, tx_id, body), and all events that came."""
         self.feed(name, packet(type_, payload, tx_id, req_id=77))
         replies = []

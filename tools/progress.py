@@ -41,8 +41,9 @@ def main(command: list[str]) -> int:
     tail: deque[str] = deque(maxlen=TAIL)
     width = shutil.get_terminal_size().columns - 1 if sys.stderr.isatty() else 0
     try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   text=True, errors="replace")
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
     except OSError as error:
         sys.exit(f"{command[0]}: {error.strerror}")
     assert process.stdout is not None

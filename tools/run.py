@@ -87,7 +87,7 @@ def wait_end(pid: int, notify: socket.socket) -> int:
                 # Descriptors that come along (a barrier) are closed by not being taken.
                 for line in notify.recv(4096).split(b"\n"):
                     if line.startswith(b"MAINPID="):
-                        return int(line[len(b"MAINPID="):])
+                        return int(line[len(b"MAINPID=") :])
             elif ready:
                 return 0
     finally:
@@ -100,8 +100,14 @@ def serve(held: int) -> int:
         notify.bind("")  # the kernel chooses an abstract name
         env = prepare()
         env["NOTIFY_SOCKET"] = "@" + notify.getsockname()[1:].decode()
-        command = [sys.executable, "-m", "pyxsd", "--no-fork",
-                   "--config-file", str(RUN / "pyxsd.conf")]
+        command = [
+            sys.executable,
+            "-m",
+            "pyxsd",
+            "--no-fork",
+            "--config-file",
+            str(RUN / "pyxsd.conf"),
+        ]
         daemon = subprocess.Popen(command, env=env, cwd=ROOT, pass_fds=[held])
         serving = daemon.pid
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -122,8 +128,10 @@ def main(words: list[str]) -> int:
     try:
         held = lock()
         if held < 0:
-            sys.exit(f"A pyxsd runs here already, with its socket at {RUN}/socket: "
-                     f"Ctrl-C in its terminal ends it.\n\n{EXAMPLES}")
+            sys.exit(
+                f"A pyxsd runs here already, with its socket at {RUN}/socket: "
+                f"Ctrl-C in its terminal ends it.\n\n{EXAMPLES}"
+            )
         status = serve(held)
     except (OSError, peers.PeerFailed) as error:
         sys.exit(f"run.py: {error}")

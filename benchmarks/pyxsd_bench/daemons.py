@@ -118,9 +118,11 @@ def _build(name: str, program: str) -> Description:
     except BadDescription as error:
         if variant:
             raise
-        raise BadDescription(f"{name}={program}: no built-in daemon is called "
-                             f"{os.path.basename(path)}; say which one the program is a build of, "
-                             f"as in {name}=pyxsd:{path}") from error
+        raise BadDescription(
+            f"{name}={program}: no built-in daemon is called "
+            f"{os.path.basename(path)}; say which one the program is a build of, "
+            f"as in {name}=pyxsd:{path}"
+        ) from error
     # Made absolute, for a daemon is started in a directory of its own.
     command = (os.path.abspath(path), *like.command[1:])
     return like._replace(name=name, command=command)

@@ -21,9 +21,7 @@ def _numbers(prefix: str, *names: str) -> list[int]:
 SEND, AWAIT, AWAIT_ALL, CONNECT, CLOSE, MARK = _numbers(
     "XB", "SEND", "AWAIT", "AWAIT_ALL", "CONNECT", "CLOSE", "MARK"
 )
-LAP, IDLE, REACT, JUMP, GATE, OPEN = _numbers(
-    "XB", "LAP", "IDLE", "REACT", "JUMP", "GATE", "OPEN"
-)
+LAP, IDLE, REACT, JUMP, GATE, OPEN = _numbers("XB", "LAP", "IDLE", "REACT", "JUMP", "GATE", "OPEN")
 OK, ANY, EXACT, LEN, ERROR, ID, COMMIT, EITHER = _numbers(
     "XB_EXPECT", "OK", "ANY", "EXACT", "LEN", "ERROR", "ID", "COMMIT", "EITHER"
 )

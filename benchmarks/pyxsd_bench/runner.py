@@ -333,8 +333,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", default="result.json", help="result file (result.json)")
     parser.add_argument("--html", metavar="FILE", help="make the page of the results, too")
     parser.add_argument(
-        "--socket", action="append", default=[], help="also measure a daemon that runs already, "
-        "which gets the whole load: the host's own only if no guest needs it"
+        "--socket",
+        action="append",
+        default=[],
+        help="also measure a daemon that runs already, "
+        "which gets the whole load: the host's own only if no guest needs it",
     )
     parser.add_argument(
         "--only",

@@ -33,8 +33,14 @@ WATCH_EVENT = 15
 DEADLINE = 20.0
 #: Offsets in the page, by Xen's xs_wire.h.
 FIELDS = {
-    "req_cons": 2048, "req_prod": 2052, "rsp_cons": 2056, "rsp_prod": 2060,
-    "server_features": 2064, "connection": 2068, "error": 2072, "evtchn_port": 2076,
+    "req_cons": 2048,
+    "req_prod": 2052,
+    "rsp_cons": 2056,
+    "rsp_prod": 2060,
+    "server_features": 2064,
+    "connection": 2068,
+    "error": 2072,
+    "evtchn_port": 2076,
 }
 
 
@@ -51,12 +57,20 @@ class Load(ctypes.Structure):
     """struct xsd_load: what to send, and what came of it (xsd_guest.h)."""
 
     _fields_ = [
-        ("type", ctypes.c_uint32), ("tx_id", ctypes.c_uint32), ("len", ctypes.c_uint32),
-        ("depth", ctypes.c_uint32), ("in_turn", ctypes.c_uint32), ("spin", ctypes.c_uint32),
+        ("type", ctypes.c_uint32),
+        ("tx_id", ctypes.c_uint32),
+        ("len", ctypes.c_uint32),
+        ("depth", ctypes.c_uint32),
+        ("in_turn", ctypes.c_uint32),
+        ("spin", ctypes.c_uint32),
         ("frugal", ctypes.c_uint32),
-        ("requests", ctypes.c_uint64), ("payload", ctypes.c_char_p),
-        ("nanoseconds", ctypes.c_uint64), ("replies", ctypes.c_uint64),
-        ("errors", ctypes.c_uint64), ("events", ctypes.c_uint64), ("waits", ctypes.c_uint64),
+        ("requests", ctypes.c_uint64),
+        ("payload", ctypes.c_char_p),
+        ("nanoseconds", ctypes.c_uint64),
+        ("replies", ctypes.c_uint64),
+        ("errors", ctypes.c_uint64),
+        ("events", ctypes.c_uint64),
+        ("waits", ctypes.c_uint64),
     ]
 
 
@@ -176,7 +190,9 @@ class Host:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self.close()
@@ -275,7 +291,11 @@ class Guest:
         return Packet(kind, req_id, tx_id, self.receive(length, seconds))
 
     def request(
-        self, kind: int, payload: bytes, tx_id: int = 0, events: list[Packet] | None = None,
+        self,
+        kind: int,
+        payload: bytes,
+        tx_id: int = 0,
+        events: list[Packet] | None = None,
         seconds: float = DEADLINE,
     ) -> Packet:
         """Send one request and give its reply; watch events before it go into `events`."""

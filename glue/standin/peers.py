@@ -49,7 +49,7 @@ def find_program(name: str) -> Path:
 
 
 def xen_version() -> str:
-    """"4.17": the version in the sonames of the installed daemons, else 4.17."""
+    """ "4.17": the version in the sonames of the installed daemons, else 4.17."""
     for name in NAMES:
         for path in glob.glob(f"/usr/lib/xen-*/bin/{name}"):
             match = re.search(r"xen-(\d+\.\d+)/", path)
@@ -71,8 +71,9 @@ def build_standin(out: Path | None = None, san: bool = False) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         command = ["make", "-s", "-C", str(GLUE), "standin", f"OUT={out.resolve()}"]
         command += [f"XENVER={xen_version()}"] + (["SAN=1"] if san else [])
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True, check=False)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
     if done.returncode:
         raise PeerFailed(f"{' '.join(command)}\n{done.stdout}")
     return out.resolve()
@@ -126,8 +127,15 @@ class Peer:
     """A running daemon; use as a context manager, or call stop()."""
 
     def __init__(
-        self, name: str, command: Sequence[str], root: Path, env: Mapping[str, str],
-        *, sock: Path, owns_root: bool, nofile: int | None = None,
+        self,
+        name: str,
+        command: Sequence[str],
+        root: Path,
+        env: Mapping[str, str],
+        *,
+        sock: Path,
+        owns_root: bool,
+        nofile: int | None = None,
     ) -> None:
         """Start `command` and wait until it answers at `sock`."""
         self.name = name
@@ -142,8 +150,11 @@ class Peer:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         limit = f"--nofile={min(nofile or hard, hard)}:{hard}"
         self.process = subprocess.Popen(
-            ["prlimit", limit, *command], env=self.env, stdin=subprocess.DEVNULL,
-            stdout=self._output, stderr=subprocess.STDOUT,
+            ["prlimit", limit, *command],
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
         )
         self._wait_ready(READY_SECONDS)
 
@@ -192,7 +203,9 @@ class Peer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self.stop()
@@ -222,8 +235,11 @@ def oxenstored_config(root: Path, settings: Mapping[str, str] | None = None) -> 
 
 
 def start_oxenstored(
-    root: Path | None = None, *, settings: Mapping[str, str] | None = None,
-    args: Sequence[str] = (), nofile: int | None = None,
+    root: Path | None = None,
+    *,
+    settings: Mapping[str, str] | None = None,
+    args: Sequence[str] = (),
+    nofile: int | None = None,
 ) -> Peer:
     """Debian's oxenstored with dom0's ring. settings: lines of its configuration file,
     for instance {"access-log-nb-files": "0"} for no access log."""
@@ -231,24 +247,47 @@ def start_oxenstored(
     owns, root = root is None, make_root(root)
     config = oxenstored_config(root, settings)
     command = [str(program), "--no-fork", "--config-file", str(config), *args]
-    return Peer("oxenstored", command, root, standin_env(root / "host", root / "run"),
-                sock=root / "run" / "socket", owns_root=owns, nofile=nofile)
+    return Peer(
+        "oxenstored",
+        command,
+        root,
+        standin_env(root / "host", root / "run"),
+        sock=root / "run" / "socket",
+        owns_root=owns,
+        nofile=nofile,
+    )
 
 
 def start_xenstored(
-    root: Path | None = None, *, args: Sequence[str] = (), nofile: int | None = None,
+    root: Path | None = None,
+    *,
+    args: Sequence[str] = (),
+    nofile: int | None = None,
 ) -> Peer:
     """Debian's C xenstored with dom0's ring (no trace file)."""
     program = find_program("xenstored")
     owns, root = root is None, make_root(root)
     command = [str(program), "--no-fork", "--pid-file", f"{root}/run/xenstored.pid", *args]
-    return Peer("xenstored", command, root, standin_env(root / "host", root / "run"),
-                sock=root / "run" / "socket", owns_root=owns, nofile=nofile)
+    return Peer(
+        "xenstored",
+        command,
+        root,
+        standin_env(root / "host", root / "run"),
+        sock=root / "run" / "socket",
+        owns_root=owns,
+        nofile=nofile,
+    )
 
 
 def start_command(
-    name: str, command: Sequence[str], root: Path, *, sock: Path, manage: str = "",
-    extra_env: Mapping[str, str] | None = None, preload: bool = False,
+    name: str,
+    command: Sequence[str],
+    root: Path,
+    *,
+    sock: Path,
+    manage: str = "",
+    extra_env: Mapping[str, str] | None = None,
+    preload: bool = False,
 ) -> Peer:
     """Any other daemon on the host root/host (see make_root); `sock`: where it will listen."""
     env = standin_env(root / "host", root / "run" if preload else None, manage=manage)

@@ -29,9 +29,14 @@ from setuptools.build_meta import (
 from setuptools.command.sdist import sdist
 
 __all__ = [
-    "build_editable", "build_sdist", "build_wheel", "get_requires_for_build_editable",
-    "get_requires_for_build_sdist", "get_requires_for_build_wheel",
-    "prepare_metadata_for_build_editable", "prepare_metadata_for_build_wheel",
+    "build_editable",
+    "build_sdist",
+    "build_wheel",
+    "get_requires_for_build_editable",
+    "get_requires_for_build_sdist",
+    "get_requires_for_build_wheel",
+    "prepare_metadata_for_build_editable",
+    "prepare_metadata_for_build_wheel",
 ]
 
 CYTHON = "Cython>=3.0.8,<4"
@@ -90,8 +95,7 @@ def c_name(source: str) -> str:
     return os.path.join(GENERATED, os.path.splitext(source)[0] + ".c")
 
 
-def sources(modules: Sequence[Extension], directives: dict[str, Any], mode: str
-            ) -> list[Extension]:
+def sources(modules: Sequence[Extension], directives: dict[str, Any], mode: str) -> list[Extension]:
     """The extension modules, each with the C file that is to be compiled.
 
     Cython translates them where it is installed and new enough.  Else the generated C is taken,
@@ -101,9 +105,12 @@ def sources(modules: Sequence[Extension], directives: dict[str, Any], mode: str
     version = cython_version()
     if version >= CYTHON_OLDEST:
         from Cython.Build import cythonize
+
         translated: list[Extension] = cythonize(
-            modules, compiler_directives={"language_level": "3", **directives},
-            build_dir=os.path.join("build", "cython-" + mode))
+            modules,
+            compiler_directives={"language_level": "3", **directives},
+            build_dir=os.path.join("build", "cython-" + mode),
+        )
         return translated
     shown = ".".join(map(str, version))
     reason = f"Cython {shown} is too old" if version else "Cython is not installed"
@@ -114,8 +121,10 @@ def sources(modules: Sequence[Extension], directives: dict[str, Any], mode: str
     actual = checksums()
     changed = sorted(name for name in {*known, *actual} if known.get(name) != actual.get(name))
     if changed:
-        raise SystemExit(f"{reason}, and the C files in {GENERATED}/ were made of other sources; "
-                         f"pip install '{CYTHON}'.  Changed: {', '.join(changed)}")
+        raise SystemExit(
+            f"{reason}, and the C files in {GENERATED}/ were made of other sources; "
+            f"pip install '{CYTHON}'.  Changed: {', '.join(changed)}"
+        )
     print(f"{reason}: compiling the C files in {GENERATED}/")
     for module in modules:
         module.sources = [c_name(source) for source in module.sources]
@@ -130,8 +139,11 @@ class SourceDistribution(sdist):
         if cython_version() < CYTHON_OLDEST:
             return  # made from a source distribution: its generated C has been copied
         translated = os.path.join("build", "cython-release")
-        found = [module for module in self.distribution.ext_modules
-                 if module.sources[0].startswith(translated)]
+        found = [
+            module
+            for module in self.distribution.ext_modules
+            if module.sources[0].startswith(translated)
+        ]
         if not found:
             raise SystemExit("a source distribution is made with PYXSD_BUILD=release")
         for module in found:

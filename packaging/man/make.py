@@ -33,14 +33,16 @@ from pyxsd.setup import cli  # noqa: E402
 from pyxsd.system import configuration, options  # noqa: E402
 
 SECTIONS = {"1": "User commands", "5": "File formats", "8": "System administration"}
-PAGES = tuple(sorted(path.name[:-len(".md")] for path in HERE.glob("*.md")))
+PAGES = tuple(sorted(path.name[: -len(".md")] for path in HERE.glob("*.md")))
 
 #: Pages that are another page under a second name.
 ALIASES = {"pyxsd-launch.8": "pyxsd.8"}
 
 #: What is typed to run a program, for its --help.
-PROGRAMS = {"pyxsd-setup": [sys.executable, "-m", "pyxsd.setup.cli"],
-            "pyxsd-bench": [sys.executable, "-m", "pyxsd_bench"]}
+PROGRAMS = {
+    "pyxsd-setup": [sys.executable, "-m", "pyxsd.setup.cli"],
+    "pyxsd-bench": [sys.executable, "-m", "pyxsd_bench"],
+}
 
 
 class Entry(NamedTuple):
@@ -66,9 +68,11 @@ def make(page: str) -> str:
     source = (HERE / f"{page}.md").read_text(encoding="utf-8").split("\n")
     if source[0].startswith("<!--"):
         del source[0]
-    out = ['.\\" SPDX-License-Identifier: LGPL-2.1-or-later',
-           f'.\\" Made by packaging/man/make.py from {page}.md: change that.',
-           f'.TH {name.upper()} {section} "" "pyxsd" "{SECTIONS[section]}"']
+    out = [
+        '.\\" SPDX-License-Identifier: LGPL-2.1-or-later',
+        f'.\\" Made by packaging/man/make.py from {page}.md: change that.',
+        f'.TH {name.upper()} {section} "" "pyxsd" "{SECTIONS[section]}"',
+    ]
     for block in blocks(source):
         out += roff(block)
     return "\n".join(out) + "\n"
@@ -98,11 +102,18 @@ def roff(block: list[str]) -> list[str]:
         return [".PP", ".RS 4", ".nf", *(literal(line[4:]) for line in block), ".fi", ".RE"]
     if first.startswith("- "):
         items = " ".join(line if line.startswith("- ") else line.strip() for line in block)
-        return [line for item in items.split("- ")[1:] if item.strip()
-                for line in (".IP \\(bu 2", inline(item.strip()))]
+        return [
+            line
+            for item in items.split("- ")[1:]
+            if item.strip()
+            for line in (".IP \\(bu 2", inline(item.strip()))
+        ]
     if len(block) > 1 and block[1].startswith(": "):
-        return [".TP", inline(first), inline(" ".join([block[1][2:].strip(),
-                                                       *(line.strip() for line in block[2:])]))]
+        return [
+            ".TP",
+            inline(first),
+            inline(" ".join([block[1][2:].strip(), *(line.strip() for line in block[2:])])),
+        ]
     return [".PP", inline(" ".join(line.strip() for line in block))]
 
 
@@ -154,17 +165,25 @@ def of_commands(program: str) -> list[Entry]:
         if not re.fullmatch("[a-z][a-z-]*", name):
             continue  # an option, or the words COMMAND and {run,report} that stand for all
         found.append(Entry(f"{program} {name}", sentence(text), heading=True))
-        found += [Entry(f"`{option}`", sentence(what)) for option, what in help_rows(program, name)
-                  if option != "-h, --help"]
+        found += [
+            Entry(f"`{option}`", sentence(what))
+            for option, what in help_rows(program, name)
+            if option != "-h, --help"
+        ]
     return found
 
 
 def help_rows(program: str, *words: str) -> list[tuple[str, str]]:
     """(option or command, text) of each entry of a program's --help, in order."""
-    env = dict(os.environ, COLUMNS="1000", PYTHONPATH=str(ROOT), NO_COLOR="1",
-               PYTHON_COLORS="0")
-    text = subprocess.run([*PROGRAMS[program], *words, "--help"], env=env, cwd=ROOT, check=True,
-                          stdout=subprocess.PIPE, text=True).stdout
+    env = dict(os.environ, COLUMNS="1000", PYTHONPATH=str(ROOT), NO_COLOR="1", PYTHON_COLORS="0")
+    text = subprocess.run(
+        [*PROGRAMS[program], *words, "--help"],
+        env=env,
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
     rows = []
     for line in re.sub(r"\n {12,}(\S)", r"  \1", text).split("\n"):
         entry = re.match(r"  +(\S.*?)(?:  +(.*))?$", line)
@@ -192,14 +211,21 @@ def of_keys() -> list[Entry]:
         meaning = meanings[key]
         if meaning.startswith("as above"):  # of the access log: as of the daemon's log
             daemon_s = meanings[key.replace("access-log", "xenstored-log")]
-            meaning = daemon_s + meaning[len("as above"):]
+            meaning = daemon_s + meaning[len("as above") :]
         found.append(Entry(f"`{key}` = *{KINDS[kind]}*", f"{sentence(meaning)} ({default})"))
     return found
 
 
 #: A kind of value as it is told.
-KINDS = {"bool": "true|false", "int": "integer", "float": "number", "str": "file",
-         "Destination": "file|syslog:facility", "Level": "level", "Errno": "EQUOTA|ENOSPC"}
+KINDS = {
+    "bool": "true|false",
+    "int": "integer",
+    "float": "number",
+    "str": "file",
+    "Destination": "file|syslog:facility",
+    "Level": "level",
+    "Errno": "EQUOTA|ENOSPC",
+}
 
 
 def of_statuses() -> list[Entry]:
@@ -207,8 +233,12 @@ def of_statuses() -> list[Entry]:
     return [Entry(f"`{status}`", sentence(text)) for status, text in cli.EXIT_STATUS]
 
 
-EXPANSIONS = {"options": of_options, "commands": of_commands, "keys": of_keys,
-              "statuses": of_statuses}
+EXPANSIONS = {
+    "options": of_options,
+    "commands": of_commands,
+    "keys": of_keys,
+    "statuses": of_statuses,
+}
 
 
 # -- text ---------------------------------------------------------------------

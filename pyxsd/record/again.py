@@ -36,8 +36,10 @@ def until(text: str) -> tuple[float, float]:
         return int(text), forever
     match = _TIME.fullmatch(text)
     if match is None:
-        raise ValueError(f"--until {text}: neither a number of requests nor a time such as "
-                         "20260131T14:30:00.250Z")
+        raise ValueError(
+            f"--until {text}: neither a number of requests nor a time such as "
+            "20260131T14:30:00.250Z"
+        )
     seconds = calendar.timegm(time.strptime(match[1], "%Y%m%dT%H:%M:%S"))
     digits = (match[2] or ".")[1:]
     return forever, seconds + (int(digits or 0) + 1) / 10 ** len(digits)
@@ -75,8 +77,10 @@ def run(directory: str, end: tuple[float, float], as_format: str, out: Print, te
         tell(f"as in the daemon log: {text}".encode("utf-8", "surrogateescape"))
     for text in filter(None, (damage, replay.fault)):
         tell(f"{path}: {text}".encode())
-    tell(f"{path}: {replay.requests - row['requests']} requests were run again, up to number "
-         f"{replay.requests} at {_shown(replay.clock or row['wall'])}".encode())
+    tell(
+        f"{path}: {replay.requests - row['requests']} requests were run again, up to number "
+        f"{replay.requests} at {_shown(replay.clock or row['wall'])}".encode()
+    )
     if as_format:
         shown = show.show_image(image.save(replay.server), "" if as_format == "text" else as_format)
         out(shown.output)

@@ -56,8 +56,16 @@ def write(server: Any, domains: Any, config: Config) -> bytes:
 
 
 def _domain(domain: Domain) -> list[Any]:
-    return [domain.domid, domain.mfn, domain.remote_port, domain.port, bool(domain.page),
-            domain.unique_id, domain.expected, domain.unreadable]
+    return [
+        domain.domid,
+        domain.mfn,
+        domain.remote_port,
+        domain.port,
+        bool(domain.page),
+        domain.unique_id,
+        domain.expected,
+        domain.unreadable,
+    ]
 
 
 def read(data: bytes) -> dict[str, Any]:
@@ -68,8 +76,10 @@ def read(data: bytes) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, StateError) as error:
         raise StateError(f"no beginning of a recording: {error}") from None
     if version != __version__:
-        raise StateError(f"recorded by pyxsd {version}, and this is {__version__}: only the same "
-                         "version does the same")
+        raise StateError(
+            f"recorded by pyxsd {version}, and this is {__version__}: only the same "
+            "version does the same"
+        )
     return row
 
 

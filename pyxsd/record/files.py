@@ -42,8 +42,9 @@ _NAME = re.compile(r"recording-(\d{6,})")
 
 def numbers(directory: str) -> list[int]:
     """The numbers of the recordings in a directory, ascending; OSError."""
-    return sorted(int(match[1]) for name in os.listdir(directory)
-                  if (match := _NAME.fullmatch(name)))
+    return sorted(
+        int(match[1]) for name in os.listdir(directory) if (match := _NAME.fullmatch(name))
+    )
 
 
 def path_of(directory: str, number: int) -> str:
@@ -71,7 +72,7 @@ class Writer:
         left = memoryview(data)
         try:
             while left:
-                left = left[os.write(self._fd, left):]
+                left = left[os.write(self._fd, left) :]
         except OSError:
             try:
                 os.ftruncate(self._fd, self.size)
@@ -100,8 +101,9 @@ def read(path: str) -> Iterator[tuple[bytes, bytes]]:
         raise StateError("no recording")
     _, version, flags = _HEADER.unpack_from(data)
     if version != VERSION or flags:
-        raise StateError(f"a recording of version {version} and flags {flags:#x}; known is version "
-                         f"{VERSION}")
+        raise StateError(
+            f"a recording of version {version} and flags {flags:#x}; known is version {VERSION}"
+        )
     at, number = _HEADER.size, 0
     while at < len(data):
         place = f"block {number} at byte {at}"

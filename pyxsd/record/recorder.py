@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         def log(self, level: str, text: str) -> None:
             """A line for the daemon log."""
 
+
 WRITE_SECONDS = 1.0
 MEBIBYTE = 1 << 20
 
@@ -71,9 +72,15 @@ class Recorder:
             return
         try:
             os.makedirs(self._directory, 0o700, exist_ok=True)
-            self._begin(lambda: recording.begin(
-                self._daemon.server, self._daemon.domains, self._daemon.server.host,
-                self._daemon.config, self._is_full))
+            self._begin(
+                lambda: recording.begin(
+                    self._daemon.server,
+                    self._daemon.domains,
+                    self._daemon.server.host,
+                    self._daemon.config,
+                    self._is_full,
+                )
+            )
         except OSError as error:
             self._give_up(f"cannot record into {self._directory}: {error.strerror}")
             return
@@ -134,8 +141,9 @@ class Recorder:
             self._give_up(f"{type(error).__name__}: {error}")
 
     def _anew(self) -> bytes:
-        return recording.begin_anew(self._daemon.server, self._daemon.domains,
-                                    self._daemon.config, self._is_full)
+        return recording.begin_anew(
+            self._daemon.server, self._daemon.domains, self._daemon.config, self._is_full
+        )
 
     def _give_up(self, why: str) -> None:
         self._daemon.log("error", f"recording has ended: {why}")

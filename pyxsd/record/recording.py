@@ -23,8 +23,9 @@ def is_possible(server: Any) -> bool:
     return not any(c.awaits for c in server.connections.values())
 
 
-def begin(server: Any, domains: Any, host: Any, config: Config,
-          take_away: Callable[[], object]) -> bytes:
+def begin(
+    server: Any, domains: Any, host: Any, config: Config, take_away: Callable[[], object]
+) -> bytes:
     """Records from now on; the beginning of the recording.  Between two turns.
 
     domains: None where the host does without.  host: who has the `commands` (control.Control).
@@ -40,8 +41,7 @@ def begin(server: Any, domains: Any, host: Any, config: Config,
     return data
 
 
-def begin_anew(server: Any, domains: Any, config: Config,
-               take_away: Callable[[], object]) -> bytes:
+def begin_anew(server: Any, domains: Any, config: Config, take_away: Callable[[], object]) -> bytes:
     """Ends the recording and begins the next one, whose beginning is returned; what was not taken
     of the former journal is gone."""
     data = beginning.write(server, domains, config)

@@ -22,8 +22,13 @@ LAUNCHER = "/usr/sbin/pyxsd-launch"
 KINDS = (("pyxsd", "pyxsd"), ("oxenstored", "oxenstored"), ("xenstored", "C xenstored"))
 
 UNIT = "xenstored.service"
-UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system",
-                "/usr/lib/systemd/system", "/lib/systemd/system")
+UNIT_FOLDERS = (
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+)
 XENCOMMONS = ("/etc/sysconfig/xencommons", "/etc/default/xencommons")
 
 
@@ -43,15 +48,27 @@ class Way:
     programs: tuple[str, ...]
 
 
-DEBIAN = Way("Debian's init script", ("/etc/init.d/xen",), ("/etc/init.d/xen",),
-             ("/etc/default/xen",),
-             ("/usr/lib/xen-{version}/bin/oxenstored", "/usr/lib/xen-{version}/bin/xenstored"))
-SYSTEMD = Way("Xen's systemd unit", tuple(f"{folder}/{UNIT}" for folder in UNIT_FOLDERS),
-              ("/etc/xen/scripts/launch-xenstore",), XENCOMMONS,
-              ("/usr/sbin/oxenstored", "/usr/sbin/xenstored"))
-INIT = Way("Xen's init script", ("/etc/init.d/xencommons",),
-           ("/etc/xen/scripts/launch-xenstore", "/etc/init.d/xencommons"), XENCOMMONS,
-           ("/usr/sbin/oxenstored", "/usr/sbin/xenstored"))
+DEBIAN = Way(
+    "Debian's init script",
+    ("/etc/init.d/xen",),
+    ("/etc/init.d/xen",),
+    ("/etc/default/xen",),
+    ("/usr/lib/xen-{version}/bin/oxenstored", "/usr/lib/xen-{version}/bin/xenstored"),
+)
+SYSTEMD = Way(
+    "Xen's systemd unit",
+    tuple(f"{folder}/{UNIT}" for folder in UNIT_FOLDERS),
+    ("/etc/xen/scripts/launch-xenstore",),
+    XENCOMMONS,
+    ("/usr/sbin/oxenstored", "/usr/sbin/xenstored"),
+)
+INIT = Way(
+    "Xen's init script",
+    ("/etc/init.d/xencommons",),
+    ("/etc/xen/scripts/launch-xenstore", "/etc/init.d/xencommons"),
+    XENCOMMONS,
+    ("/usr/sbin/oxenstored", "/usr/sbin/xenstored"),
+)
 WAYS = (DEBIAN, SYSTEMD, INIT)
 
 
@@ -106,8 +123,10 @@ def look(tree: Tree, file: str = "", without: tuple[str, ...] = ()) -> NextBoot:
     `without`: as if the settings file did not name these programs."""
     way = _way(tree)
     if way is None and not file:
-        return NextBoot(fault="no way of starting a xenstored was found: neither /etc/init.d/xen "
-                        f"nor {UNIT} nor /etc/init.d/xencommons is there")
+        return NextBoot(
+            fault="no way of starting a xenstored was found: neither /etc/init.d/xen "
+            f"nor {UNIT} nor /etc/init.d/xencommons is there"
+        )
     command = _own_command(tree, way)
     if command and not file:
         return _judged(tree, NextBoot(way, program=command[0], arguments=" ".join(command[1:])))
@@ -123,15 +142,25 @@ def look(tree: Tree, file: str = "", without: tuple[str, ...] = ()) -> NextBoot:
         return NextBoot(way, file, text, fault=f"{file}: {fault}")
     kind = settings.find(text or "", "XENSTORETYPE")
     if way is not DEBIAN and kind.value not in (None, "", "daemon"):
-        return NextBoot(way, file, text, kind.line, fault=f"{file}: line {kind.line} sets "
-                        f"XENSTORETYPE={kind.value}: the store is not kept by a daemon of dom0")
+        return NextBoot(
+            way,
+            file,
+            text,
+            kind.line,
+            fault=f"{file}: line {kind.line} sets "
+            f"XENSTORETYPE={kind.value}: the store is not kept by a daemon of dom0",
+        )
     found = settings.find(text or "", settings.VARIABLE)
     if found.unclear:
         return NextBoot(way, file, text, found.line, fault=f"{file}: {found.unclear}")
     arguments = settings.find(text or "", "XENSTORED_ARGS").value or ""
     program = found.value or _default(tree, way)
-    return _judged(tree, NextBoot(way, file, text, found.line if found.value else 0, program,
-                                  arguments, editable=True))
+    return _judged(
+        tree,
+        NextBoot(
+            way, file, text, found.line if found.value else 0, program, arguments, editable=True
+        ),
+    )
 
 
 def _way(tree: Tree) -> Way | None:
@@ -206,8 +235,9 @@ def xen_version(tree: Tree) -> str:
 
 def _unit_command(tree: Tree) -> list[str]:
     """The words of ExecStart= of xenstored.service, with its drop-ins; [] where there is none."""
-    unit = next((f"{folder}/{UNIT}" for folder in UNIT_FOLDERS if tree.exists(f"{folder}/{UNIT}")),
-                "")
+    unit = next(
+        (f"{folder}/{UNIT}" for folder in UNIT_FOLDERS if tree.exists(f"{folder}/{UNIT}")), ""
+    )
     # Of drop-ins with the same name the folder that stands first counts; names are read in order.
     drop_ins: dict[str, str] = {}
     for folder in UNIT_FOLDERS:

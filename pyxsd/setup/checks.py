@@ -35,8 +35,15 @@ OLDEST_XEN = (4, 14)
 LEAST_BYTES = 32 << 20
 
 #: Folders of shared libraries, beside those that /etc/ld.so.conf.d names.
-LIBRARY_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/lib/*-linux-gnu*",
-                   "/usr/lib/*-linux-gnu*", "/usr/local/lib")
+LIBRARY_FOLDERS = (
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/lib/*-linux-gnu*",
+    "/usr/lib/*-linux-gnu*",
+    "/usr/local/lib",
+)
 
 #: Patterns of which one must be found each, and what the library is for.
 LIBRARIES = (
@@ -46,7 +53,8 @@ LIBRARIES = (
 )
 
 DEVICES = (
-    ("/dev/xen/evtchn", "xen-evtchn"), ("/dev/xen/gntdev", "xen-gntdev"),
+    ("/dev/xen/evtchn", "xen-evtchn"),
+    ("/dev/xen/gntdev", "xen-gntdev"),
     ("/dev/xen/privcmd", "xen-privcmd"),
 )
 
@@ -135,8 +143,9 @@ def _python_of(about: Subject) -> Iterator[Finding]:
     version = installed.version_of(path)
     shown = ".".join(map(str, version))
     if not version:
-        yield Finding(WARNING, f"{path} does not tell its version by its name; pyxsd needs 3.9 or "
-                      "later")
+        yield Finding(
+            WARNING, f"{path} does not tell its version by its name; pyxsd needs 3.9 or later"
+        )
         return
     if version < OLDEST_PYTHON:
         yield Finding(ERROR, f"Python is {shown}; pyxsd needs 3.9 or later")
@@ -145,26 +154,40 @@ def _python_of(about: Subject) -> Iterator[Finding]:
     tag = "".join(map(str, version))
     for copy in installed.copies(tree, about.launcher):
         modules = tree.matches(f"{copy.folder}/pyxsd/_core.*.so")
-        if modules and not any(f"cpython-{tag}-" in module or module.endswith(f"cpython-{tag}.so")
-                               for module in modules):
-            yield Finding(ERROR, f"the copy of pyxsd in {copy.folder} is for another version of "
-                          f"Python than {shown}; install the package that is for this one")
+        if modules and not any(
+            f"cpython-{tag}-" in module or module.endswith(f"cpython-{tag}.so")
+            for module in modules
+        ):
+            yield Finding(
+                ERROR,
+                f"the copy of pyxsd in {copy.folder} is for another version of "
+                f"Python than {shown}; install the package that is for this one",
+            )
 
 
 def copies(about: Subject) -> Iterator[Finding]:
     """One whole installation, and a launcher."""
     found = installed.copies(about.tree, about.launcher)
     if not found:
-        yield Finding(ERROR, "pyxsd itself is not installed: neither in a folder of packages "
-                      f"nor beside {about.launcher}")
+        yield Finding(
+            ERROR,
+            "pyxsd itself is not installed: neither in a folder of packages "
+            f"nor beside {about.launcher}",
+        )
     for copy in found:
         if copy.missing:
-            yield Finding(ERROR, f"the copy of pyxsd in {copy.folder} is incomplete (without "
-                          f"{', '.join(copy.missing)}); install it again or remove it")
+            yield Finding(
+                ERROR,
+                f"the copy of pyxsd in {copy.folder} is incomplete (without "
+                f"{', '.join(copy.missing)}); install it again or remove it",
+            )
     if len(found) > 1:
         where = ", ".join(f"{copy.version or 'unknown version'} in {copy.folder}" for copy in found)
-        yield Finding(WARNING, f"pyxsd is installed {len(found)} times ({where}); a package's "
-                      "launcher starts the package's copy; remove the others")
+        yield Finding(
+            WARNING,
+            f"pyxsd is installed {len(found)} times ({where}); a package's "
+            "launcher starts the package's copy; remove the others",
+        )
     if about.tree.is_program(about.launcher):
         yield Finding(OK, f"the launcher {about.launcher}")
     else:
@@ -175,11 +198,18 @@ def libraries(about: Subject) -> Iterator[Finding]:
     """Xen's libraries, which pyxsd loads when it starts."""
     folders = [*LIBRARY_FOLDERS, *_configured_folders(about.tree)]
     for patterns, purpose in LIBRARIES:
-        found = [path for pattern in patterns for folder in folders
-                 for path in about.tree.matches(f"{folder}/{pattern}")]
+        found = [
+            path
+            for pattern in patterns
+            for folder in folders
+            for path in about.tree.matches(f"{folder}/{pattern}")
+        ]
         if not found:
-            yield Finding(ERROR, f"no {' or '.join(patterns)}, for {purpose}: install Xen's "
-                          "libraries (they come with xl)")
+            yield Finding(
+                ERROR,
+                f"no {' or '.join(patterns)}, for {purpose}: install Xen's "
+                "libraries (they come with xl)",
+            )
             continue
         fault = _load_fault(found[0]) if about.tree.is_this_host else ""
         if fault:
@@ -211,8 +241,11 @@ def xen(about: Subject) -> Iterator[Finding]:
     """The hypervisor's version, and whether this is domain 0."""
     version = boot.xen_version(about.tree)
     if about.tree.first_line("/sys/hypervisor/type") != "xen" or not version:
-        where = "this machine does not run under Xen now" if about.tree.is_this_host else \
-            f"{about.tree.root} does not show a Xen that runs"
+        where = (
+            "this machine does not run under Xen now"
+            if about.tree.is_this_host
+            else f"{about.tree.root} does not show a Xen that runs"
+        )
         yield Finding(WARNING, f"{where}; what only Xen shows is not checked")
         return
     if tuple(map(int, version.split("."))) < OLDEST_XEN:
@@ -220,8 +253,11 @@ def xen(about: Subject) -> Iterator[Finding]:
     else:
         yield Finding(OK, f"Xen {version}")
     if "control_d" not in about.tree.first_line("/proc/xen/capabilities"):
-        yield Finding(ERROR, "this is not domain 0, or xenfs is not mounted: "
-                      "/proc/xen/capabilities does not say control_d")
+        yield Finding(
+            ERROR,
+            "this is not domain 0, or xenfs is not mounted: "
+            "/proc/xen/capabilities does not say control_d",
+        )
 
 
 def devices(about: Subject) -> Iterator[Finding]:
@@ -240,21 +276,30 @@ def devices(about: Subject) -> Iterator[Finding]:
 def config(about: Subject) -> Iterator[Finding]:
     """The configuration file and the arguments."""
     if about.arguments_fault:
-        yield Finding(ERROR, f"{about.boot.file}: XENSTORED_ARGS is not for pyxsd: "
-                      f"{about.arguments_fault}")
+        yield Finding(
+            ERROR, f"{about.boot.file}: XENSTORED_ARGS is not for pyxsd: {about.arguments_fault}"
+        )
     if about.config_fault:
-        yield Finding(WARNING, f"the configuration {about.config_path}: {about.config_fault}; "
-                      "pyxsd would run with its defaults")
+        yield Finding(
+            WARNING,
+            f"the configuration {about.config_path}: {about.config_fault}; "
+            "pyxsd would run with its defaults",
+        )
     for line in about.warnings:
         yield Finding(WARNING, line)
     if not about.config_fault and not about.warnings:
         yield Finding(OK, f"the configuration {about.config_path}")
-    for key, path in (("xenstored-kva", about.config.xenstored_kva),
-                      ("xenstored-port", about.config.xenstored_port)):
+    for key, path in (
+        ("xenstored-kva", about.config.xenstored_kva),
+        ("xenstored-port", about.config.xenstored_port),
+    ):
         if not path:
-            yield Finding(ERROR, f"{key} is not configured, so domain 0 would have no ring: write "
-                          f"'{key} = /proc/xen/xsd_{key.partition('-')[2]}' into "
-                          f"{about.config_path}")
+            yield Finding(
+                ERROR,
+                f"{key} is not configured, so domain 0 would have no ring: write "
+                f"'{key} = /proc/xen/xsd_{key.partition('-')[2]}' into "
+                f"{about.config_path}",
+            )
         elif not about.tree.exists(path) and boot.xen_version(about.tree):
             yield Finding(ERROR, f"{path} ({key}) is missing: mount -t xenfs xenfs /proc/xen")
 
@@ -262,9 +307,11 @@ def config(about: Subject) -> Iterator[Finding]:
 def folders(about: Subject) -> Iterator[Finding]:
     """Space and permissions where files are written."""
     places = [("the run directory", listening.DEFAULT_RUN_DIRECTORY)]
-    for name, path in (("the pid file", about.config.pid_file),
-                       ("the log", about.config.xenstored_log_file),
-                       ("the access log", about.config.access_log_file)):
+    for name, path in (
+        ("the pid file", about.config.pid_file),
+        ("the log", about.config.xenstored_log_file),
+        ("the access log", about.config.access_log_file),
+    ):
         if path and not path.startswith(configuration.SYSLOG_PREFIX):
             places.append((f"the folder of {name}", os.path.dirname(path) or "/"))
     seen = set()
@@ -297,8 +344,9 @@ def _folder(tree: Tree, name: str, path: str) -> Iterator[Finding]:
     if disk.f_files and not disk.f_favail:
         yield Finding(ERROR, f"{name}, {path}: no file can be made there (no inode is free)")
     elif free < LEAST_BYTES:
-        yield Finding(ERROR, f"{name}, {path}: {free >> 20} MiB are free; {LEAST_BYTES >> 20} "
-                      "are needed")
+        yield Finding(
+            ERROR, f"{name}, {path}: {free >> 20} MiB are free; {LEAST_BYTES >> 20} are needed"
+        )
     else:
         yield Finding(OK, f"{name}, {path}, {free >> 20} MiB free")
 
@@ -314,8 +362,10 @@ def _missing(name: str, path: str) -> tuple[str, str]:
     if not path.startswith(("/run/", "/var/run/")):
         return ERROR, f": mkdir -p {path}"
     lost = "no pid file is" if name == "the folder of the pid file" else "its lines are not"
-    return (NOTE if name == "the folder of the pid file" else WARNING,
-            f"; pyxsd does not make it, and where the boot script does not either, {lost} written")
+    return (
+        NOTE if name == "the folder of the pid file" else WARNING,
+        f"; pyxsd does not make it, and where the boot script does not either, {lost} written",
+    )
 
 
 def next_boot(about: Subject) -> Iterator[Finding]:
@@ -325,8 +375,11 @@ def next_boot(about: Subject) -> Iterator[Finding]:
     elif about.boot.kind == "pyxsd":
         yield Finding(OK, f"the next boot starts {about.boot.program} ({about.boot.origin})")
     else:
-        yield Finding(NOTE, f"the next boot starts {about.boot.program} ({about.boot.origin}); "
-                      "pyxsd-setup select changes that")
+        yield Finding(
+            NOTE,
+            f"the next boot starts {about.boot.program} ({about.boot.origin}); "
+            "pyxsd-setup select changes that",
+        )
     now = running.look_in(about.tree, ask=False)
     if now.pid:
         yield Finding(NOTE, f"now runs: {now.who}; it goes on until the host is restarted")
@@ -335,11 +388,22 @@ def next_boot(about: Subject) -> Iterator[Finding]:
 def selinux(about: Subject) -> Iterator[Finding]:
     """A security policy that does not know pyxsd."""
     if about.tree.first_line("/sys/fs/selinux/enforce") == "1":
-        yield Finding(WARNING, "SELinux is enforcing, and its reference policy knows no xenstored "
-                      "of this name: try it with 'setenforce 0' first, and look for denials")
+        yield Finding(
+            WARNING,
+            "SELinux is enforcing, and its reference policy knows no xenstored "
+            "of this name: try it with 'setenforce 0' first, and look for denials",
+        )
 
 
 #: All checks, in the report's order.
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    python, copies, libraries, xen, devices, config, folders, selinux, next_boot,
+    python,
+    copies,
+    libraries,
+    xen,
+    devices,
+    config,
+    folders,
+    selinux,
+    next_boot,
 )

@@ -27,15 +27,19 @@ def select(tree: Tree, program: str, file: str = "", force: bool = False) -> lis
     boot script of the host reads is refused, unless `force` is set.
     """
     if file and not force and not boot.is_read(tree, file):
-        raise Refused(f"no boot script of this host reads {file} ({_found(tree)}); --force writes "
-                      "it all the same")
+        raise Refused(
+            f"no boot script of this host reads {file} ({_found(tree)}); --force writes "
+            "it all the same"
+        )
     now = boot.look(tree, file)
     if now.program == program and now.line:
         return [f"Nothing to do: {now.origin} names {program} already."]
     _must_be_editable(now)
     if not tree.is_program(program):
-        raise Refused(f"{program} is missing or cannot be executed; with it selected, the next "
-                      "boot would have no xenstored")
+        raise Refused(
+            f"{program} is missing or cannot be executed; with it selected, the next "
+            "boot would have no xenstored"
+        )
     before = now.text
     done = []
     backed_up = before is not None and settings.MARK not in before.split("\n")
@@ -46,11 +50,14 @@ def select(tree: Tree, program: str, file: str = "", force: bool = False) -> lis
         tree.replace(now.file, settings.selected(before or "", program))
     except OSError as error:
         raise Refused(_cannot_write(now.file, error)) from error
-    done.append(f"{'Changed' if before is not None else 'Made'} {now.file}: "
-                f"{settings.VARIABLE}={program}.")
+    done.append(
+        f"{'Changed' if before is not None else 'Made'} {now.file}: {settings.VARIABLE}={program}."
+    )
     was = f" instead of {now.program}" if now.program and now.program != program else ""
-    done.append(_unread(tree, file) or
-                f"The next boot starts {program}{was}; a xenstored that runs now goes on.")
+    done.append(
+        _unread(tree, file)
+        or f"The next boot starts {program}{was}; a xenstored that runs now goes on."
+    )
     return done
 
 
@@ -63,8 +70,9 @@ def deselect(tree: Tree, programs: tuple[str, ...], file: str = "") -> list[str]
         what = f"{now.file} is not there" if now.file else f"{now.origin} names the program itself"
         return [f"Nothing to do: {what}."]
     backup = _backup(tree, now.file)
-    if backup is not None and any(now.text == settings.selected(backup, program)
-                                  for program in programs):
+    if backup is not None and any(
+        now.text == settings.selected(backup, program) for program in programs
+    ):
         after = backup
     else:
         after = settings.deselected(now.text, programs)
@@ -73,10 +81,14 @@ def deselect(tree: Tree, programs: tuple[str, ...], file: str = "") -> list[str]
     try:
         if after.strip() or backup is not None:  # select did not make the file
             tree.replace(now.file, after)
-            done = [f"Changed {now.file}: " + (
-                "the line that names pyxsd is switched off; select had not written it."
-                if after.count(settings.OUT) > now.text.count(settings.OUT)
-                else f"{settings.VARIABLE} is as it was before.")]
+            done = [
+                f"Changed {now.file}: "
+                + (
+                    "the line that names pyxsd is switched off; select had not written it."
+                    if after.count(settings.OUT) > now.text.count(settings.OUT)
+                    else f"{settings.VARIABLE} is as it was before."
+                )
+            ]
         else:
             tree.remove(now.file)
             done = [f"Removed {now.file}, which held nothing else."]
@@ -84,8 +96,10 @@ def deselect(tree: Tree, programs: tuple[str, ...], file: str = "") -> list[str]
             tree.remove(now.file + BACKUP)
             done.append(f"Removed {now.file}{BACKUP}, which is the same.")
         elif backup is not None:
-            done.append(f"{now.file} was changed by others since; how it was before is in "
-                        f"{now.file}{BACKUP}.")
+            done.append(
+                f"{now.file} was changed by others since; how it was before is in "
+                f"{now.file}{BACKUP}."
+            )
     except OSError as error:
         raise Refused(_cannot_write(now.file, error)) from error
     then = boot.look(tree, file)

@@ -32,8 +32,11 @@ STATUS_USAGE = 2  # argparse's own
 
 EXIT_STATUS = (
     (STATUS_OK, "done; check: no error was found; status --in-use: pyxsd runs or is selected"),
-    (STATUS_NO, "refused or failed, nothing was changed; check: an error was found; status "
-                "--in-use: pyxsd neither runs nor is selected"),
+    (
+        STATUS_NO,
+        "refused or failed, nothing was changed; check: an error was found; status "
+        "--in-use: pyxsd neither runs nor is selected",
+    ),
     (STATUS_USAGE, "the command line is wrong"),
 )
 
@@ -41,53 +44,85 @@ EXIT_STATUS = (
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
-        prog="pyxsd-setup", description="Shows and chooses the xenstored of this host.",
+        prog="pyxsd-setup",
+        description="Shows and chooses the xenstored of this host.",
         epilog="A choice counts from the next boot.  Only update, take-over and give-back change "
         "what runs: update starts a new daemon, and the old one ends; with the other two the "
-        "process becomes another program.")
+        "process becomes another program.",
+    )
     top.add_argument("--version", action="store_true", help="print the version and end")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, function, text in COMMANDS:
         command = commands.add_parser(name, help=text, description=f"{name}: {text}.")
-        command.add_argument("--root", metavar="DIR", default="/",
-                             help="work on the files of the host that lies in DIR, not on this one")
+        command.add_argument(
+            "--root",
+            metavar="DIR",
+            default="/",
+            help="work on the files of the host that lies in DIR, not on this one",
+        )
         command.set_defaults(function=function)
         if name == "status":
-            command.add_argument("--in-use", action="store_true",
-                                 help="print nothing if pyxsd neither runs nor is selected, and "
-                                 "tell by the exit status")
+            command.add_argument(
+                "--in-use",
+                action="store_true",
+                help="print nothing if pyxsd neither runs nor is selected, and "
+                "tell by the exit status",
+            )
         if name in ("select", "deselect"):
-            command.add_argument("--file", metavar="FILE", default="",
-                                 help="change this settings file, not the one found")
+            command.add_argument(
+                "--file",
+                metavar="FILE",
+                default="",
+                help="change this settings file, not the one found",
+            )
         if name in ("check", "select", "deselect"):
-            command.add_argument("--launcher", metavar="PROGRAM", default="",
-                                 help=f"the launcher, where it is neither {boot.LAUNCHER} nor "
-                                 "beside this program")
+            command.add_argument(
+                "--launcher",
+                metavar="PROGRAM",
+                default="",
+                help=f"the launcher, where it is neither {boot.LAUNCHER} nor beside this program",
+            )
         if name in ("take-over", "give-back"):
-            command.add_argument("--program", metavar="FILE", default="",
-                                 help="this program instead of "
-                                 + ("the installed pyxsd" if name == "take-over" else
-                                    "the one that the host is configured for"))
+            command.add_argument(
+                "--program",
+                metavar="FILE",
+                default="",
+                help="this program instead of "
+                + (
+                    "the installed pyxsd"
+                    if name == "take-over"
+                    else "the one that the host is configured for"
+                ),
+            )
         if name in ("update", "take-over", "give-back"):
             command.add_argument("--yes", action="store_true", help="do it without asking")
-            command.add_argument("--timeout", metavar="SECONDS", type=_seconds,
-                                 default=update.SECONDS,
-                                 help=(f"call it off {update.EXTRA_SECONDS} seconds after these"
-                                       if name == "update" else
-                                       "how long open transactions and the like are waited for")
-                                 + f"; 0 to {MOST_SECONDS} (default: {update.SECONDS})")
+            command.add_argument(
+                "--timeout",
+                metavar="SECONDS",
+                type=_seconds,
+                default=update.SECONDS,
+                help=(
+                    f"call it off {update.EXTRA_SECONDS} seconds after these"
+                    if name == "update"
+                    else "how long open transactions and the like are waited for"
+                )
+                + f"; 0 to {MOST_SECONDS} (default: {update.SECONDS})",
+            )
         if name == "select":
-            command.add_argument("--force", action="store_true",
-                                 help="select it even where check finds errors, or where no boot "
-                                 "script reads FILE")
+            command.add_argument(
+                "--force",
+                action="store_true",
+                help="select it even where check finds errors, or where no boot script reads FILE",
+            )
     return top
 
 
 def _seconds(word: str) -> int:
     """The number behind --timeout."""
     if not (word.isascii() and word.isdigit()) or len(word) > _DIGITS or int(word) > MOST_SECONDS:
-        raise argparse.ArgumentTypeError(f"{word!r} is no number of seconds from 0 to "
-                                         f"{MOST_SECONDS}")
+        raise argparse.ArgumentTypeError(
+            f"{word!r} is no number of seconds from 0 to {MOST_SECONDS}"
+        )
     return int(word)
 
 
@@ -157,11 +192,16 @@ def status(given: argparse.Namespace, tree: Tree) -> int:
             print(reason)
         return STATUS_OK if reasons else STATUS_NO
     copies = installed.copies(tree, boot.LAUNCHER)
-    version = installed.version_here() if tree.is_this_host else \
-        copies[0].version if copies else ""
+    version = installed.version_here() if tree.is_this_host else copies[0].version if copies else ""
     rows = [("running now", _running(now)), ("at the next boot", _next(then, version))]
-    rows += [("installed", f"pyxsd {copy.version or '(unknown version)'} in {copy.folder}"
-              + (" (incomplete)" if copy.missing else "")) for copy in copies]
+    rows += [
+        (
+            "installed",
+            f"pyxsd {copy.version or '(unknown version)'} in {copy.folder}"
+            + (" (incomplete)" if copy.missing else ""),
+        )
+        for copy in copies
+    ]
     if not copies:
         rows.append(("installed", "no pyxsd"))
     for name, text in rows:
@@ -186,8 +226,13 @@ def _uses(now: Running, then: NextBoot) -> list[str]:
 
 def _running(now: Running) -> str:
     if now.state == running.LIVE:
-        version = f" {now.version}" if now.version else \
-            " (does not tell its version)" if now.kind == "pyxsd" else ""
+        version = (
+            f" {now.version}"
+            if now.version
+            else " (does not tell its version)"
+            if now.kind == "pyxsd"
+            else ""
+        )
         name = now.kind or "an unknown xenstored"
         process = f", process {now.pid}" if now.pid else ""
         return f"{name}{version}{process}, answers on {now.socket}"
@@ -211,8 +256,10 @@ def _advice(now: Running, then: NextBoot, version: str) -> list[str]:
     lines = []
     if now.kind == "pyxsd" and now.state == running.LIVE and version and now.version != version:
         old = f"version {now.version}" if now.version else "an older version"
-        lines.append(f"The daemon that runs is still {old}; version {version} is installed and "
-                     "starts at the next boot of the host, or now with `pyxsd-setup update`.")
+        lines.append(
+            f"The daemon that runs is still {old}; version {version} is installed and "
+            "starts at the next boot of the host, or now with `pyxsd-setup update`."
+        )
     if now.pid and not then.fault and now.kind != then.kind:
         lines.append(f"The next boot changes from {now.kind} to {then.kind}.")
     return lines
@@ -226,8 +273,10 @@ def check(given: argparse.Namespace, tree: Tree) -> int:
     errors = sum(finding.level == checks.ERROR for finding in findings)
     warnings = sum(finding.level == checks.WARNING for finding in findings)
     where = "on this host" if tree.is_this_host else f"on the host that lies in {tree.root}"
-    print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}."
-          + ("" if errors else f"  pyxsd can be started {where}."))
+    print(
+        f"{_count(errors, 'error')}, {_count(warnings, 'warning')}."
+        + ("" if errors else f"  pyxsd can be started {where}.")
+    )
     if not tree.is_this_host:
         print(f"The paths are that host's: /etc is {tree.root}/etc.")
     return STATUS_NO if errors else STATUS_OK
@@ -243,16 +292,21 @@ def select(given: argparse.Namespace, tree: Tree) -> int:
     if not given.force:
         # Selecting mends what is wrong with the next boot, unless the host has no way of starting.
         mends = bool(given.file) or boot.look(tree).way is not None
-        errors = [finding.text for finding in checks.run(tree, given.launcher)
-                  if finding.level == checks.ERROR
-                  and not (mends and finding.text.startswith("next boot:"))]
+        errors = [
+            finding.text
+            for finding in checks.run(tree, given.launcher)
+            if finding.level == checks.ERROR
+            and not (mends and finding.text.startswith("next boot:"))
+        ]
         if errors:
             for text in errors:
                 print(f"error:   {text}", file=sys.stderr)
             # What --force does not pass over either: nothing to start, a file not to be edited.
             forced = tree.is_program(given.launcher) and boot.look(tree, given.file).editable
-            raise choose.Refused("not selected, since it would not work"
-                                 + ("; --force selects it all the same" if forced else ""))
+            raise choose.Refused(
+                "not selected, since it would not work"
+                + ("; --force selects it all the same" if forced else "")
+            )
     _print(choose.select(tree, given.launcher, given.file, given.force))
     return STATUS_OK
 
@@ -272,8 +326,7 @@ def update_now(given: argparse.Namespace, tree: Tree) -> int:
         return STATUS_NO
     version = update.run(what, given.timeout)
     now = running.look_in(tree)
-    print(f"Updated: pyxsd {version}, process {now.pid}, serves now; process {what.now.pid} "
-          "ends.")
+    print(f"Updated: pyxsd {version}, process {now.pid}, serves now; process {what.now.pid} ends.")
     return STATUS_OK
 
 

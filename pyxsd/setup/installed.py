@@ -16,9 +16,11 @@ from pyxsd.setup.tree import Tree
 
 #: Folders of Python packages: those of the distribution's packages, then those of pip.
 FOLDERS = (
-    "/usr/lib/python3/dist-packages", "/usr/lib64/python3.*/site-packages",
+    "/usr/lib/python3/dist-packages",
+    "/usr/lib64/python3.*/site-packages",
     "/usr/lib/python3.*/site-packages",
-    "/usr/local/lib/python3.*/dist-packages", "/usr/local/lib/python3.*/site-packages",
+    "/usr/local/lib/python3.*/dist-packages",
+    "/usr/local/lib/python3.*/site-packages",
     "/usr/local/lib64/python3.*/site-packages",
 )
 
@@ -68,12 +70,15 @@ def _beside(tree: Tree, launcher: str) -> list[str]:
     if not launcher:
         return []
     try:
-        place = tree.locate(launcher)[len(tree.root.rstrip("/")):]
+        place = tree.locate(launcher)[len(tree.root.rstrip("/")) :]
     except OSError:
         return []
     environment = glob.escape(os.path.dirname(os.path.dirname(place)))
-    return [folder for lib in ("lib", "lib64")
-            for folder in tree.matches(f"{environment}/{lib}/python3.*/site-packages")]
+    return [
+        folder
+        for lib in ("lib", "lib64")
+        for folder in tree.matches(f"{environment}/{lib}/python3.*/site-packages")
+    ]
 
 
 def interpreter(tree: Tree) -> str:
@@ -82,7 +87,7 @@ def interpreter(tree: Tree) -> str:
     Debian and Fedora have /usr/bin/python3 as a link to the file with the version in its name.
     """
     place = tree.locate(PYTHON)
-    return place[len(tree.root.rstrip("/")):] if os.path.isfile(place) else ""
+    return place[len(tree.root.rstrip("/")) :] if os.path.isfile(place) else ""
 
 
 def version_of(interpreter_path: str) -> tuple[int, ...]:

@@ -110,8 +110,10 @@ def main(argv: list[str]) -> int:
     try:
         from pyxsd.cli import main as daemon
     except ImportError as error:
-        tell(f"cannot start pyxsd: {error}.  Its package is damaged, or was made for another "
-             f"Python than {sys.executable} ({sys.version.split()[0]}); install it again")
+        tell(
+            f"cannot start pyxsd: {error}.  Its package is damaged, or was made for another "
+            f"Python than {sys.executable} ({sys.version.split()[0]}); install it again"
+        )
         return STATUS_NOT_INSTALLED
     return daemon(argv[1:])
 
@@ -135,8 +137,10 @@ def _look(pid_file: str) -> int | None:
 
     found = running.look(path, (pid_file,) if pid_file else (), ask=False)
     if state == listening.SILENT:
-        tell(f"cannot start pyxsd: a xenstored ({found.who}) listens on {path} but has not "
-             f"answered for {ANSWER_SECONDS:.0f} seconds; it hangs, or is very busy")
+        tell(
+            f"cannot start pyxsd: a xenstored ({found.who}) listens on {path} but has not "
+            f"answered for {ANSWER_SECONDS:.0f} seconds; it hangs, or is very busy"
+        )
         return STATUS_HANGS
     tell(f"nothing to start: a xenstored ({found.who}) answers on {path}")
     _serve_the_caller(found, pid_file)

@@ -55,8 +55,9 @@ class Running:
         return f"{name}, process {self.pid}"
 
 
-def look(path: str, pid_files: tuple[str, ...] = (), ask: bool = True,
-         seconds: float = ANSWER_SECONDS) -> Running:
+def look(
+    path: str, pid_files: tuple[str, ...] = (), ask: bool = True, seconds: float = ANSWER_SECONDS
+) -> Running:
     """What runs at the socket `path`, or holds one of `pid_files` (both paths of this machine).
 
     With ask=False the socket is left alone: a process that listens there counts as LIVE.
@@ -79,8 +80,11 @@ def look(path: str, pid_files: tuple[str, ...] = (), ask: bool = True,
 
 def look_in(tree: Tree, ask: bool = True) -> Running:
     """What runs on the host with these files."""
-    path = listening.socket_path(os.environ) if tree.is_this_host \
+    path = (
+        listening.socket_path(os.environ)
+        if tree.is_this_host
         else listening.DEFAULT_RUN_DIRECTORY + "/socket"
+    )
     try:
         text = tree.read(configuration.DEFAULT_PATH) or ""
     except OSError:
@@ -116,9 +120,14 @@ def _listening_inodes(real_path: str) -> set[str]:
             rows = [line.rstrip("\n").split(None, 7) for line in file]
     except OSError:
         return set()
-    return {row[6] for row in rows[1:]
-            if len(row) == 8 and int(row[3], 16) & _LISTENING
-            and row[7].startswith("/") and os.path.realpath(row[7]) == real_path}
+    return {
+        row[6]
+        for row in rows[1:]
+        if len(row) == 8
+        and int(row[3], 16) & _LISTENING
+        and row[7].startswith("/")
+        and os.path.realpath(row[7]) == real_path
+    }
 
 
 def holder(path: str) -> int:

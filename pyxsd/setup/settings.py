@@ -63,14 +63,20 @@ def find(text: str, name: str) -> Found:
         if assigned:
             found = _value(assigned.group(1), number, name, depth > 0)
         elif re.match(rf"{name}\s+=", code):
-            found = Found(found.value, number,
-                          f"line {number} has blanks around '=', which the shell does not take "
-                          f"for an assignment: write {name}=...")
+            found = Found(
+                found.value,
+                number,
+                f"line {number} has blanks around '=', which the shell does not take "
+                f"for an assignment: write {name}=...",
+            )
         elif re.match(r"(?:\.|source)\s", code):
             found = Found(found.value, number, f"line {number} reads another file")
         elif mention.search(line.split(" #")[0]):
-            found = Found(found.value, number,
-                          f"line {number} sets {name} in a way that only running it would tell")
+            found = Found(
+                found.value,
+                number,
+                f"line {number} sets {name} in a way that only running it would tell",
+            )
         if _OPENING.search(line):
             depth += 1
         if found.line == number and found.unclear:
@@ -81,13 +87,18 @@ def find(text: str, name: str) -> Found:
 def _value(raw: str, number: int, name: str, conditional: bool) -> Found:
     """What one assignment sets; `raw` is the text behind `=`."""
     if "\r" in raw or "\0" in raw:
-        return Found(None, number, f"line {number} has a stray control character (was the file "
-                     "written on another system?)")
+        return Found(
+            None,
+            number,
+            f"line {number} has a stray control character (was the file "
+            "written on another system?)",
+        )
     if conditional:
         return Found(None, number, f"line {number} sets {name} only under a condition")
     if _EVALUATED.search(raw):
-        return Found(None, number,
-                     f"line {number} sets {name} to something that only running it would tell")
+        return Found(
+            None, number, f"line {number} sets {name} to something that only running it would tell"
+        )
     if raw[:1].isspace():
         raw = ""  # NAME= followed by a command would be two words, below
     try:
@@ -108,14 +119,21 @@ def fault(text: str) -> str:
         if "\0" in line:
             return f"line {number} has a NUL character: this is no text file"
         if line.endswith("\r") and not line.lstrip().startswith("#"):
-            return (f"line {number} ends with a carriage return, which the shell takes for a part "
-                    "of it: save the file with Unix line ends")
+            return (
+                f"line {number} ends with a carriage return, which the shell takes for a part "
+                "of it: save the file with Unix line ends"
+            )
         if re.match(r"\s*exit\b", line):
             return f"line {number}: 'exit' ends the boot script that reads this file"
     try:
-        done = subprocess.run(["sh", "-n"], input=text.encode("utf-8", "surrogateescape"),
-                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                              timeout=_SYNTAX_SECONDS, check=False)
+        done = subprocess.run(
+            ["sh", "-n"],
+            input=text.encode("utf-8", "surrogateescape"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=_SYNTAX_SECONDS,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     if done.returncode == 0:
@@ -139,7 +157,7 @@ def deselected(text: str, programs: tuple[str, ...]) -> str:
     Where one of `programs` is set by a line that select had not written, that line is switched
     off.
     """
-    lines = [line[len(OFF):] if line.startswith(OFF) else line for line in _without_mark(text)]
+    lines = [line[len(OFF) :] if line.startswith(OFF) else line for line in _without_mark(text)]
     simple = _assignment(VARIABLE)
     for index, line in enumerate(lines):
         assigned = simple.match(line)

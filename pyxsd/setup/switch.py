@@ -35,16 +35,20 @@ _HEADER = struct.Struct("=IIII")
 #: From and to: what does not go with it, in lines.
 NOT_CARRIED = {
     ("C xenstored", "pyxsd"): (
-        "Not carried: depths of watches (C xenstored 4.22 does not tell them).",),
+        "Not carried: depths of watches (C xenstored 4.22 does not tell them).",
+    ),
     ("oxenstored", "pyxsd"): (
         "Not carried: nothing.  oxenstored does not change while a domain acts for another one",
-        "(a device model in a domain of its own); then this is called off."),
+        "(a device model in a domain of its own); then this is called off.",
+    ),
     ("pyxsd", "C xenstored"): (
         "Not carried: depths of watches, watches on paths that C xenstored refuses, limits that",
-        "were set while pyxsd ran, nodes of domains that are gone (domain 0 gets them)."),
+        "were set while pyxsd ran, nodes of domains that are gone (domain 0 gets them).",
+    ),
     ("pyxsd", "oxenstored"): (
         "Not carried: depths of watches, limits that were set while pyxsd ran.  Where a domain",
-        "acts for another one, or something is beyond oxenstored's limits, nothing changes."),
+        "acts for another one, or something is beyond oxenstored's limits, nothing changes.",
+    ),
 }
 
 
@@ -60,8 +64,10 @@ def take_over(now: Running, program: str) -> Plan:
     """pyxsd instead of what runs; Refused."""
     _must_answer(now)
     if now.kind == "pyxsd":
-        raise Refused(f"pyxsd runs already (process {now.pid}); `pyxsd-setup update` lets the "
-                      "installed version take over")
+        raise Refused(
+            f"pyxsd runs already (process {now.pid}); `pyxsd-setup update` lets the "
+            "installed version take over"
+        )
     if now.kind not in ("oxenstored", "C xenstored"):
         raise Refused(f"{now.who} is no xenstored that can hand over")
     return Plan(now, "pyxsd", _checked(program))
@@ -95,14 +101,16 @@ def own_program(tree: Tree) -> str:
 def described(what: Plan, seconds: int) -> list[str]:
     """The plan in lines."""
     version = f" {what.now.version}" if what.now.version else ""
-    return [f"{'running now:':<18}{what.now.kind}{version}, process {what.now.pid}, answers on "
-            f"{what.now.socket}",
-            f"{'will become:':<18}{what.kind} ({what.program}), in the same process",
-            "Guests and clients stay connected.",
-            *NOT_CARRIED[what.now.kind, what.kind],
-            f"The daemon waits up to {seconds} seconds for what is under way, such as open "
-            "transactions;",
-            "where that does not end, nothing changes."]
+    return [
+        f"{'running now:':<18}{what.now.kind}{version}, process {what.now.pid}, answers on "
+        f"{what.now.socket}",
+        f"{'will become:':<18}{what.kind} ({what.program}), in the same process",
+        "Guests and clients stay connected.",
+        *NOT_CARRIED[what.now.kind, what.kind],
+        f"The daemon waits up to {seconds} seconds for what is under way, such as open "
+        "transactions;",
+        "where that does not end, nothing changes.",
+    ]
 
 
 def run(what: Plan, seconds: int) -> str:
@@ -123,8 +131,9 @@ def run(what: Plan, seconds: int) -> str:
         raise Refused(f"not changed, and {what.now.kind} goes on: {told}")
     now = running.look(what.now.socket)
     if now.kind != what.kind:
-        raise Refused(f"{what.now.kind} said that all went well, but {now.who} runs now; look into "
-                      "its log")
+        raise Refused(
+            f"{what.now.kind} said that all went well, but {now.who} runs now; look into its log"
+        )
     version = f" {now.version}" if now.version else ""
     return f"Done: {now.kind}{version} serves now, process {now.pid}."
 
@@ -134,8 +143,9 @@ def left(what: Plan, then: NextBoot) -> list[str]:
     lines = []
     if then.kind != what.kind and not then.fault:
         command = "select" if what.kind == "pyxsd" else "deselect"
-        lines.append(f"The next boot starts {then.kind} still; `pyxsd-setup {command}` changes "
-                     "that.")
+        lines.append(
+            f"The next boot starts {then.kind} still; `pyxsd-setup {command}` changes that."
+        )
     if what.now.kind == "oxenstored":
         lines.append(f"{os.path.dirname(what.now.socket)}/db, oxenstored's state, stays.")
     return lines
@@ -157,9 +167,11 @@ class Conversation:
             kind, _, _, length = _HEADER.unpack(self._take(_HEADER.size))
             text = self._take(length).strip(b"\0").decode("utf-8", "replace")
         except (OSError, EOFError) as error:
-            raise Refused("the daemon has not answered: "
-                          f"{str(error) or 'it has closed the connection'}; look whether it runs, "
-                          "with `pyxsd-setup status`, and into its log") from error
+            raise Refused(
+                "the daemon has not answered: "
+                f"{str(error) or 'it has closed the connection'}; look whether it runs, "
+                "with `pyxsd-setup status`, and into its log"
+            ) from error
         return text if kind == CONTROL else f"error {text}"
 
     def _take(self, length: int) -> bytes:
@@ -180,9 +192,14 @@ class Conversation:
 
 def _must_answer(now: Running) -> None:
     if now.state != running.LIVE:
-        raise Refused("nothing to do: " + (
-            f"{now.who} does not answer on {now.socket}" if now.pid
-            else f"no xenstored answers on {now.socket}"))
+        raise Refused(
+            "nothing to do: "
+            + (
+                f"{now.who} does not answer on {now.socket}"
+                if now.pid
+                else f"no xenstored answers on {now.socket}"
+            )
+        )
 
 
 def _checked(program: str) -> str:

@@ -105,7 +105,7 @@ class Tree:
     def matches(self, pattern: str) -> list[str]:
         """The host's paths that match a pattern such as `/usr/lib/*/libxenctrl.so.4.*`, sorted."""
         prefix = "" if self.is_this_host else self.root
-        return sorted(name[len(prefix):] for name in glob.glob(glob.escape(prefix) + pattern))
+        return sorted(name[len(prefix) :] for name in glob.glob(glob.escape(prefix) + pattern))
 
     def replace(self, path: str, text: str) -> None:
         """Gives a file new text, all of it or (OSError) nothing; owner and mode stay.
@@ -118,8 +118,9 @@ class Tree:
             old = os.stat(place)
         except FileNotFoundError:
             old = None
-        fd, temporary = tempfile.mkstemp(dir=os.path.dirname(place),
-                                         prefix=os.path.basename(place) + ".")
+        fd, temporary = tempfile.mkstemp(
+            dir=os.path.dirname(place), prefix=os.path.basename(place) + "."
+        )
         try:
             with os.fdopen(fd, "wb") as file:
                 file.write(text.encode("utf-8", "surrogateescape"))

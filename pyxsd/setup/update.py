@@ -32,32 +32,40 @@ class Plan(NamedTuple):
 def plan(now: Running, installed: str) -> Plan:
     """What an update would do; Refused where none can be made."""
     if now.state != running.LIVE:
-        raise Refused("nothing to update: " + (
-            f"{now.who} does not answer on {now.socket}" if now.pid
-            else f"no xenstored answers on {now.socket}"))
+        raise Refused(
+            "nothing to update: "
+            + (
+                f"{now.who} does not answer on {now.socket}"
+                if now.pid
+                else f"no xenstored answers on {now.socket}"
+            )
+        )
     if now.kind != "pyxsd":
         raise Refused(f"nothing to update: the xenstored that runs is {now.who}, and not pyxsd")
     told = running.control(now.socket, b"live-update\0").decode("utf-8", "replace")
-    program = next((line.partition(": ")[2] for line in told.split("\n")
-                    if line.startswith("program: ")), "")
+    program = next(
+        (line.partition(": ")[2] for line in told.split("\n") if line.startswith("program: ")), ""
+    )
     if not program:
-        raise Refused(f"the pyxsd that runs ({now.version or 'of an older version'}) cannot be "
-                      "updated while it runs; the installed version starts at the next boot of "
-                      "the host")
+        raise Refused(
+            f"the pyxsd that runs ({now.version or 'of an older version'}) cannot be "
+            "updated while it runs; the installed version starts at the next boot of "
+            "the host"
+        )
     return Plan(now, installed, program)
 
 
 def described(what: Plan) -> list[str]:
     """The plan in lines."""
     old = f"pyxsd {what.now.version}, process {what.now.pid}, answers on {what.now.socket}"
-    return [f"{'running now:':<18}{old}",
-            f"{'installed:':<18}pyxsd {what.installed or '(unknown version)'}",
-            f"{'will start:':<18}{what.program}",
-            "The new process checks that it understands the present state, then takes over the "
-            "store,",
-            "all guests and all clients, and the old one ends.  Clients stay connected, and their "
-            "open",
-            "transactions go on.  Where something fails, the old process goes on serving."]
+    return [
+        f"{'running now:':<18}{old}",
+        f"{'installed:':<18}pyxsd {what.installed or '(unknown version)'}",
+        f"{'will start:':<18}{what.program}",
+        "The new process checks that it understands the present state, then takes over the store,",
+        "all guests and all clients, and the old one ends.  Clients stay connected, and their open",
+        "transactions go on.  Where something fails, the old process goes on serving.",
+    ]
 
 
 def agreed(yes: bool, question: str = "Update now?") -> bool:

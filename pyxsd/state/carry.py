@@ -25,16 +25,31 @@ def for_stream(state: HostState, version: int = 1) -> tuple[HostState, list[str]
     rings = {client.domid for client in state.clients if client.domid is not None}
     if 0 not in rings:
         losses.append("domain 0 has no ring: C xenstored does not start from such a file")
-    clients = [_for_stream(_common(client, losses), losses)
-               for client in sorted(state.clients, key=lambda client: client.domid != 0)]
-    known = {permissions for permissions in {node.permissions for node in state.nodes}
-             if all(entry.domid in rings for entry in permissions)}
-    nodes = [fit for node in state.nodes
-             if (fit := _node_for_stream(node, rings, known, losses)) is not None]
+    clients = [
+        _for_stream(_common(client, losses), losses)
+        for client in sorted(state.clients, key=lambda client: client.domid != 0)
+    ]
+    known = {
+        permissions
+        for permissions in {node.permissions for node in state.nodes}
+        if all(entry.domid in rings for entry in permissions)
+    }
+    nodes = [
+        fit
+        for node in state.nodes
+        if (fit := _node_for_stream(node, rings, known, losses)) is not None
+    ]
     if version < 2 and (state.domain_quotas or state.global_quotas or state.settings):
         losses.append("quotas and features are not in a stream of version 1")
-    return replace(state, kind="stream", version=version, clients=clients, nodes=nodes,
-                   virq_port=None, faults=[]), losses
+    return replace(
+        state,
+        kind="stream",
+        version=version,
+        clients=clients,
+        nodes=nodes,
+        virq_port=None,
+        faults=[],
+    ), losses
 
 
 def _for_stream(client: Client, losses: list[str]) -> Client:
@@ -49,25 +64,38 @@ def _for_stream(client: Client, losses: list[str]) -> Client:
     if len(given) > UINT16_MAX or torn > UINT16_MAX:
         losses.append(f"{client.name}: {len(given)} bytes of requests are too many")
         given = b""
-    return replace(client, watches=watches, input=given, output=output, mfn=None,
-                   remote_port=None, indices=None, local_port=client.local_port or 0
-                   if client.domid is not None else None)
+    return replace(
+        client,
+        watches=watches,
+        input=given,
+        output=output,
+        mfn=None,
+        remote_port=None,
+        indices=None,
+        local_port=client.local_port or 0 if client.domid is not None else None,
+    )
 
 
-def _node_for_stream(node: Node, rings: set[int], known: set[tuple[Permission, ...]],
-                     losses: list[str]) -> Node | None:
+def _node_for_stream(
+    node: Node, rings: set[int], known: set[tuple[Permission, ...]], losses: list[str]
+) -> Node | None:
     """known: permission lists that only name domains with a connection."""
     path = node.path
-    if len(path) >= UINT16_MAX or len(node.value) > UINT16_MAX \
-            or len(node.permissions) > UINT16_MAX:
+    if (
+        len(path) >= UINT16_MAX
+        or len(node.value) > UINT16_MAX
+        or len(node.permissions) > UINT16_MAX
+    ):
         losses.append(f"the node {path[:64]!r} is too large")
         return None
     if node.permissions in known:
         return node
     owner, *others = node.permissions
     if owner.domid not in rings and owner.domid != 0:
-        losses.append(f"the node {path[:64]!r}: its owner, domain {owner.domid}, has no "
-                      "connection; domain 0 owns it now")
+        losses.append(
+            f"the node {path[:64]!r}: its owner, domain {owner.domid}, has no "
+            "connection; domain 0 owns it now"
+        )
         owner = Permission(0, owner.access, owner.stale)
     kept = [owner]
     for entry in others:
@@ -97,8 +125,18 @@ def for_db(state: HostState) -> tuple[HostState, list[str]]:
     nodes = [node._replace(permissions=_without_stale(node, losses)) for node in state.nodes]
     if state.domain_quotas or state.global_quotas or state.settings:
         losses.append("quotas and features are not in a dump")
-    return replace(state, kind="db", version=1, big_endian=False, clients=clients, nodes=nodes,
-                   domain_quotas={}, global_quotas={}, settings={}, faults=[]), losses
+    return replace(
+        state,
+        kind="db",
+        version=1,
+        big_endian=False,
+        clients=clients,
+        nodes=nodes,
+        domain_quotas={},
+        global_quotas={},
+        settings={},
+        faults=[],
+    ), losses
 
 
 def _for_db(client: Client, losses: list[str]) -> Client:
@@ -106,18 +144,27 @@ def _for_db(client: Client, losses: list[str]) -> Client:
         losses.append(f"{client.name} acts for domain {client.target}")
     given, output, torn = client.input, client.output, client.torn
     if client.indices is None and (given or output):
-        losses.append(f"{client.name}: {len(given)} bytes of requests and {len(output)} bytes "
-                      "of replies are under way")
+        losses.append(
+            f"{client.name}: {len(given)} bytes of requests and {len(output)} bytes "
+            "of replies are under way"
+        )
         given, output, torn = b"", b"", 0
     mfn, remote = client.mfn, client.remote_port
     if client.domid is not None:
         if mfn is None or remote is None:
-            losses.append(f"{client.name}: its page or its remote port is not known, "
-                          "0 is written")
+            losses.append(f"{client.name}: its page or its remote port is not known, 0 is written")
         mfn, remote = mfn or 0, remote or 0
-    return replace(client, number=0, target=None, mfn=mfn, remote_port=remote, input=given,
-                   output=output, torn=torn,
-                   unique_id=client.unique_id if client.indices is not None else None)
+    return replace(
+        client,
+        number=0,
+        target=None,
+        mfn=mfn,
+        remote_port=remote,
+        input=given,
+        output=output,
+        torn=torn,
+        unique_id=client.unique_id if client.indices is not None else None,
+    )
 
 
 def _without_stale(node: Node, losses: list[str]) -> tuple[Permission, ...]:

@@ -31,12 +31,14 @@ def read_db(data: bytes) -> HostState:
     """
     file = io.BytesIO(data)
     if file.readline().rstrip(b"\n") != dump.FIRST_LINE:
-        raise StateError(f"the file does not begin with \"{dump.FIRST_LINE.decode()}\"")
+        raise StateError(f'the file does not begin with "{dump.FIRST_LINE.decode()}"')
     state = HostState("db")
     nodes = _Nodes()
     loaded = dump.Loaded(nodes)
-    state.faults = [f"line {number} at byte {at}: {fault}"
-                    for number, at, fault in dump.read_lines(file, loaded, -1)]
+    state.faults = [
+        f"line {number} at byte {at}: {fault}"
+        for number, at, fault in dump.read_lines(file, loaded, -1)
+    ]
     if not data.endswith(b"\n"):
         state.faults.append(f"the file is cut inside of its last line, at byte {len(data)}")
     state.listener = loaded.listener
@@ -61,7 +63,7 @@ class _Nodes:
 
 
 def _permissions(text: bytes) -> tuple[Permission, ...]:
-    """"n5 NUL r0 NUL" as entries; ValueError."""
+    """ "n5 NUL r0 NUL" as entries; ValueError."""
     found = []
     for entry in text.rstrip(b"\0").split(b"\0"):
         access = LETTERS.find(entry[:1].decode("latin-1")) if entry else -1
@@ -95,11 +97,12 @@ def _clients(loaded: dump.Loaded, faults: list[str]) -> list[Client]:
         client.torn, client.input, client.output = ring.torn, ring.input, ring.output
     for owner, path, token, depth in loaded.watches:
         if owner not in by_owner:
-            faults.append(f"a watch of {f'domain {owner}' if owner >= 0 else f'socket {-owner}'},"
-                          " which is not there")
+            faults.append(
+                f"a watch of {f'domain {owner}' if owner >= 0 else f'socket {-owner}'},"
+                " which is not there"
+            )
             continue
-        by_owner[owner].watches.append(
-            Watch(path, token, None if depth is None else int(depth)))
+        by_owner[owner].watches.append(Watch(path, token, None if depth is None else int(depth)))
     return list(by_owner.values())
 
 
@@ -152,8 +155,13 @@ def _stream(client: Client) -> Iterator[bytes]:
     """What was under way, where the client is a ring whose indices are known."""
     if client.domid is not None and client.indices is not None:
         yield b"pyxsd-ring,%d,%d,%d,%d,%d,%s,%s" % (
-            client.domid, client.unique_id or 0, *client.indices, client.torn,
-            _hex(client.input), _hex(client.output))
+            client.domid,
+            client.unique_id or 0,
+            *client.indices,
+            client.torn,
+            _hex(client.input),
+            _hex(client.output),
+        )
     elif client.input or client.output:
         raise StateError(f"{client.name} has requests or replies under way")
 

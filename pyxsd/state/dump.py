@@ -60,8 +60,13 @@ def perms_text(perms: list[tuple[int, int]], separator: bytes) -> bytes:
 # -- writing ------------------------------------------------------------------
 
 
-def lines(server: Any, domains: Iterable[Any], listener: int, evtchn: tuple[int, int] | None,
-          sockets: bool) -> Iterator[bytes]:
+def lines(
+    server: Any,
+    domains: Iterable[Any],
+    listener: int,
+    evtchn: tuple[int, int] | None,
+    sockets: bool,
+) -> Iterator[bytes]:
     """The lines of a dump, without their newlines.
 
     listener is the descriptor of the listening socket or -1, evtchn the event
@@ -84,16 +89,24 @@ def lines(server: Any, domains: Iterable[Any], listener: int, evtchn: tuple[int,
                 yield from _watches(b"-%d" % fd, connection)
     for names, perms, value in server.tree.walk(True):
         path = b"/" + b"/".join(names)
-        yield b"store,%s,%s,%s" % (path.hex().encode(),
-                                   perms_text(perms, b"\0").hex().encode(), value.hex().encode())
+        yield b"store,%s,%s,%s" % (
+            path.hex().encode(),
+            perms_text(perms, b"\0").hex().encode(),
+            value.hex().encode(),
+        )
 
 
 def _ring(domain: Any) -> Iterator[bytes]:
     if domain.indices is not None and not domain.connection.bad:
         connection = domain.connection
         yield b"pyxsd-ring,%d,%d,%d,%d,%d,%s,%s" % (
-            domain.domid, domain.unique_id, *domain.indices, connection.torn_output,
-            connection.partial_input.hex().encode(), connection.pending_output.hex().encode())
+            domain.domid,
+            domain.unique_id,
+            *domain.indices,
+            connection.torn_output,
+            connection.partial_input.hex().encode(),
+            connection.pending_output.hex().encode(),
+        )
 
 
 def _watches(who: bytes, connection: Any) -> Iterator[bytes]:
@@ -119,7 +132,8 @@ def _escaped(value: bytes) -> bytes:
     """As OCaml prints a string: backslashes, and decimal escapes."""
     short = {9: rb"\t", 10: rb"\n", 13: rb"\r", 8: rb"\b", 34: rb"\"", 92: rb"\\"}
     return b"".join(
-        short[c] if c in short else bytes([c]) if 32 <= c < 127 else b"\\%03d" % c for c in value)
+        short[c] if c in short else bytes([c]) if 32 <= c < 127 else b"\\%03d" % c for c in value
+    )
 
 
 def write_file(path: str, rows: Iterable[bytes]) -> None:
@@ -177,8 +191,9 @@ def read_file(path: str, value_max: int, warn: Callable[[str], None]) -> Loaded:
     return loaded
 
 
-def read_lines(file: Iterable[bytes], loaded: Loaded,
-               value_max: int) -> Iterator[tuple[int, int, str]]:
+def read_lines(
+    file: Iterable[bytes], loaded: Loaded, value_max: int
+) -> Iterator[tuple[int, int, str]]:
     """Reads the lines behind the first one into `loaded`.
 
     Yields each one that is skipped: its number in the file, the offset in bytes where it
@@ -241,8 +256,9 @@ def _read_ring(loaded: Loaded, fields: list[bytes], _: int) -> None:
     domid = _number(fields[0], 0, DOMID_MAX)
     unique_id = _number(fields[1], 0, UINT64_MAX)
     req_cons, rsp_prod, torn = (_number(field, 0, UINT32_MAX) for field in fields[2:5])
-    loaded.rings[domid] = Ring(unique_id, req_cons, rsp_prod, torn,
-                               _hex(fields[5]), _hex(fields[6]))
+    loaded.rings[domid] = Ring(
+        unique_id, req_cons, rsp_prod, torn, _hex(fields[5]), _hex(fields[6])
+    )
 
 
 def _read_socket(loaded: Loaded, fields: list[bytes], _: int) -> None:

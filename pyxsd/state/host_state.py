@@ -122,7 +122,7 @@ class NodeChecker:
             self.nodes[self._index[path]] = node
             return
         if path[:1] == b"/" and path != b"/":
-            parent = path[:path.rindex(b"/")] or b"/"
+            parent = path[: path.rindex(b"/")] or b"/"
             if parent not in self._index:
                 raise ValueError(f"{path[:64]!r}: the parent is missing")
         self._index[path] = len(self.nodes)

@@ -44,28 +44,35 @@ def state_of(server: Any, around: Surroundings | None, rows: dict[int, Row]) -> 
             client.unique_id, client.indices = row.unique_id, row.indices
         state.clients.append(client)
         if not connection.is_socket:
-            own = {name.encode(): server.quota(name, connection)
-                   for name in ("nodes", "watches", "transactions")}
-            state.settings[connection.domid] = Settings(connection.features, {
-                name: value for name, value in own.items() if value != state.domain_quotas[name]})
+            own = {
+                name.encode(): server.quota(name, connection)
+                for name in ("nodes", "watches", "transactions")
+            }
+            state.settings[connection.domid] = Settings(
+                connection.features,
+                {name: value for name, value in own.items() if value != state.domain_quotas[name]},
+            )
     lists: dict[tuple[tuple[int, int], ...], tuple[Permission, ...]] = {}
     for names, permissions, value in server.tree.walk():
         special = len(names) == 1 and names[0].startswith(b"@")
         key = tuple(permissions)
         if key not in lists:
             lists[key] = tuple(Permission(domid, access) for domid, access in permissions)
-        state.nodes.append(Node(
-            names[0] if special else b"/" + b"/".join(names), lists[key], value))
+        state.nodes.append(
+            Node(names[0] if special else b"/" + b"/".join(names), lists[key], value)
+        )
     return state
 
 
 def _client(connection: Any) -> Client:
     return Client(
-        None if connection.is_socket else connection.domid, number=connection.id,
+        None if connection.is_socket else connection.domid,
+        number=connection.id,
         target=None if connection.target < 0 else connection.target,
-        torn=connection.torn_output, input=connection.partial_input,
+        torn=connection.torn_output,
+        input=connection.partial_input,
         output=connection.pending_output,
         watches=[Watch(*watch) for watch in connection.watch_list()],
         waiting=image.waiting_events(connection),
-        transactions={number: len(txn.requests)
-                      for number, txn in connection.transactions.items()})
+        transactions={number: len(txn.requests) for number, txn in connection.transactions.items()},
+    )

@@ -89,10 +89,11 @@ def read(data: Bytes, known: Container[bytes]) -> list[Record]:
         raise StateError(f"the file has {len(data)} bytes and no whole header")
     magic, version, flags = HEADER.unpack_from(data)
     if magic != MAGIC:
-        raise StateError(f"the file does not begin with \"{MAGIC.decode()}\"")
+        raise StateError(f'the file does not begin with "{MAGIC.decode()}"')
     if version != VERSION or flags:
-        raise StateError(f"the image has version {version} and flags {flags:#x}; "
-                         f"known is version {VERSION}")
+        raise StateError(
+            f"the image has version {version} and flags {flags:#x}; known is version {VERSION}"
+        )
     found: list[Record] = []
     at, number = HEADER.size, 0
     while True:
@@ -102,8 +103,10 @@ def read(data: Bytes, known: Container[bytes]) -> list[Record]:
         type_, length = RECORD.unpack_from(data, at)
         start = at + RECORD.size
         if length > len(data) - start:
-            raise StateError(f"record {number} ({_name(type_)}) at byte {at}: "
-                             f"{length - (len(data) - start)} bytes are missing")
+            raise StateError(
+                f"record {number} ({_name(type_)}) at byte {at}: "
+                f"{length - (len(data) - start)} bytes are missing"
+            )
         record = Record(type_, data[start : start + length], number, at)
         if type_ == DONE:
             _check_end(record, data)

@@ -26,16 +26,18 @@ if TYPE_CHECKING:
     from pyxsd.system.daemon_log import DaemonLog
 
 
-def from_file(path: str, server: Any, domains: Any, config: Config, log: DaemonLog,
-              required: bool) -> None:
+def from_file(
+    path: str, server: Any, domains: Any, config: Config, log: DaemonLog, required: bool
+) -> None:
     """Reads the database into a fresh server whose domain 0 is connected.
 
     What cannot be read or taken over is logged, and the rest goes on: a host
     whose xenstored does not start is lost.
     """
     try:
-        loaded = dump.read_file(path, config.quota_maxsize,
-                                lambda text: log.warn("xenstored", text))
+        loaded = dump.read_file(
+            path, config.quota_maxsize, lambda text: log.warn("xenstored", text)
+        )
     except FileNotFoundError:
         if required:
             log.warn("xenstored", f"{path}: no database, starting with an empty store")
@@ -63,8 +65,9 @@ def from_file(path: str, server: Any, domains: Any, config: Config, log: DaemonL
     log.info("xenstored", f"restored {server.tree.size} nodes from {path}{_age(path)}")
 
 
-def from_image(found: Found, server: Any, domains: Any, config: Config, log: DaemonLog,
-               with_domain0: bool) -> None:
+def from_image(
+    found: Found, server: Any, domains: Any, config: Config, log: DaemonLog, with_domain0: bool
+) -> None:
     """Loads an image into a fresh server whose hash key is the image's.
 
     Sockets are gone.  Rings are opened again: where nobody has used one since, its half requests,
@@ -75,8 +78,12 @@ def from_image(found: Found, server: Any, domains: Any, config: Config, log: Dae
     from pyxsd.state import image, surroundings
 
     rings = {} if domains.xen is None else domains.transports(found.rows)
-    image.load(found.records, server, time.monotonic(),
-               lambda _number, domid: rings.get(domid) or Transport())
+    image.load(
+        found.records,
+        server,
+        time.monotonic(),
+        lambda _number, domid: rings.get(domid) or Transport(),
+    )
     rows = {row.domid: row for row in found.rows}
     now = surroundings.boot_id()
     same_boot = bool(now) and found.around.boot == now
@@ -109,8 +116,9 @@ def from_image(found: Found, server: Any, domains: Any, config: Config, log: Dae
         if connection.awaits:
             server.answer(connection, b"the daemon was started again\0")
     of = "" if same_boot else ", the store alone: the machine was booted since"
-    log.info("xenstored",
-             f"restored {server.tree.size} nodes from {found.path}{_age(found.path)}{of}")
+    log.info(
+        "xenstored", f"restored {server.tree.size} nodes from {found.path}{_age(found.path)}{of}"
+    )
 
 
 def _age(path: str) -> str:
@@ -122,8 +130,9 @@ def _age(path: str) -> str:
     return f", written {max(0, round(seconds))} seconds ago"
 
 
-def _domain0(domains: Any, config: Config, connection: Any, indices: tuple[int, int] | None,
-             log: DaemonLog) -> None:
+def _domain0(
+    domains: Any, config: Config, connection: Any, indices: tuple[int, int] | None, log: DaemonLog
+) -> None:
     """Opens domain 0's ring for a connection that is there, or ends that."""
     try:
         domains.start_domain0(config.xenstored_kva, config.xenstored_port, connection, indices)

@@ -34,11 +34,15 @@ class Saver:
     seconds between two writings.
     """
 
-    def __init__(self, path: str, rows: Callable[[], Iterable[bytes]],
-                 after: Callable[[float, Callable[[], None]], None],
-                 complain: Callable[[str], None],
-                 clock: Callable[[], float] = time.monotonic,
-                 least: float = LEAST_SECONDS) -> None:
+    def __init__(
+        self,
+        path: str,
+        rows: Callable[[], Iterable[bytes]],
+        after: Callable[[float, Callable[[], None]], None],
+        complain: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        least: float = LEAST_SECONDS,
+    ) -> None:
         self.path = path
         self._rows = rows
         self._after = after
@@ -88,8 +92,9 @@ class Saver:
             # Never into what is there already: it may be readable by others, or a link.
             if os.path.lexists(self._temporary):
                 os.unlink(self._temporary)
-            fd = os.open(self._temporary,
-                         os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fd = os.open(
+                self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
         except OSError as error:
             self._failed(error)
             return

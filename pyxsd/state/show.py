@@ -19,8 +19,9 @@ from pyxsd.state.stream_reader import read_stream
 from pyxsd.state.stream_writer import write_stream
 
 #: By the argument of --as: what takes out of a state what does not fit, and who writes the rest.
-WRITERS: dict[str, tuple[Callable[[HostState], tuple[HostState, list[str]]],
-                         Callable[[HostState], bytes]]] = {
+WRITERS: dict[
+    str, tuple[Callable[[HostState], tuple[HostState, list[str]]], Callable[[HostState], bytes]]
+] = {
     "db": (carry.for_db, write_db),
     "stream": (carry.for_stream, write_stream),
 }
@@ -53,8 +54,11 @@ def show_image(data: bytes, as_format: str = "") -> Shown:
 
 def _show(state: HostState, as_format: str, who: str) -> Shown:
     if not as_format:
-        return Shown(b"".join(line + b"\n" for line in text(state)),
-                     [f"{who}left out: {fault}" for fault in state.faults], not state.faults)
+        return Shown(
+            b"".join(line + b"\n" for line in text(state)),
+            [f"{who}left out: {fault}" for fault in state.faults],
+            not state.faults,
+        )
     if state.faults:
         raise StateError(f"not converted, since it is not whole: {state.faults[0]}")
     converted, losses = convert(state, as_format)
@@ -103,7 +107,9 @@ def text(state: HostState) -> Iterator[bytes]:
     """The lines that docs/state.md describes, without their newlines."""
     if state.kind == "stream":
         yield b"format stream %d, %s-endian" % (
-            state.version, b"big" if state.big_endian else b"little")
+            state.version,
+            b"big" if state.big_endian else b"little",
+        )
     else:
         yield b"format %s" % state.kind.encode()
     yield b"listening-socket %d" % state.listener
@@ -125,9 +131,14 @@ def text(state: HostState) -> Iterator[bytes]:
 
 def _client(client: Client) -> Iterator[bytes]:
     words = [b"socket %d" % client.fd if client.domid is None else b"ring %d" % client.domid]
-    for name, value in (("connection", client.number or None), ("target", client.target),
-                        ("mfn", client.mfn), ("remote-port", client.remote_port),
-                        ("local-port", client.local_port), ("unique-id", client.unique_id)):
+    for name, value in (
+        ("connection", client.number or None),
+        ("target", client.target),
+        ("mfn", client.mfn),
+        ("remote-port", client.remote_port),
+        ("local-port", client.local_port),
+        ("unique-id", client.unique_id),
+    ):
         if value is not None:
             words.append(b"%s=%d" % (name.encode(), value))
     if client.indices is not None:
@@ -147,8 +158,10 @@ def _client(client: Client) -> Iterator[bytes]:
 
 
 def _node(node: Node) -> bytes:
-    perms = b",".join(b"%s%d%s" % (LETTERS[entry.access].encode(), entry.domid,
-                                   b"!" if entry.stale else b"") for entry in node.permissions)
+    perms = b",".join(
+        b"%s%d%s" % (LETTERS[entry.access].encode(), entry.domid, b"!" if entry.stale else b"")
+        for entry in node.permissions
+    )
     return b"node %s %s %s" % (quoted(node.path), perms, quoted(node.value))
 
 
@@ -156,4 +169,5 @@ def quoted(data: bytes) -> bytes:
     r"""Bytes between double quotes: printable ASCII as it is, but \" and \\, the rest as \x0a."""
     return b'"%s"' % b"".join(
         b"\\" + bytes([c]) if c in b'"\\' else bytes([c]) if 32 <= c < 127 else b"\\x%02x" % c
-        for c in data)
+        for c in data
+    )

@@ -143,7 +143,7 @@ class _Reader:
             raise StateError(f"the file has {len(self.data)} bytes and no whole header")
         magic, version, flags = stream.HEADER.unpack_from(self.data)
         if magic != stream.MAGIC:
-            raise StateError("the file does not begin with \"xenstore\"")
+            raise StateError('the file does not begin with "xenstore"')
         if version not in stream.VERSIONS:
             raise StateError(f"the stream has version {version}; known are 1 and 2")
         if flags & ~stream.BIG_ENDIAN:
@@ -184,8 +184,12 @@ class _Reader:
             raise _Cut(f"a connection of kind {kind}")
         if kind == stream.RING:
             domid, target, port = fields.unpack(self.layout.ring)
-            client = Client(domid, number, local_port=port,
-                            target=None if target == stream.NO_TARGET else target)
+            client = Client(
+                domid,
+                number,
+                local_port=port,
+                target=None if target == stream.NO_TARGET else target,
+            )
         else:
             client = Client(None, number, fd=fields.unpack(self.layout.socket)[0])
         given, client.torn, sent = fields.unpack(self.layout.lengths)
@@ -224,8 +228,13 @@ class _Reader:
         start = self.at + self.layout.record.size
         for offset in (12, 10, 8):
             text = bytes(self.data[start + offset : start + offset + path + token])
-            if len(text) == path + token and text.count(b"\0") == 2 \
-                    and text[path - 1] == 0 == text[-1] and path and token:
+            if (
+                len(text) == path + token
+                and text.count(b"\0") == 2
+                and text[path - 1] == 0 == text[-1]
+                and path
+                and token
+            ):
                 break
         else:
             raise _Cut("path and token do not end in NULs at any known place")
@@ -257,8 +266,9 @@ class _Reader:
             raise ValueError(f"{path[:64]!r} is a node of a transaction")
         permissions = self.lists.get(entries)
         if permissions is None:
-            permissions = tuple(self._permission(*entry)
-                                for entry in self.layout.permission.iter_unpack(entries))
+            permissions = tuple(
+                self._permission(*entry) for entry in self.layout.permission.iter_unpack(entries)
+            )
             self.lists[entries] = permissions
         self.nodes.add(Node(path, permissions, value), replace=False)
 

@@ -53,14 +53,19 @@ class _Writer:
     def write(self) -> bytes:
         """The whole file."""
         state = self.state
-        self.parts = [stream.HEADER.pack(stream.MAGIC, self.version,
-                                         stream.BIG_ENDIAN if state.big_endian else 0)]
+        self.parts = [
+            stream.HEADER.pack(
+                stream.MAGIC, self.version, stream.BIG_ENDIAN if state.big_endian else 0
+            )
+        ]
         self._record(stream.GLOBAL, self.layout.fds.pack(state.listener, state.evtchn))
         if self.version > 1 and (state.domain_quotas or state.global_quotas):
             self.at_hand = "the quotas"
-            self._record(stream.GLOBAL_QUOTA, self.layout.global_quota.pack(
-                len(state.domain_quotas), len(state.global_quotas)),
-                *self._quotas([*state.domain_quotas.items(), *state.global_quotas.items()]))
+            self._record(
+                stream.GLOBAL_QUOTA,
+                self.layout.global_quota.pack(len(state.domain_quotas), len(state.global_quotas)),
+                *self._quotas([*state.domain_quotas.items(), *state.global_quotas.items()]),
+            )
         for number, client in enumerate(state.clients, 1):
             self.at_hand = client.name
             self._client(client, client.number or number)
@@ -70,9 +75,11 @@ class _Writer:
         if self.version > 1:
             for domid, settings in state.settings.items():
                 self.at_hand = f"the quotas of domain {domid}"
-                self._record(stream.DOMAIN, self.layout.domain.pack(
-                    domid, len(settings.quotas), settings.features),
-                    *self._quotas([*settings.quotas.items()]))
+                self._record(
+                    stream.DOMAIN,
+                    self.layout.domain.pack(domid, len(settings.quotas), settings.features),
+                    *self._quotas([*settings.quotas.items()]),
+                )
         self._record(stream.END)
         return b"".join(self.parts)
 
@@ -85,8 +92,10 @@ class _Writer:
 
     def _quotas(self, quotas: Iterable[tuple[bytes, int]]) -> list[bytes]:
         pairs = list(quotas)
-        return [*(self.layout.value.pack(value) for _, value in pairs),
-                *(name + b"\0" for name, _ in pairs)]
+        return [
+            *(self.layout.value.pack(value) for _, value in pairs),
+            *(name + b"\0" for name, _ in pairs),
+        ]
 
     def _client(self, client: Client, number: int) -> None:
         has_id = self.version > 1 and client.unique_id is not None
@@ -94,8 +103,10 @@ class _Writer:
             kind, peer = stream.SOCKET, self.layout.socket.pack(client.fd)
         else:
             target = stream.NO_TARGET if client.target is None else client.target
-            kind, peer = stream.RING, self.layout.ring.pack(client.domid, target,
-                                                            client.local_port or 0)
+            kind, peer = (
+                stream.RING,
+                self.layout.ring.pack(client.domid, target, client.local_port or 0),
+            )
         whole, rest = stream.packets(client.input, self.state.big_endian)
         given = b"".join(reversed(whole)) + rest
         lengths = self.layout.lengths.pack(len(given), client.torn, len(client.output))
@@ -113,18 +124,24 @@ class _Writer:
             raise StateError(f"{self.at_hand}: the watch on {watch.path[:64]!r} has a depth")
         if b"\0" in watch.path + watch.token:
             raise StateError(f"{self.at_hand}: a watch with a NUL in it")
-        self._record(stream.WATCH, self.layout.watch.pack(
-            number, len(watch.path) + 1, len(watch.token) + 1),
-            watch.path + b"\0", watch.token + b"\0")
+        self._record(
+            stream.WATCH,
+            self.layout.watch.pack(number, len(watch.path) + 1, len(watch.token) + 1),
+            watch.path + b"\0",
+            watch.token + b"\0",
+        )
 
     def _node(self, node: Node) -> None:
         entries = self.lists.get(node.permissions)
         if entries is None:
             entries = b"".join(
-                self.layout.permission.pack(LETTERS[entry.access].encode(),
-                                            stream.STALE if entry.stale else 0, entry.domid)
-                for entry in node.permissions)
+                self.layout.permission.pack(
+                    LETTERS[entry.access].encode(), stream.STALE if entry.stale else 0, entry.domid
+                )
+                for entry in node.permissions
+            )
             self.lists[node.permissions] = entries
-        head = self.layout.node.pack(0, 0, len(node.path) + 1, len(node.value), 0,
-                                     len(node.permissions))
+        head = self.layout.node.pack(
+            0, 0, len(node.path) + 1, len(node.value), 0, len(node.permissions)
+        )
         self._record(stream.NODE, b"".join((head, entries, node.path, b"\0", node.value)))

@@ -102,8 +102,11 @@ def write(around: Surroundings, domains: Any) -> list[tuple[bytes, bytes]]:
     host["log_file"] = os.fsencode(around.log_file)
     host["pid_files"] = [(os.fsencode(path), fd) for path, fd in around.pid_files]
     host["program"] = [os.fsencode(word) for word in around.program]
-    return [(b"HOST", values.encode(host)), (b"DOMS", _rows(domains)),
-            (b"SOCK", b"".join(_SOCKET.pack(*socket) for socket in around.sockets))]
+    return [
+        (b"HOST", values.encode(host)),
+        (b"DOMS", _rows(domains)),
+        (b"SOCK", b"".join(_SOCKET.pack(*socket) for socket in around.sockets)),
+    ]
 
 
 def _rows(domains: Any) -> bytes:
@@ -114,8 +117,17 @@ def _rows(domains: Any) -> bytes:
         indices = domain.indices
         if indices is not None:
             flags |= INDICES
-        packed.append(_ROW.pack(domid, domain.mfn, domain.remote_port, domain.port,
-                                domain.unique_id, flags, *(indices or (0, 0))))
+        packed.append(
+            _ROW.pack(
+                domid,
+                domain.mfn,
+                domain.remote_port,
+                domain.port,
+                domain.unique_id,
+                flags,
+                *(indices or (0, 0)),
+            )
+        )
     return b"".join(packed)
 
 

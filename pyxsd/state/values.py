@@ -79,8 +79,9 @@ class _Reader:
 
     def _take(self, n: int) -> bytes:
         if n > len(self.data) - self.at:
-            raise ValueError(f"{n - (len(self.data) - self.at)} bytes are missing "
-                             f"at byte {self.at}")
+            raise ValueError(
+                f"{n - (len(self.data) - self.at)} bytes are missing at byte {self.at}"
+            )
         self.at += n
         return self.data[self.at - n : self.at]
 

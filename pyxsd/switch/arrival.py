@@ -41,8 +41,15 @@ class Arrival:
     is not as it was: nothing of it ends the process, since nobody else serves the host.
     """
 
-    def __init__(self, found: Inherited, config: Config, server: Any, domains: Any,
-                 adopt: Callable[[int], Any], warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        found: Inherited,
+        config: Config,
+        server: Any,
+        domains: Any,
+        adopt: Callable[[int], Any],
+        warn: Callable[[str], None],
+    ) -> None:
         self.state: HostState = found.state
         self.sockets = found.sockets
         self.server = server
@@ -51,8 +58,9 @@ class Arrival:
         self.port_file = config.xenstored_port or PORT_FILE
         self._adopt = adopt
         self._warn = warn
-        self._ring_refs = {node.path: node for node in self.state.nodes
-                           if node.path.endswith(b"/store/ring-ref")}
+        self._ring_refs = {
+            node.path: node for node in self.state.nodes if node.path.endswith(b"/store/ring-ref")
+        }
 
     def build(self, limits: Mapping[str, int], bound: bool) -> None:
         """Puts everything into the server.  limits: those of the command line; bound: are the
@@ -105,8 +113,13 @@ class Arrival:
         return tree
 
     def _set_limits(self, limits: Mapping[str, int]) -> None:
-        told = {name.decode("latin-1"): value for name, value in
-                [*self.state.global_quotas.items(), *self.state.domain_quotas.items()]}
+        told = {
+            name.decode("latin-1"): value
+            for name, value in [
+                *self.state.global_quotas.items(),
+                *self.state.domain_quotas.items(),
+            ]
+        }
         for name, value in {**limits, **told}.items():
             try:
                 self.server.set_quota(name, value)
@@ -144,8 +157,9 @@ class Arrival:
         mfn = client.mfn
         if mfn is None:
             mfn = self._frame(client.domid, lookups)
-        return domains.take_over(client.domid, mfn, remote, client.local_port,
-                                 client.unique_id or 0)
+        return domains.take_over(
+            client.domid, mfn, remote, client.local_port, client.unique_id or 0
+        )
 
     def _bind(self, client: Client, domid: int) -> Any:
         """A domain whose port has to be bound anew, by the port of its own end."""
@@ -156,8 +170,9 @@ class Arrival:
             elif client.remote_port is None:
                 self._warn(f"{client.name} is not served: its port is not known")
                 domains.keep(domid, MFN_UNKNOWN if client.mfn is None else client.mfn)
-            elif not domains.restore(domid, MFN_UNKNOWN if client.mfn is None else client.mfn,
-                                     client.remote_port, None):
+            elif not domains.restore(
+                domid, MFN_UNKNOWN if client.mfn is None else client.mfn, client.remote_port, None
+            ):
                 self._warn(f"domain {domid} is gone")
                 self.server.forget_domain(domid)
         except (OSError, ValueError) as error:
@@ -180,9 +195,13 @@ class Arrival:
         if domid == 0:
             return 0
         node = self._ring_refs.get(b"/local/domain/%d/store/ring-ref" % domid)
-        if node is not None and node.value.isdigit() and len(node.value) < 19 \
-                and node.permissions[0].domid == 0 \
-                and not any(entry.access & 2 for entry in node.permissions[1:]):
+        if (
+            node is not None
+            and node.value.isdigit()
+            and len(node.value) < 19
+            and node.permissions[0].domid == 0
+            and not any(entry.access & 2 for entry in node.permissions[1:])
+        ):
             return int(node.value)
         try:
             return lookups.store_frame(domid) if lookups is not None else MFN_UNKNOWN

@@ -22,23 +22,44 @@ NONE, NEEDED, JOINED = range(3)  # JOINED: an argument only where it stands with
 
 #: Letter, long name, argument; a letter of two bytes has no short form.
 C_TABLE: tuple[tuple[str, str, int], ...] = (
-    ("D", "no-domain-init", NONE), ("E", "entry-nb", NEEDED), ("F", "pid-file", NEEDED),
-    ("H", "help", NONE), ("I", "internal-db", JOINED), ("K", "keep-orphans", NONE),
-    ("N", "no-fork", NONE), ("P", "output-pid", NONE), ("R", "no-recovery", NONE),
-    ("S", "entry-size", NEEDED), ("t", "transaction", NEEDED), ("T", "trace-file", NEEDED),
-    ("A", "perm-nb", NEEDED), ("M", "path-max", NEEDED), ("Q", "quota", NEEDED),
-    ("q", "quota-soft", NEEDED), ("V", "verbose", NONE), ("W", "watch-nb", NEEDED),
-    ("w", "timeout", NEEDED), (LIVE_UPDATE, "live-update", NONE), ("ev", "event", NEEDED),
-    ("md", "master-domid", NEEDED), ("pd", "priv-domid", NEEDED), ("tc", "trace-control", NEEDED),
+    ("D", "no-domain-init", NONE),
+    ("E", "entry-nb", NEEDED),
+    ("F", "pid-file", NEEDED),
+    ("H", "help", NONE),
+    ("I", "internal-db", JOINED),
+    ("K", "keep-orphans", NONE),
+    ("N", "no-fork", NONE),
+    ("P", "output-pid", NONE),
+    ("R", "no-recovery", NONE),
+    ("S", "entry-size", NEEDED),
+    ("t", "transaction", NEEDED),
+    ("T", "trace-file", NEEDED),
+    ("A", "perm-nb", NEEDED),
+    ("M", "path-max", NEEDED),
+    ("Q", "quota", NEEDED),
+    ("q", "quota-soft", NEEDED),
+    ("V", "verbose", NONE),
+    ("W", "watch-nb", NEEDED),
+    ("w", "timeout", NEEDED),
+    (LIVE_UPDATE, "live-update", NONE),
+    ("ev", "event", NEEDED),
+    ("md", "master-domid", NEEDED),
+    ("pd", "priv-domid", NEEDED),
+    ("tc", "trace-control", NEEDED),
 )
 
 #: Letter: the option of pyxsd that has the same effect.
-OWN: dict[str, str] = {"D": "--no-domain-init", "F": "--pid-file", "N": "--no-fork",
-                       "T": "-T"}
+OWN: dict[str, str] = {"D": "--no-domain-init", "F": "--pid-file", "N": "--no-fork", "T": "-T"}
 
 #: Letter: the limit that its argument sets, by C's name, which is pyxsd's.
-LIMITS: dict[str, str] = {"E": "nodes", "W": "watches", "t": "transactions", "S": "node-size",
-                          "M": "path-max", "A": "node-permissions"}
+LIMITS: dict[str, str] = {
+    "E": "nodes",
+    "W": "watches",
+    "t": "transactions",
+    "S": "node-size",
+    "M": "path-max",
+    "A": "node-permissions",
+}
 
 #: C's names of limits that have another one here.
 RENAMED = {"permissions": "node-permissions"}
@@ -91,8 +112,9 @@ def read(argv: list[str]) -> Line | Exit:
         faults.append(parsed.stderr.split("\n")[0])
         words, parsed = [], Options()
     words.append(f"{C_ARGUMENTS}={pack(kept)}")
-    return Line(parsed._replace(live=True, restart=True, c_arguments=pack(kept)), words, limits,
-                faults)
+    return Line(
+        parsed._replace(live=True, restart=True, c_arguments=pack(kept)), words, limits, faults
+    )
 
 
 def _as_word(option: _Option) -> str:
@@ -189,8 +211,9 @@ def _short(letters: str, words: object, faults: list[str]) -> list[_Option]:
     return found
 
 
-def _with_next(letter: str, name: str, words: object, faults: list[str],
-               shown: str) -> list[_Option]:
+def _with_next(
+    letter: str, name: str, words: object, faults: list[str], shown: str
+) -> list[_Option]:
     argument = next(words, None)  # type: ignore[call-overload]
     if argument is None:
         faults.append(f"option '{shown}' needs an argument")

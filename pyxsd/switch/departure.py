@@ -55,8 +55,9 @@ class Departure:
             return target.c_command(self.path, self.own, self.given)
         return target.ox_command(self.path, self.own, self.given, *more)
 
-    def check(self, environ: Mapping[str, str],
-              started: Callable[[target.Question | None], None]) -> Iterator[float]:
+    def check(
+        self, environ: Mapping[str, str], started: Callable[[target.Question | None], None]
+    ) -> Iterator[float]:
         """Asks oxenstored whether it could start; C xenstored cannot be asked.  ProgramError."""
         if self.kind != target.OX:
             return
@@ -65,8 +66,9 @@ class Departure:
         if answer.status:
             raise ProgramError(f"Command '{' '.join(words)}' exited with code {answer.status}")
 
-    def leave(self, daemon: Any, asked: Any, deadline: float, force: bool,
-              environ: Mapping[str, str]) -> Iterator[float]:
+    def leave(
+        self, daemon: Any, asked: Any, deadline: float, force: bool, environ: Mapping[str, str]
+    ) -> Iterator[float]:
         """Waits for what cannot be carried, and becomes the program; ProgramError where this
         process goes on being the daemon.  asked: the connection that holds_the_answer is about."""
         while True:
@@ -76,23 +78,28 @@ class Departure:
                 break
             if time.monotonic() >= deadline:
                 # Once more, for whoever has to find the programs.
-                found = self._obstacles(daemon, asked, {
-                    c.id: fd for fd, c in daemon.loop.connections.items() if not c.closed})
+                found = self._obstacles(
+                    daemon,
+                    asked,
+                    {c.id: fd for fd, c in daemon.loop.connections.items() if not c.closed},
+                )
                 if not found:
                     break
                 if not force:
                     raise ProgramError("\n".join(found))
                 if self.kind == target.OX and obstacles.is_torn(daemon.server):
-                    raise ProgramError("\n".join([
-                        *found, "oxenstored cannot take over half a packet"]))
+                    raise ProgramError(
+                        "\n".join([*found, "oxenstored cannot take over half a packet"])
+                    )
                 daemon.log("warn", "live switch: lost by force: " + "; ".join(found))
                 break
             # However many connections there are, looking at them is a tenth of the time.
             yield max(OBSTACLE_SECONDS, 10 * (time.monotonic() - began))
         self._become(daemon, asked, environ)
 
-    def _obstacles(self, daemon: Any, asked: Any,
-                   fds: Mapping[int, int] | None = None) -> list[str]:
+    def _obstacles(
+        self, daemon: Any, asked: Any, fds: Mapping[int, int] | None = None
+    ) -> list[str]:
         server = daemon.server
         if self.holds_the_answer and (asked.closed or asked.hung_up):
             raise ProgramError("the client that asked has gone")
@@ -127,9 +134,12 @@ class Departure:
             raise
 
 
-def find(path: str, own: Sequence[str], environ: Mapping[str, str],
-         started: Callable[[target.Question | None], None]
-         ) -> Generator[float, None, Departure | None]:
+def find(
+    path: str,
+    own: Sequence[str],
+    environ: Mapping[str, str],
+    started: Callable[[target.Question | None], None],
+) -> Generator[float, None, Departure | None]:
     """What a program is: None for a pyxsd, else how to leave for it.  ProgramError."""
     answer = yield from target.ask([path, "--help"], environ, target.HELP_SECONDS, started)
     kind = target.kind_of(path, answer)

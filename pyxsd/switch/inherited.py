@@ -60,8 +60,11 @@ def take(kind: str, run_directory: str, environ: Mapping[str, str]) -> Inherited
     Whatever is wrong with them is a fault: nobody else will serve this host.
     """
     faults: list[str] = []
-    path = _newest(stream_paths(run_directory, environ)) if kind == "stream" \
+    path = (
+        _newest(stream_paths(run_directory, environ))
+        if kind == "stream"
         else os.path.join(run_directory, DB_NAME)
+    )
     state = _read(kind, path, faults)
     taken: set[int] = set()
     listener = _socket_of(state.listener, "the listening socket", True, taken, faults)
@@ -73,8 +76,11 @@ def take(kind: str, run_directory: str, environ: Mapping[str, str]) -> Inherited
         taken.add(channels)
     elif state.evtchn >= 0:
         faults.append(f"descriptor {state.evtchn}, the event channels, is not what it should be")
-    sockets = {client.fd for client in state.clients if client.domid is None
-               and _socket_of(client.fd, "a client", False, taken, faults) >= 0}
+    sockets = {
+        client.fd
+        for client in state.clients
+        if client.domid is None and _socket_of(client.fd, "a client", False, taken, faults) >= 0
+    }
     return Inherited(path, state, listener, channels, frozenset(sockets), faults)
 
 
@@ -127,8 +133,9 @@ def _is_socket(fd: int, listens: bool) -> bool:
     except OSError:
         return False
     try:
-        return (found.family, found.type & 0xF) == (_socket.AF_UNIX, _socket.SOCK_STREAM) \
-            and bool(found.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN)) == listens
+        return (found.family, found.type & 0xF) == (_socket.AF_UNIX, _socket.SOCK_STREAM) and bool(
+            found.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN)
+        ) == listens
     except OSError:
         return False
     finally:

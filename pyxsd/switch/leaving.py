@@ -64,8 +64,10 @@ class Leaving:
                 client.output += _HEADER.pack(type_, req_id, tx_id, len(OK)) + OK
             fit = [watch for watch in client.watches if is_watchable(watch.path)]
             if len(fit) < len(client.watches):
-                self.losses.append(f"{client.name}: {len(client.watches) - len(fit)} watches on "
-                                   "paths that C xenstored refuses")
+                self.losses.append(
+                    f"{client.name}: {len(client.watches) - len(fit)} watches on "
+                    "paths that C xenstored refuses"
+                )
             client.watches = fit
         fit_state, losses = carry.for_stream(replace(state, settings={}, domain_quotas={}))
         self.losses += losses
@@ -96,8 +98,9 @@ class Leaving:
             if client.domid is None:
                 continue
             if client.mfn == MFN_UNKNOWN or not client.remote_port:
-                refusals.append(f"{client.name}: the page or the port that it was introduced with "
-                                "is not known")
+                refusals.append(
+                    f"{client.name}: the page or the port that it was introduced with is not known"
+                )
             # It binds its end anew.
             client.local_port = None
         if refusals:
@@ -105,13 +108,16 @@ class Leaving:
         for client in state.clients:
             for watch in client.watches:
                 if watch.depth is not None:
-                    self.losses.append(f"{client.name}: the watch on {watch.path!r} loses its "
-                                       "depth")
+                    self.losses.append(
+                        f"{client.name}: the watch on {watch.path!r} loses its depth"
+                    )
             client.watches = [watch._replace(depth=None) for watch in client.watches]
         fit_state, losses = carry.for_db(replace(state, settings={}, domain_quotas={}))
         self.losses += losses
-        self._write(os.path.join(self._daemon.run_directory, DB_NAME), write_db(
-            replace(fit_state, evtchn=-1, virq_port=None)))
+        self._write(
+            os.path.join(self._daemon.run_directory, DB_NAME),
+            write_db(replace(fit_state, evtchn=-1, virq_port=None)),
+        )
         self._pass_on(self._sockets())
 
     # -- both -----------------------------------------------------------------
@@ -133,8 +139,7 @@ class Leaving:
             try:
                 self._daemon.domains.start()
             except OSError as error:
-                self._daemon.log("error", "deaths of domains will not be seen: "
-                                 f"{error.strerror}")
+                self._daemon.log("error", f"deaths of domains will not be seen: {error.strerror}")
 
     def _picture(self, kind: str) -> HostState:
         """The whole state, with the descriptors, rings and ports of this process."""
@@ -152,8 +157,9 @@ class Leaving:
         """The listening one, and all clients'."""
         daemon = self._daemon
         found = [daemon.listener] if daemon.listener >= 0 else []
-        return found + [c.transport.fileno() for c in daemon.server.connections.values()
-                        if c.is_socket]
+        return found + [
+            c.transport.fileno() for c in daemon.server.connections.values() if c.is_socket
+        ]
 
     def _pass_on(self, descriptors: Sequence[int]) -> None:
         """They survive, and block: C xenstored drops a client whose header and payload come apart
@@ -205,11 +211,17 @@ def _beyond_limits(state: HostState, config_file: str) -> list[str]:
     config = load(config_file)[0]
     found = []
     if config.quota_activate and config.quota_maxsize >= 0:
-        found += [f"the value of {node.path[:64]!r} has {len(node.value)} bytes, quota-maxsize "
-                  f"allows {config.quota_maxsize}" for node in state.nodes
-                  if len(node.value) > config.quota_maxsize]
+        found += [
+            f"the value of {node.path[:64]!r} has {len(node.value)} bytes, quota-maxsize "
+            f"allows {config.quota_maxsize}"
+            for node in state.nodes
+            if len(node.value) > config.quota_maxsize
+        ]
     if config.quota_activate and config.quota_maxwatch > 0:
-        found += [f"{client.name} has {len(client.watches)} watches, quota-maxwatch allows "
-                  f"{config.quota_maxwatch}" for client in state.clients
-                  if client.domid and len(client.watches) > config.quota_maxwatch]
+        found += [
+            f"{client.name} has {len(client.watches)} watches, quota-maxwatch allows "
+            f"{config.quota_maxwatch}"
+            for client in state.clients
+            if client.domid and len(client.watches) > config.quota_maxwatch
+        ]
     return found

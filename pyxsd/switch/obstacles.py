@@ -38,8 +38,9 @@ def _process(fd: int) -> int:
     """The process that has made the connection; 0 where the kernel does not tell."""
     client = _socket.socket(fileno=fd)
     try:
-        found: int = _CREDENTIALS.unpack(client.getsockopt(
-            _socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS.size))[0]
+        found: int = _CREDENTIALS.unpack(
+            client.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS.size)
+        )[0]
     except OSError:
         return 0
     finally:
@@ -62,8 +63,7 @@ def serve_what_was_read(server: Any) -> None:
             server.drain(connection)
 
 
-def for_c(server: Any, domains: Any, asked: Any,
-          fds: Mapping[int, int] | None = None) -> list[str]:
+def for_c(server: Any, domains: Any, asked: Any, fds: Mapping[int, int] | None = None) -> list[str]:
     """For C xenstored.  asked: the connection that waits for the outcome.  fds: as of name()."""
     found = []
     for connection in server.connections.values():
@@ -102,8 +102,11 @@ def is_torn(server: Any) -> bool:
 def unintroduced(server: Any, domains: Any) -> list[int]:
     """Domains that live and own nodes, and are not introduced: a toolstack is about to do it.  A
     C xenstored that reads such a node ends."""
-    return [domid for domid in sorted(server.tree.all_entries())
-            if domid not in server.domains and domid and _lives(domains, domid)]
+    return [
+        domid
+        for domid in sorted(server.tree.all_entries())
+        if domid not in server.domains and domid and _lives(domains, domid)
+    ]
 
 
 def _lives(domains: Any, domid: int) -> bool:

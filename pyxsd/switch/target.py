@@ -28,8 +28,11 @@ POLL_SECONDS = 0.01
 _OUTPUT_MAX = 65536
 
 #: Kind; on standard error rather than on standard output; what stands there.
-WORDS = ((C, True, "xenstored <options>"), (OX, False, "usage : xenstored"),
-         (PYXSD, False, "usage: pyxsd"))
+WORDS = (
+    (C, True, "xenstored <options>"),
+    (OX, False, "usage : xenstored"),
+    (PYXSD, False, "usage: pyxsd"),
+)
 
 
 class Answer(NamedTuple):
@@ -54,10 +57,16 @@ class Question:
                 self._pipes.append(reading)
                 theirs.append(writing)
             self.pid = os.posix_spawn(
-                words[0], list(words), dict(environ), setsigdef=[signal.SIGPIPE],
-                file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                              (os.POSIX_SPAWN_DUP2, theirs[0], 1),
-                              (os.POSIX_SPAWN_DUP2, theirs[1], 2)])
+                words[0],
+                list(words),
+                dict(environ),
+                setsigdef=[signal.SIGPIPE],
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, theirs[0], 1),
+                    (os.POSIX_SPAWN_DUP2, theirs[1], 2),
+                ],
+            )
         except OSError as error:
             self._close()
             raise ProgramError(f"{words[0]}: {error.strerror}") from error
@@ -97,8 +106,12 @@ class Question:
             os.close(self._pipes.pop())
 
 
-def ask(words: Sequence[str], environ: Mapping[str, str], seconds: float,
-        started: Callable[[Question | None], None]) -> Generator[float, None, Answer]:
+def ask(
+    words: Sequence[str],
+    environ: Mapping[str, str],
+    seconds: float,
+    started: Callable[[Question | None], None],
+) -> Generator[float, None, Answer]:
     """Yields pauses while a process runs; its Answer at the end.  ProgramError.
 
     started: is told of the process, so that it can be ended from outside, and with None of its end.
@@ -110,8 +123,9 @@ def ask(words: Sequence[str], environ: Mapping[str, str], seconds: float,
         if time.monotonic() > end:
             question.kill()
             started(None)
-            raise ProgramError(f"Command '{' '.join(words)}' did not end within "
-                               f"{seconds:.0f} seconds")
+            raise ProgramError(
+                f"Command '{' '.join(words)}' did not end within {seconds:.0f} seconds"
+            )
         yield POLL_SECONDS
     started(None)
     return answer
@@ -123,11 +137,16 @@ def kind_of(path: str, answer: Answer) -> str:
         if words in (answer.error if on_error else answer.out):
             return kind
     if answer.status:
-        ended = f"exited with code {answer.status}" if answer.status > 0 \
+        ended = (
+            f"exited with code {answer.status}"
+            if answer.status > 0
             else f"was killed by signal {-answer.status}"
+        )
         raise ProgramError(f"Command '{path} --help' {ended}")
-    raise ProgramError(f"{path} is no xenstored: `--help` says neither what C xenstored nor what "
-                       "oxenstored nor what pyxsd says")
+    raise ProgramError(
+        f"{path} is no xenstored: `--help` says neither what C xenstored nor what "
+        "oxenstored nor what pyxsd says"
+    )
 
 
 # -- command lines ------------------------------------------------------------
@@ -155,9 +174,11 @@ def ox_command(path: str, own: Sequence[str], given: Sequence[str], *more: str) 
         words += ["--config-file", options.config_file]
     for named, value in (("--pid-file", options.pid_file), ("-T", options.trace_file)):
         words += [named, value] if value else []
-    for named, is_set in (("--reraise-top-level", options.reraise_top_level),
-                          ("--no-access-log", not options.access_log),
-                          ("--disable-socket", options.disable_socket)):
+    for named, is_set in (
+        ("--reraise-top-level", options.reraise_top_level),
+        ("--no-access-log", not options.access_log),
+        ("--disable-socket", options.disable_socket),
+    ):
         words += [named] if is_set else []
     return [path, "--live", "--restart", *words, *given, *more]
 
@@ -175,8 +196,10 @@ def ox_config(command: Sequence[str]) -> str:
 
 def _flag(options: Options) -> list[str]:
     """What both daemons call as we do."""
-    return [*([] if options.domain_init else ["--no-domain-init"]),
-            *([] if options.daemonize else ["--no-fork"])]
+    return [
+        *([] if options.domain_init else ["--no-domain-init"]),
+        *([] if options.daemonize else ["--no-fork"]),
+    ]
 
 
 def _options(own: Sequence[str]) -> Options:

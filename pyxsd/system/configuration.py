@@ -222,8 +222,9 @@ def _shown(raw: bytes) -> str:
         text += ".."
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else "".join(f"\\x{b:02x}" for b in c.encode())
-                   for c in text)
+    return "".join(
+        c if c.isprintable() else "".join(f"\\x{b:02x}" for b in c.encode()) for c in text
+    )
 
 
 class _Faults:

@@ -56,6 +56,7 @@ def make_directory(path: str) -> None:
     except OSError as error:
         raise ServiceError(f"cannot make the directory {path}: {error.strerror}") from error
 
+
 ABSENT = "absent"  # nothing is at the path
 STALE = "stale"  # a socket, or a link to nothing, is there, and nobody listens
 LIVE = "live"  # a daemon answers

@@ -51,8 +51,12 @@ class Notifier:
         reading, writing = os.pipe()
         try:
             assert self._socket is not None
-            self._socket.sendmsg([b"BARRIER=1"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS,
-                                                  struct.pack("i", writing))], 0, self._address)
+            self._socket.sendmsg(
+                [b"BARRIER=1"],
+                [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", writing))],
+                0,
+                self._address,
+            )
             os.close(writing)
             writing = -1
             # The manager closes its copy when it has read everything before.

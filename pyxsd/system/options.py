@@ -103,8 +103,9 @@ def usage(program: str = "pyxsd") -> str:
 def may_be_c_line(argv: list[str]) -> bool:
     """Could it be C xenstored that executes this program, in its live update?  What the words say
     then, switch.c_options tells."""
-    return any(word.startswith("--live-") or word[:1] == "-" != word[1:2] and "U" in word
-               for word in argv)
+    return any(
+        word.startswith("--live-") or word[:1] == "-" != word[1:2] and "U" in word for word in argv
+    )
 
 
 def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
@@ -116,7 +117,8 @@ def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
     any order, is --config-test.
     """
     rows: dict[str, tuple[str, Optional[bool]]] = {
-        option: (field, value) for option, field, value, _text in TABLE}
+        option: (field, value) for option, field, value, _text in TABLE
+    }
     rows[TAKE_OVER] = ("take_over", None)
     rows[C_ARGUMENTS] = ("c_arguments", None)
     values: dict[str, Any] = {}
@@ -149,8 +151,9 @@ def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
                 return _wrong(program, f"option '{option}' needs an argument")
             argument = following
         if field in ("config_file", "show_state", "replay") and not argument:
-            return _wrong(program, f"option '{option}' needs the name of a file, and got an "
-                          "empty word")
+            return _wrong(
+                program, f"option '{option}' needs the name of a file, and got an empty word"
+            )
         values[field] = argument
     as_format = values.get("as_format", "")
     replays = "replay" in values
@@ -161,8 +164,9 @@ def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
         return _wrong(program, "option '--as' needs '--show-state' or '--replay'")
     if "until" in values and not replays:
         return _wrong(program, "option '--until' needs '--replay'")
-    if "live" in values and not (wants_help or wants_version or "restart" in values
-                                 or "config_test" in values):
+    if "live" in values and not (
+        wants_help or wants_version or "restart" in values or "config_test" in values
+    ):
         return _wrong(program, "option '--live' needs '--restart' or '--help'")
     if wants_help and "live" not in values:
         return Exit(stdout=usage(program))
@@ -175,8 +179,7 @@ def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
 
 def _wrong(program: str, what: str) -> Exit:
     stop = "" if what.endswith("?") else "."
-    return Exit(status=STATUS_USAGE,
-                stderr=f"{program}: {what}{stop}\nTry '{program} --help'.\n")
+    return Exit(status=STATUS_USAGE, stderr=f"{program}: {what}{stop}\nTry '{program} --help'.\n")
 
 
 def check_config(path: str, live: bool = False) -> Exit:

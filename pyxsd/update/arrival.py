@@ -105,8 +105,12 @@ def rehearse(data: bytes | memoryview, config: Config, put: Callable[[bytes], ob
     server = Server(config, host, AccessLog(False))
     domains = Domains(server, NoXen(), host.log)
     rings = domains.transports(rows)
-    image.load(found, server, None,
-               lambda _id, domid: Transport() if domid is None else ring_of(rings, domid))
+    image.load(
+        found,
+        server,
+        None,
+        lambda _id, domid: Transport() if domid is None else ring_of(rings, domid),
+    )
     adopt(domains, rows, around)
     if host.complaints:
         raise StateError("; ".join(host.complaints[:4]))

@@ -55,12 +55,26 @@ class Channel:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         return cls(ours.detach()), theirs.detach()
 
-    def send(self, word: str, text: str = "", descriptors: Sequence[int] = (),
-             seconds: float | None = None) -> None:
+    def send(
+        self,
+        word: str,
+        text: str = "",
+        descriptors: Sequence[int] = (),
+        seconds: float | None = None,
+    ) -> None:
         """Sends a message, and waits at most so long for room; OSError, TimeoutError."""
         data = f"{word}\0{text}".encode("utf-8", "surrogateescape")[:_TEXT_MAX]
-        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS,
-                   struct.pack(f"{len(descriptors)}i", *descriptors))] if descriptors else []
+        rights = (
+            [
+                (
+                    _socket.SOL_SOCKET,
+                    _socket.SCM_RIGHTS,
+                    struct.pack(f"{len(descriptors)}i", *descriptors),
+                )
+            ]
+            if descriptors
+            else []
+        )
         self._socket.settimeout(seconds)
         self._socket.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
 
@@ -72,13 +86,17 @@ class Channel:
         """
         self._socket.settimeout(seconds)
         data, rights, _, _ = self._socket.recvmsg(
-            _TEXT_MAX, _socket.CMSG_SPACE(PIECE * _INT.size), _socket.MSG_CMSG_CLOEXEC)
+            _TEXT_MAX, _socket.CMSG_SPACE(PIECE * _INT.size), _socket.MSG_CMSG_CLOEXEC
+        )
         if not data:
             raise EOFError
         word, _, text = data.decode("utf-8", "surrogateescape").partition("\0")
-        found = [fd for level, kind, packed in rights
-                 if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
-                 for (fd,) in _INT.iter_unpack(packed[:len(packed) // 4 * 4])]
+        found = [
+            fd
+            for level, kind, packed in rights
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
+            for (fd,) in _INT.iter_unpack(packed[: len(packed) // 4 * 4])
+        ]
         return Message(word, text, found)
 
     def close(self) -> None:
@@ -101,7 +119,7 @@ class MemoryFile:
         """Adds bytes at its end."""
         view = memoryview(data)
         while view:
-            view = view[os.write(self._fd, view):]
+            view = view[os.write(self._fd, view) :]
 
     def size(self) -> int:
         """How many bytes it has."""

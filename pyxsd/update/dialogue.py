@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         def log(self, level: str, text: str) -> None:
             """A line for the daemon log."""
 
+
 OK = b"OK\0"
 BUSY = b"BUSY"
 UNDER_WAY = "a live update is under way"
@@ -94,8 +95,13 @@ class Dialogue:
     came_by_update: this process has taken over a moment ago, and the next -s is to be told so.
     """
 
-    def __init__(self, daemon: OldDaemon, program: Program, environ: Mapping[str, str],
-                 came_by_update: bool = False) -> None:
+    def __init__(
+        self,
+        daemon: OldDaemon,
+        program: Program,
+        environ: Mapping[str, str],
+        came_by_update: bool = False,
+    ) -> None:
         self._daemon = daemon
         self._environ = environ
         self.program = program
@@ -128,8 +134,10 @@ class Dialogue:
         doing = "under way" if self._pending or self._held else "none under way"
         if self._asked is not None and not self._held:
             doing = "a program is being checked"
-        return (f"pyxsd {__version__}, process {os.getpid()}\nlive update: {doing}\n"
-                f"program: {' '.join(self.program.words())}\n")
+        return (
+            f"pyxsd {__version__}, process {os.getpid()}\nlive update: {doing}\n"
+            f"program: {' '.join(self.program.words())}\n"
+        )
 
     def file(self, connection: Any, words: list[str]) -> bytes | None:
         """-f PROGRAM"""
@@ -138,8 +146,9 @@ class Dialogue:
         fault = fault_of(words[0])
         if fault:
             raise ProgramError(fault)
-        self._check(connection, self._looking_at(Program(words[0], (), self.program.arguments),
-                                                 connection))
+        self._check(
+            connection, self._looking_at(Program(words[0], (), self.program.arguments), connection)
+        )
         return None
 
     def arguments(self, connection: Any, words: list[str]) -> bytes | None:
@@ -148,8 +157,10 @@ class Dialogue:
         if leaving is not None:
             self._check(connection, self._departing_for(leaving.with_arguments(words), connection))
         else:
-            self._check(connection, self._checking(self.program._replace(
-                arguments=(*self.program.arguments, *words))))
+            self._check(
+                connection,
+                self._checking(self.program._replace(arguments=(*self.program.arguments, *words))),
+            )
         return None
 
     def _departure_of(self, connection: Any) -> Departure | None:
@@ -175,12 +186,13 @@ class Dialogue:
         deadline = time.monotonic() + seconds
         leaving = self._departure_of(connection)
         if leaving is None:
-            self._daemon.log("info", "live update: asked for, by "
-                             + " ".join(self.program.words()))
+            self._daemon.log("info", "live update: asked for, by " + " ".join(self.program.words()))
             steps = self._updating()
         else:
-            self._daemon.log("info", f"live switch: asked for, to {leaving.kind}, by "
-                             + " ".join(leaving.command()))
+            self._daemon.log(
+                "info",
+                f"live switch: asked for, to {leaving.kind}, by " + " ".join(leaving.command()),
+            )
             steps = leaving.leave(self._daemon, connection, deadline, force, self._environ)
         if leaving is not None and leaving.holds_the_answer:
             self._asked, self._held = connection, True
@@ -253,8 +265,9 @@ class Dialogue:
     def _looking_at(self, program: Program, connection: Any) -> Iterator[float]:
         """What is it?  A pyxsd is checked by a trial, another xenstored as far as it can be."""
         self._daemon.share()
-        found = yield from departure.find(program.path, program.arguments, self._environ,
-                                          self._started)
+        found = yield from departure.find(
+            program.path, program.arguments, self._environ, self._started
+        )
         if found is None:
             yield from self._checking(program)
             self._departure = self._chosen_by = None
@@ -282,8 +295,10 @@ class Dialogue:
         while not process.ended():
             process.output()
             if time.monotonic() > end:
-                raise ProgramError(f"Command '{' '.join(program.words('--help'))}' did not end "
-                                   f"within {CHECK_SECONDS:.0f} seconds")
+                raise ProgramError(
+                    f"Command '{' '.join(program.words('--help'))}' did not end "
+                    f"within {CHECK_SECONDS:.0f} seconds"
+                )
             yield POLL_SECONDS
         fault = verdict(program, process)
         self._done_with(process)
@@ -306,10 +321,13 @@ class Dialogue:
         except (OSError, ValueError) as error:
             raise ProgramError(f"the program has written no state: {error}") from None
         for at in range(0, max(len(state), len(written)), COMPARED):
-            if state[at:at + COMPARED] != written[at:at + COMPARED]:
-                raise ProgramError("the program has written out another state than it was given: "
-                                   + _difference(bytes(state[at:at + COMPARED]),
-                                                 bytes(written[at:at + COMPARED]), at))
+            if state[at : at + COMPARED] != written[at : at + COMPARED]:
+                raise ProgramError(
+                    "the program has written out another state than it was given: "
+                    + _difference(
+                        bytes(state[at : at + COMPARED]), bytes(written[at : at + COMPARED]), at
+                    )
+                )
             yield 0.0
         self._done_with(process)
 
@@ -332,8 +350,9 @@ class Dialogue:
         yield from self._expecting(process, "ready", READY_SECONDS)
         return process
 
-    def _expecting(self, process: Process, word: str,
-                   seconds: float) -> Generator[float, None, channel.Message]:
+    def _expecting(
+        self, process: Process, word: str, seconds: float
+    ) -> Generator[float, None, channel.Message]:
         """The next message, which must be that word; ProgramError."""
         end = time.monotonic() + seconds
         while True:
@@ -341,12 +360,13 @@ class Dialogue:
             if message is not None:
                 return message
             if time.monotonic() > end:
-                raise ProgramError(f"the new program is silent: it did not say `{word}` within "
-                                   f"{seconds:.0f} seconds")
+                raise ProgramError(
+                    f"the new program is silent: it did not say `{word}` within "
+                    f"{seconds:.0f} seconds"
+                )
             yield POLL_SECONDS
 
-    def _send(self, process: Process, word: str, text: str = "", *,
-              descriptors: list[int]) -> None:
+    def _send(self, process: Process, word: str, text: str = "", *, descriptors: list[int]) -> None:
         """Sends a message with descriptors of our own, which are closed."""
         assert process.channel is not None
         try:
@@ -377,7 +397,7 @@ class Dialogue:
             file.close()
         given = daemon.descriptors()
         for at in range(0, len(given), channel.PIECE):
-            process.channel.send("descriptors", "", given[at:at + channel.PIECE], seconds=seconds)
+            process.channel.send("descriptors", "", given[at : at + channel.PIECE], seconds=seconds)
         process.channel.send("end", seconds=seconds)
         _must(process, "built", seconds)
         process.channel.send("go", seconds=seconds)
@@ -389,8 +409,11 @@ class Dialogue:
             self._done_with(process)
             daemon.claim_back()
             raise
-        daemon.log("info", f"live update: process {process.pid} has taken over after "
-                   f"{(time.monotonic() - began) * 1000:.0f} ms")
+        daemon.log(
+            "info",
+            f"live update: process {process.pid} has taken over after "
+            f"{(time.monotonic() - began) * 1000:.0f} ms",
+        )
         self._process = None
         daemon.handed_over(process.pid)
 
@@ -406,7 +429,7 @@ COMMANDS: dict[str, Callable[[Dialogue, Any, list[str]], bytes | None]] = {
 
 def _text(text: str, end: bytes = b"") -> bytes:
     """An answer of that text, cut where a packet could not hold it, and its end."""
-    return text.encode("utf-8", "surrogateescape")[:ANSWER_MAX - len(end)] + end
+    return text.encode("utf-8", "surrogateescape")[: ANSWER_MAX - len(end)] + end
 
 
 def _options(words: list[str]) -> tuple[int, bool]:
@@ -419,8 +442,9 @@ def _options(words: list[str]) -> tuple[int, bool]:
         elif word == "-t":
             number = next(left, "")
             if not (number.isascii() and number.isdigit()) or len(number) > 9:
-                raise ProgramError(f"live-update -s: wrong argument '{number}'; option '-t' "
-                                   "expects an integer.")
+                raise ProgramError(
+                    f"live-update -s: wrong argument '{number}'; option '-t' expects an integer."
+                )
             seconds = int(number)
         else:
             raise ProgramError(f"live-update -s: unknown option '{word}'.")
@@ -436,8 +460,9 @@ def _next(process: Process, word: str, seconds: float) -> channel.Message | None
         return None
     except (EOFError, OSError):
         process.kill()
-        raise ProgramError(f"the new program {process.how_it_ended()} before it said `{word}`") \
-            from None
+        raise ProgramError(
+            f"the new program {process.how_it_ended()} before it said `{word}`"
+        ) from None
     if message.word == word:
         return message
     for fd in message.descriptors:
@@ -450,12 +475,14 @@ def _next(process: Process, word: str, seconds: float) -> channel.Message | None
 def _must(process: Process, word: str, seconds: float) -> None:
     """Waits for a message, which must be that word; ProgramError."""
     if _next(process, word, seconds) is None:
-        raise ProgramError(f"the new program is silent: it did not say `{word}` within "
-                           f"{seconds:.0f} seconds")
+        raise ProgramError(
+            f"the new program is silent: it did not say `{word}` within {seconds:.0f} seconds"
+        )
 
 
 def _difference(given: bytes, written: bytes, at: int) -> str:
     """Where two pieces of a state differ, and what stands there."""
-    n = next((i for i, (a, b) in enumerate(zip(given, written)) if a != b),
-             min(len(given), len(written)))
-    return f"offset {at + n}: {written[n:n + 32]!r}, not {given[n:n + 32]!r}"
+    n = next(
+        (i for i, (a, b) in enumerate(zip(given, written)) if a != b), min(len(given), len(written))
+    )
+    return f"offset {at + n}: {written[n : n + 32]!r}, not {given[n : n + 32]!r}"

@@ -45,11 +45,14 @@ def own_program(arguments: Sequence[str] | None = None) -> Program:
     try:
         with open("/proc/self/cmdline", "rb") as file:
             words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
-        before = tuple(words[1:len(words) - len(given)])
+        before = tuple(words[1 : len(words) - len(given)])
     except OSError:
         pass  # no /proc here: the module of that name is as good
-    kept = (word for word in (given if arguments is None else arguments)
-            if word not in ("--live", "--restart") and not word.startswith(TAKE_OVER + "="))
+    kept = (
+        word
+        for word in (given if arguments is None else arguments)
+        if word not in ("--live", "--restart") and not word.startswith(TAKE_OVER + "=")
+    )
     return Program(sys.executable, before, tuple(kept))
 
 
@@ -59,8 +62,9 @@ class Process:
     Nobody waits for it in here; it is a child of the daemon, which goes on serving meanwhile.
     """
 
-    def __init__(self, program: Program, environ: Mapping[str, str], *more: str,
-                 converse: bool) -> None:
+    def __init__(
+        self, program: Program, environ: Mapping[str, str], *more: str, converse: bool
+    ) -> None:
         self.channel: Channel | None = None
         self.status: int | None = None  # as os.waitstatus_to_exitcode has it
         self._output = b""
@@ -75,8 +79,13 @@ class Process:
             actions = [(os.POSIX_SPAWN_DUP2, theirs, 1)]
         try:
             os.set_inheritable(theirs, True)
-            self.pid = os.posix_spawn(program.path, program.words(*more), dict(environ),
-                                      file_actions=actions, setsigdef=[signal.SIGPIPE])
+            self.pid = os.posix_spawn(
+                program.path,
+                program.words(*more),
+                dict(environ),
+                file_actions=actions,
+                setsigdef=[signal.SIGPIPE],
+            )
         except (OSError, ValueError) as error:
             self.close()
             text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -108,8 +117,11 @@ class Process:
         """The end in words."""
         if self.status is None:
             return "did not end"
-        return f"exited with code {self.status}" if self.status >= 0 \
+        return (
+            f"exited with code {self.status}"
+            if self.status >= 0
             else f"was killed by signal {-self.status}"
+        )
 
     def kill(self) -> None:
         """Ends it, whatever it does, waits for that, and closes what leads to it."""

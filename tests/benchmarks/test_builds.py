@@ -103,8 +103,9 @@ def test_a_build_under_a_name(tmp_path: Path) -> None:
     assert daemons.find(f"x=pyxsd-nopoll:{path}").config == daemons.built_in("pyxsd-nopoll").config
 
 
-@pytest.mark.parametrize("word", ["x=/no/such/pyxsd", "x=", "=pyxsd", "x=other", "x=nosuch:pyxsd",
-                                  "x=."])
+@pytest.mark.parametrize(
+    "word", ["x=/no/such/pyxsd", "x=", "=pyxsd", "x=other", "x=nosuch:pyxsd", "x=."]
+)
 def test_bad_builds(word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     program(tmp_path, "pyxsd")
@@ -113,12 +114,15 @@ def test_bad_builds(word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         daemons.find(word)
 
 
-@pytest.mark.parametrize(("words", "reason"), [
-    (["floor", "--within", "3"], "name two"),
-    (["floor", "floor-poll", "--within", "0", "--repeat", "5"], "above 0"),
-    (["floor", "floor-poll", "--within", "3", "--repeat", "4"], "--repeat 5"),
-    (["floor", "floor"], "two daemons are named floor"),
-])
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["floor", "--within", "3"], "name two"),
+        (["floor", "floor-poll", "--within", "0", "--repeat", "5"], "above 0"),
+        (["floor", "floor-poll", "--within", "3", "--repeat", "4"], "--repeat 5"),
+        (["floor", "floor"], "two daemons are named floor"),
+    ],
+)
 def test_what_cannot_be_judged_is_refused(
     words: list[str], reason: str, tmp_path: Path, capsys: Any
 ) -> None:
@@ -136,8 +140,26 @@ def test_a_run_ends_with_the_verdict(tmp_path: Path, capsys: Any) -> None:
     path = folder / "pyxsd"
     path.symlink_to(source)
     out = str(tmp_path / "r.json")
-    status = cli.main(["run", f"a={source}", f"b={path}", "--only", "in-flight", "--scale", "0",
-                       "--seconds", "0.01", "--repeat", "5", "--within", "400", "-q", "-o", out])
+    status = cli.main(
+        [
+            "run",
+            f"a={source}",
+            f"b={path}",
+            "--only",
+            "in-flight",
+            "--scale",
+            "0",
+            "--seconds",
+            "0.01",
+            "--repeat",
+            "5",
+            "--within",
+            "400",
+            "-q",
+            "-o",
+            out,
+        ]
+    )
     assert status in (builds.FASTER_OR_SAME, builds.UNDECIDED)
     text = capsys.readouterr().out
     assert "b / a" in text

@@ -37,8 +37,9 @@ MISSING = [
 
 
 @pytest.mark.parametrize("words", MISSING)
-def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str], tmp_path: object,
-                                 words: str) -> None:
+def test_a_missing_file_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: object, words: str
+) -> None:
     path = f"{tmp_path}/missing"
     assert cli.main(words.format(path).split()) != 0
     [line] = capsys.readouterr().err.splitlines()

@@ -25,8 +25,10 @@ CASES = {
 
 
 def write(path: Path, values: list[float]) -> str:
-    results.save(str(path), make([{**SAMPLE, "round": i, "cpu_us": v, "rate": v}
-                                  for i, v in enumerate(values)]))
+    results.save(
+        str(path),
+        make([{**SAMPLE, "round": i, "cpu_us": v, "rate": v} for i, v in enumerate(values)]),
+    )
     return str(path)
 
 

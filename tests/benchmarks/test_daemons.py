@@ -71,5 +71,6 @@ def test_a_build_whose_program_has_another_name() -> None:
         daemons.find("mine=/bin/true")
     assert str(caught.value) == (
         "mine=/bin/true: no built-in daemon is called true; say which one the program is a build "
-        "of, as in mine=pyxsd:/bin/true")
+        "of, as in mine=pyxsd:/bin/true"
+    )
     assert daemons.find("mine=pyxsd:/bin/true").command[0] == "/bin/true"

@@ -65,13 +65,20 @@ def test_a_wrong_reply_fails_loudly(serve: Serve, fault: str) -> None:
 
 def test_expectations_beside_ok(serve: Serve) -> None:
     """Exact values, lengths, errors: met, then not met."""
-    server = serve(lambda k, r, t, p: packet(2, r, t, b"abc") if p == b"/a\0"
-                   else packet(16, r, t, b"ENOENT\0"))
+    server = serve(
+        lambda k, r, t, p: (
+            packet(2, r, t, b"abc") if p == b"/a\0" else packet(16, r, t, b"ENOENT\0")
+        )
+    )
     good = Program().read("/a", b"abc").read("/a").read_missing("/b")
     good.send(2, b"/a\0", 3, 3).send(2, b"/b\0", 7)
     run(server.path, good).close()
-    for bad in (Program().read("/a", b"abd"), Program().read_missing("/a"), Program().read("/b"),
-                Program().send(2, b"/a\0", 3, 4)):
+    for bad in (
+        Program().read("/a", b"abd"),
+        Program().read_missing("/a"),
+        Program().read("/b"),
+        Program().send(2, b"/a\0", 3, 4),
+    ):
         with pytest.raises(LoadError):
             run(server.path, bad)
 
@@ -179,20 +186,30 @@ def test_run_stops_in_time_and_drains(serve: Serve) -> None:
         assert counts.requests == 2 * counts.loops > 0
 
 
-@pytest.mark.parametrize("program", [
-    Program().mark(),  # without a request it would spin; the step is sound, the run ends
-    Program(),
-])
+@pytest.mark.parametrize(
+    "program",
+    [
+        Program().mark(),  # without a request it would spin; the step is sound, the run ends
+        Program(),
+    ],
+)
 def test_programs_without_requests_end(serve: Serve, program: Program) -> None:
     with run(serve().path, program, loops=3) as load:
         counts = load.counts()
     assert (counts.requests, counts.loops) == (0, 3)
 
 
-@pytest.mark.parametrize("step", [
-    {"op": 0, "length": 8}, {"op": 0, "off": 999, "length": 16}, {"op": 9, "arg": 5},
-    {"op": 1, "slot": 64}, {"op": 10, "arg": 1 << 20}, {"op": 0, "length": 16, "hist": 16},
-])
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"op": 0, "length": 8},
+        {"op": 0, "off": 999, "length": 16},
+        {"op": 9, "arg": 5},
+        {"op": 1, "slot": 64},
+        {"op": 10, "arg": 1 << 20},
+        {"op": 0, "length": 16, "hist": 16},
+    ],
+)
 def test_unsound_programs_are_refused(step: dict[str, int]) -> None:
     from pyxsd_bench.program import Step
 

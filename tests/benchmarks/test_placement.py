@@ -17,12 +17,15 @@ from .conftest import Server, missing, need_pyxsd
 CPUS = (2, 5, 7)
 
 
-@pytest.mark.parametrize(("place", "generator", "daemon"), [
-    (placement.APART, {2}, {5, 7}),
-    (placement.TOGETHER, {2}, {2}),
-    (placement.SCHEDULER, {2, 5, 7}, {2, 5, 7}),
-    (placement.BUSY, {2, 5, 7}, {2, 5, 7}),
-])
+@pytest.mark.parametrize(
+    ("place", "generator", "daemon"),
+    [
+        (placement.APART, {2}, {5, 7}),
+        (placement.TOGETHER, {2}, {2}),
+        (placement.SCHEDULER, {2, 5, 7}, {2, 5, 7}),
+        (placement.BUSY, {2, 5, 7}, {2, 5, 7}),
+    ],
+)
 def test_sides(place: str, generator: set[int], daemon: set[int]) -> None:
     assert placement.sides(place, CPUS) == (generator, daemon)
 
@@ -33,8 +36,9 @@ def test_one_cpu_cannot_be_apart() -> None:
 
 @pytest.fixture
 def sleeper() -> Iterator[int]:
-    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"],
-                               stdin=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
+    )
     yield process.pid
     process.kill()
     process.communicate()
@@ -67,8 +71,9 @@ def test_every_placement_has_its_figures(tmp_path: Path) -> None:
     """One run measures all of them, over sockets and over rings."""
     need_pyxsd()
     out = str(tmp_path / "r.json")
-    assert cli.main(["run", "pyxsd", "floor", "--only", "placement", "--smoke", "-q",
-                     "-o", out]) == 0
+    assert (
+        cli.main(["run", "pyxsd", "floor", "--only", "placement", "--smoke", "-q", "-o", out]) == 0
+    )
     found = {(s["scenario"], s["daemon"], s["measure"]) for s in results.load(out)["samples"]}
     cpus = tuple(os.sched_getaffinity(0))
     titles = [placement.TITLES[p] for p in placement.ALL if placement.possible(p, cpus)]
@@ -91,8 +96,21 @@ def test_a_whole_run_is_placed(
         return original(pid, name, cpus)
 
     monkeypatch.setattr(placement, "placed", placed)
-    cli.main(["run", "--socket", serve().path, "--placement", place, "--only", "churn", "--smoke",
-              "-q", "-o", out])
+    cli.main(
+        [
+            "run",
+            "--socket",
+            serve().path,
+            "--placement",
+            place,
+            "--only",
+            "churn",
+            "--smoke",
+            "-q",
+            "-o",
+            out,
+        ]
+    )
     wanted = place if placement.possible(place, tuple(before)) else placement.SCHEDULER
     assert used == [(os.getpid(), wanted)]
     assert results.load(out)["settings"]["placement"] == wanted

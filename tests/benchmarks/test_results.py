@@ -11,16 +11,33 @@ import pytest
 from pyxsd_bench import cli, results
 from pyxsd_bench.summary import Summary
 
-SAMPLE = {"scenario": "s", "measure": "m", "size": 1, "daemon": "d", "round": 0,
-          "cpu_us": 2.0, "rate": 5.0, "p50_us": 3.0, "p99_us": 9.0, "rss": 1000,
-          "hist": [[1.0, 3], [2.0, 1]]}
+SAMPLE = {
+    "scenario": "s",
+    "measure": "m",
+    "size": 1,
+    "daemon": "d",
+    "round": 0,
+    "cpu_us": 2.0,
+    "rate": 5.0,
+    "p50_us": 3.0,
+    "p99_us": 9.0,
+    "rss": 1000,
+    "hist": [[1.0, 3], [2.0, 1]],
+}
 
 
 def make(samples: list[dict[str, Any]] | None = None) -> results.Result:
     result = results.new({"repeat": 1, "seconds": 0.1})
     result["daemons"] = {"d": {"version": "1", "command": "d --x", "config": {}}}
-    result["scenarios"] = {"s": {"title": "A <title>", "why": "Because.", "axis": "nodes",
-                                 "unit": "request", "main": "cpu_us"}}
+    result["scenarios"] = {
+        "s": {
+            "title": "A <title>",
+            "why": "Because.",
+            "axis": "nodes",
+            "unit": "request",
+            "main": "cpu_us",
+        }
+    }
     result["samples"] = [SAMPLE] if samples is None else samples
     return result
 
@@ -100,13 +117,16 @@ def test_page_needs_nothing_else_and_is_well_formed(tmp_path: Path) -> None:
     from xml.etree import ElementTree
 
     path, out = str(tmp_path / "r.json"), tmp_path / "r.html"
-    sizes = [{**SAMPLE, "size": n, "cpu_us": n * 2.0, "round": r} for n in (0, 10, 100, 1000)
-             for r in range(3)]
+    sizes = [
+        {**SAMPLE, "size": n, "cpu_us": n * 2.0, "round": r}
+        for n in (0, 10, 100, 1000)
+        for r in range(3)
+    ]
     results.save(path, make(sizes))
     assert cli.main(["report", path, "--html", str(out)]) == 0
     page = out.read_text()
     assert "src=" not in page
-    assert "href=\"http" not in page
+    assert 'href="http' not in page
     assert "@media print" in page
     assert "width=device-width" in page
     drawings = page.split("<svg")[1:]

@@ -64,11 +64,19 @@ def test_the_daemons_that_are_here(out: str) -> None:
     assert measured(out) == wanted
 
 
-@pytest.mark.parametrize("options", [
-    ["nosuchdaemon"], ["floor", "--only", "nosuchscenario"], ["floor", "--repeat", "0"],
-    ["floor", "--seconds", "0"], ["floor", "--scale", "2"], ["--socket", "/no/such/socket"],
-    ["/no/such/file.ini"], ["floor", "-o", "/no/such/folder/r.json"],
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["nosuchdaemon"],
+        ["floor", "--only", "nosuchscenario"],
+        ["floor", "--repeat", "0"],
+        ["floor", "--seconds", "0"],
+        ["floor", "--scale", "2"],
+        ["--socket", "/no/such/socket"],
+        ["/no/such/file.ini"],
+        ["floor", "-o", "/no/such/folder/r.json"],
+    ],
+)
 def test_bad_options(options: list[str], out: str, capsys: Any) -> None:
     extra = [] if "-o" in options else ["-o", out]
     assert cli.main(["run", *options, *extra]) == runner.USAGE
@@ -86,8 +94,10 @@ DAEMONS = {
 def test_a_daemon_that_does_not_start(fault: str, out: str, tmp_path: Path) -> None:
     command, reason = DAEMONS[fault]
     ini = tmp_path / "d.ini"
-    ini.write_text(f"[daemon]\nname = sick\ncommand = {command}\npreload = no\n"
-                   "[config]\necho no grants; exit 7; x = y\n")
+    ini.write_text(
+        f"[daemon]\nname = sick\ncommand = {command}\npreload = no\n"
+        "[config]\necho no grants; exit 7; x = y\n"
+    )
     status = cli.main(["run", str(ini), "floor", "-o", out, "--only", "churn", *FAST])
     assert status == runner.MISSING
     rows = results.load(out)["missing"]
@@ -99,8 +109,10 @@ def test_a_daemon_that_does_not_start(fault: str, out: str, tmp_path: Path) -> N
 def test_what_does_not_start_is_tried_once(out: str, tmp_path: Path, capsys: Any) -> None:
     tries = tmp_path / "tries"
     ini = tmp_path / "d.ini"
-    ini.write_text("[daemon]\nname = sick\ncommand = /bin/sh {config}\npreload = no\n"
-                   f"[config]\necho x >>{tries}; exit 1; x = y\n")
+    ini.write_text(
+        "[daemon]\nname = sick\ncommand = /bin/sh {config}\npreload = no\n"
+        f"[config]\necho x >>{tries}; exit 1; x = y\n"
+    )
     options = ["--only", "churn", "--only", "in-flight", "-o", out, *FAST]
     assert cli.main(["run", str(ini), *options]) == runner.MISSING
     assert tries.read_text() == "x\n"
@@ -112,9 +124,11 @@ def test_what_does_not_start_is_tried_once(out: str, tmp_path: Path, capsys: Any
 def test_the_daemon_behind_a_wrapper_is_measured(tmp_path: Path) -> None:
     """Its CPU time is what counts, and it must not be left behind."""
     ini = tmp_path / "d.ini"
-    ini.write_text("[daemon]\nname = wrapped\npreload = no\necho = yes\n"
-                   "command = /bin/sh {config} {python} {run}/socket\n"
-                   '[config]\n"$1" -m pyxsd_bench.floor "$2"; x = y\n')
+    ini.write_text(
+        "[daemon]\nname = wrapped\npreload = no\necho = yes\n"
+        "command = /bin/sh {config} {python} {run}/socket\n"
+        '[config]\n"$1" -m pyxsd_bench.floor "$2"; x = y\n'
+    )
     found = target.start(daemons.find(str(ini)))
     try:
         assert b"pyxsd_bench.floor" in Path(f"/proc/{found.pid}/cmdline").read_bytes()
@@ -145,6 +159,7 @@ def test_uncountable_system_calls_are_said_once(
     out: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """Without the right to count: one line for the whole run, and the result says so."""
+
     def refused(pid: int) -> proc.Syscalls:
         raise OSError(errno.EACCES, "perf_event_open: Permission denied")
 
@@ -205,20 +220,31 @@ def test_a_running_daemon_gets_no_domains(out: str, serve: Callable[..., Server]
     assert server.requests == []
 
 
-@pytest.mark.parametrize(("name", "size", "reason"), [
-    ("idle-connections", 10**9, "descriptors"), ("fan-out", 10**9, "descriptors"),
-    ("store-size", 10**9, "MiB of memory"), ("rings", 10, "stand-in"),
-])
+@pytest.mark.parametrize(
+    ("name", "size", "reason"),
+    [
+        ("idle-connections", 10**9, "descriptors"),
+        ("fan-out", 10**9, "descriptors"),
+        ("store-size", 10**9, "MiB of memory"),
+        ("rings", 10, "stand-in"),
+    ],
+)
 def test_sizes_that_the_machine_cannot_hold(name: str, size: int, reason: str) -> None:
     scenario = next(s for s in scenarios.ALL if s.name == name)
     assert reason in limits.objection(scenario, size, 3, False)
     assert limits.objection(scenario, 1, 1, True) == ""
 
 
-@pytest.mark.parametrize(("scale", "expected"), [
-    (0, [1]), (0.001, [1]), (0.01, [1, 10]), (0.5, [1, 10, 100, 500]),
-    (1, [1, 10, 100, 500, 1000]),
-])
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        (0, [1]),
+        (0.001, [1]),
+        (0.01, [1, 10]),
+        (0.5, [1, 10, 100, 500]),
+        (1, [1, 10, 100, 500, 1000]),
+    ],
+)
 def test_scale(scale: float, expected: list[int]) -> None:
     scenario = next(s for s in scenarios.ALL if s.name == "fan-out")
     assert runner.sizes(scenario, scale) == expected
@@ -233,12 +259,34 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 def test_ctrl_c_keeps_what_is_done(out: str) -> None:
     # Many short sizes: the file is written after each.
-    command = [sys.executable, "-m", "pyxsd_bench", "run", "floor", "-o", out, "--seconds", "0.02",
-               "--repeat", "3", "--scale", "1", "--only", "clients", "--only", "idle",
-               "--only", "placement"]
+    command = [
+        sys.executable,
+        "-m",
+        "pyxsd_bench",
+        "run",
+        "floor",
+        "-o",
+        out,
+        "--seconds",
+        "0.02",
+        "--repeat",
+        "3",
+        "--scale",
+        "1",
+        "--only",
+        "clients",
+        "--only",
+        "idle",
+        "--only",
+        "placement",
+    ]
     # As from a terminal: a shell's background jobs ignore the signal.
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
     def some() -> bool:
         return os.path.exists(out) and bool(results.load(out)["samples"])
@@ -266,8 +314,22 @@ def test_a_daemon_that_dies_in_the_middle(out: str, tmp_path: Path) -> None:
         f"command = /bin/sh -c echo${{IFS}}$$>{pid_file};exec${{IFS}}{sys.executable}"
         "${IFS}-m${IFS}pyxsd_bench.floor${IFS}{run}/socket\n"
     )
-    command = [sys.executable, "-m", "pyxsd_bench", "run", str(ini), "floor", "-o", out,
-               "--only", "one-at-a-time", "--seconds", "0.3", "--repeat", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "pyxsd_bench",
+        "run",
+        str(ini),
+        "floor",
+        "-o",
+        out,
+        "--only",
+        "one-at-a-time",
+        "--seconds",
+        "0.3",
+        "--repeat",
+        "2",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))

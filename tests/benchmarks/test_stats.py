@@ -12,9 +12,16 @@ from pyxsd_bench import stats
 from pyxsd_bench.stats import holm
 
 
-@pytest.mark.parametrize(("values", "expected"), [
-    ([3], 3), ([1, 2], 1.5), ([3, 1, 2], 2), ([4, 1, 3, 2], 2.5), ([5, 5, 5], 5),
-])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([3], 3),
+        ([1, 2], 1.5),
+        ([3, 1, 2], 2),
+        ([4, 1, 3, 2], 2.5),
+        ([5, 5, 5], 5),
+    ],
+)
 def test_median(values: list[float], expected: float) -> None:
     assert stats.median(values) == expected
 
@@ -26,15 +33,21 @@ def test_nothing_has_no_median() -> None:
         stats.mann_whitney([], [1.0])
 
 
-@pytest.mark.parametrize(("values", "expected"), [
-    ([1, 2, 3, 4, 5], (2, 4)), ([7], (7, 7)), ([1, 2], (1.25, 1.75)),
-])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, 2, 3, 4, 5], (2, 4)),
+        ([7], (7, 7)),
+        ([1, 2], (1.25, 1.75)),
+    ],
+)
 def test_quartiles(values: list[float], expected: tuple[float, float]) -> None:
     assert stats.quartiles(values) == expected
 
 
 def by_counting(a: list[float], b: list[float]) -> float:
     """The exact two-sided p-value, from all ways to deal the pooled values out."""
+
     def u(left: list[float], right: list[float]) -> float:
         wins = sum(x > y for x in left for y in right)
         return min(wins, len(left) * len(right) - wins)
@@ -49,10 +62,16 @@ def by_counting(a: list[float], b: list[float]) -> float:
     return hits / len(deals)
 
 
-@pytest.mark.parametrize(("a", "b"), [
-    ([1, 2, 3, 4, 5], [6, 7, 8, 9, 10]), ([1, 3, 5, 7], [2, 4, 6, 8]), ([1, 2, 9], [3, 4, 5, 6]),
-    ([5], [1, 2, 3, 4]), ([10, 11, 12, 1, 2, 3], [4, 5, 6, 7]),
-])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ([1, 2, 3, 4, 5], [6, 7, 8, 9, 10]),
+        ([1, 3, 5, 7], [2, 4, 6, 8]),
+        ([1, 2, 9], [3, 4, 5, 6]),
+        ([5], [1, 2, 3, 4]),
+        ([10, 11, 12, 1, 2, 3], [4, 5, 6, 7]),
+    ],
+)
 def test_mann_whitney_is_exact(a: list[float], b: list[float]) -> None:
     assert stats.mann_whitney(a, b) == pytest.approx(by_counting(a, b))
     assert stats.mann_whitney(b, a) == pytest.approx(stats.mann_whitney(a, b))

@@ -55,9 +55,13 @@ def test_nobody_else() -> None:
     assert cells(summary({"pyxsd": 2.0})) == ["2", "–", "–", "–"]
 
 
-@pytest.mark.parametrize(("template", "expected"), [
-    (report.PAGE, "A &lt;title&gt;"), (report.DOCUMENT, "## A <title>"),
-])
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (report.PAGE, "A &lt;title&gt;"),
+        (report.DOCUMENT, "## A <title>"),
+    ],
+)
 def test_texts_are_escaped_as_the_format_needs(template: str, expected: str) -> None:
     assert expected in report.render(summary(COSTS), template)
 

@@ -25,6 +25,7 @@ def daemon() -> Iterator[Daemon]:
 @pytest.fixture
 def program() -> Callable[[str], str]:
     """The path of a program that a test needs: program("xenstore-read")."""
+
     def find(name: str) -> str:
         inside = sorted(str(path) for path in Path("/").glob(f"usr/lib/xen-*/bin/{name}"))
         path = inside[-1] if inside else shutil.which(name)

@@ -100,11 +100,18 @@ class Client:
 class Daemon:
     """Starts in the constructor; stop() or use as a context manager."""
 
-    def __init__(self, settings: Mapping[str, str] | None = None, *,
-                 arguments: Sequence[str] = ("--no-fork",), root: Path | None = None,
-                 config: bytes | None = None, prefix: Sequence[str] = (),
-                 program: Sequence[str] = (sys.executable, "-m", "pyxsd"),
-                 env: Mapping[str, str] | None = None, wait: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str] | None = None,
+        *,
+        arguments: Sequence[str] = ("--no-fork",),
+        root: Path | None = None,
+        config: bytes | None = None,
+        prefix: Sequence[str] = (),
+        program: Sequence[str] = (sys.executable, "-m", "pyxsd"),
+        env: Mapping[str, str] | None = None,
+        wait: bool = True,
+    ) -> None:
         self.owns_root = root is None
         self.root = root or Path(tempfile.mkdtemp(prefix="pyxsd-"))
         self.run = self.root / "run"
@@ -112,23 +119,44 @@ class Daemon:
         self.log_file = self.root / "xenstored.log"
         self.access_log_file = self.root / "access.log"
         self.pid_file = self.root / "pid"
-        values = {"pid-file": str(self.pid_file), "xenstored-log-file": str(self.log_file),
-                  "xenstored-log-level": "info", "access-log-file": str(self.access_log_file),
-                  **(settings or {})}
+        values = {
+            "pid-file": str(self.pid_file),
+            "xenstored-log-file": str(self.log_file),
+            "xenstored-log-level": "info",
+            "access-log-file": str(self.access_log_file),
+            **(settings or {}),
+        }
         self.config = self.root / "pyxsd.conf"
         self.config.write_bytes(
-            config if config is not None else
-            "".join(f"{key} = {value}\n" for key, value in values.items()).encode())
-        self.env = {**os.environ, "XENSTORED_RUNDIR": str(self.run), "PYTHONPATH": str(PROJECT),
-                    **(env or {})}
+            config
+            if config is not None
+            else "".join(f"{key} = {value}\n" for key, value in values.items()).encode()
+        )
+        self.env = {
+            **os.environ,
+            "XENSTORED_RUNDIR": str(self.run),
+            "PYTHONPATH": str(PROJECT),
+            **(env or {}),
+        }
         self.env.pop("XENSTORED_PATH", None)
-        command = [*prefix, *program, "--no-domain-init",
-                   "--config-file", str(self.config), *arguments]
+        command = [
+            *prefix,
+            *program,
+            "--no-domain-init",
+            "--config-file",
+            str(self.config),
+            *arguments,
+        ]
         self.output_file = self.root / "output"
         with self.output_file.open("ab") as output:
-            self.process = subprocess.Popen(command, env=self.env, cwd=self.root,
-                                            stdin=subprocess.DEVNULL, stdout=output,
-                                            stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                command,
+                env=self.env,
+                cwd=self.root,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
         if wait:
             self.wait_ready()
 
@@ -143,8 +171,9 @@ class Daemon:
 
     def log(self) -> list[str]:
         """The lines of the daemon log."""
-        return self.log_file.read_text(errors="replace").splitlines() \
-            if self.log_file.exists() else []
+        return (
+            self.log_file.read_text(errors="replace").splitlines() if self.log_file.exists() else []
+        )
 
     def answers(self) -> bool:
         """Is it there?"""
@@ -156,6 +185,7 @@ class Daemon:
 
     def wait_ready(self) -> None:
         """Until it answers."""
+
         def ready() -> bool:
             if self.process.poll() is not None:
                 raise AssertionError(f"ended with {self.process.returncode}: {self.output()}")
@@ -201,8 +231,9 @@ class Daemon:
             if "error|" in line or " warn|" in line or "Traceback" in line:
                 assert any(text in line for text in known), "\n".join(self.log()[-40:])
         for line in self.output().splitlines():
-            assert line.startswith("Xen Storage Daemon") or any(text in line for text in known), \
+            assert line.startswith("Xen Storage Daemon") or any(text in line for text in known), (
                 self.output()
+            )
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Sends a signal and waits; the exit status."""

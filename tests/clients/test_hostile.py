@@ -117,7 +117,7 @@ def flood(client: Client, data: bytes) -> int:
     try:
         while stuck < 20:
             try:
-                sent += client.sock.send(data[sent % len(data):])
+                sent += client.sock.send(data[sent % len(data) :])
                 stuck = 0
             except BlockingIOError:
                 stuck += 1
@@ -174,8 +174,10 @@ def test_a_watcher_that_never_reads(how: str) -> None:
             assert daemon.idle_cpu() < IDLE_CPU
         elif how == "leaves":
             watcher.close()
-            wait_for(lambda: other.ask("READ", paths[-1] + b"\0") == (TYPES["READ"], b"v"),
-                     "the writer does not go on")
+            wait_for(
+                lambda: other.ask("READ", paths[-1] + b"\0") == (TYPES["READ"], b"v"),
+                "the writer does not go on",
+            )
         else:
             # The first event of the watch itself, then one for each path in order.
             assert watcher.event().startswith(b"/w\0")
@@ -232,9 +234,11 @@ def test_broken_off(daemon: Daemon, ending: str) -> None:
 def test_a_giant_packet_ends_its_connection(daemon: Daemon) -> None:
     """What came before it is answered; nothing after it is looked at."""
     with daemon.client() as client:
-        client.sock.sendall(packet("GET_DOMAIN_PATH", b"3\0")
-                            + struct.pack("=4I", TYPES["WRITE"], 1, 0, 4097)
-                            + packet("WRITE", b"/after\0v") * 600)
+        client.sock.sendall(
+            packet("GET_DOMAIN_PATH", b"3\0")
+            + struct.pack("=4I", TYPES["WRITE"], 1, 0, 4097)
+            + packet("WRITE", b"/after\0v") * 600
+        )
         with pytest.raises((EOFError, ConnectionResetError)):
             while True:
                 client.answer()
@@ -263,8 +267,9 @@ def test_clients_killed_in_the_middle(daemon: Daemon) -> None:
     before = settled(daemon)
     root = daemon.env["PYTHONPATH"]
     for _ in range(5):
-        client = subprocess.Popen([sys.executable, "-c", KILLED, str(daemon.socket), root],
-                                  stdout=subprocess.PIPE)
+        client = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(daemon.socket), root], stdout=subprocess.PIPE
+        )
         assert client.stdout is not None
         assert client.stdout.readline() == b"ready\n"
         wait_for(lambda: daemon.descriptors() > before, "it does not connect")

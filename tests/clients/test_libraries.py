@@ -29,11 +29,20 @@ def libxenstore(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
     library.xs_open.argtypes = [ctypes.c_ulong]
     library.xs_close.argtypes = [ctypes.c_void_p]
     library.xs_read.restype = ctypes.c_void_p
-    library.xs_read.argtypes = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_char_p,
-                                ctypes.POINTER(ctypes.c_uint)]
+    library.xs_read.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_uint32,
+        ctypes.c_char_p,
+        ctypes.POINTER(ctypes.c_uint),
+    ]
     library.xs_write.restype = ctypes.c_bool
-    library.xs_write.argtypes = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_char_p,
-                                 ctypes.c_char_p, ctypes.c_uint]
+    library.xs_write.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_uint32,
+        ctypes.c_char_p,
+        ctypes.c_char_p,
+        ctypes.c_uint,
+    ]
     library.xs_transaction_start.argtypes = [ctypes.c_void_p]
     library.xs_transaction_start.restype = ctypes.c_uint32
     library.xs_transaction_end.argtypes = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_bool]
@@ -72,8 +81,9 @@ class Library:
 
     def write(self, path: bytes, value: bytes, transaction: int = 0) -> None:
         """Writes, or AssertionError."""
-        assert self.library.xs_write(self.handle, transaction, path, value, len(value)), \
+        assert self.library.xs_write(self.handle, transaction, path, value, len(value)), (
             os.strerror(ctypes.get_errno())
+        )
 
     def increment(self, path: bytes) -> int:
         """Adds 1 in a transaction; how many attempts it took."""

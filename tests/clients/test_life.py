@@ -44,8 +44,10 @@ def test_sigterm_saves_and_leaves(tmp_path: Path) -> None:
     client.close()
     daemon.check_logs()
     # It comes back with its store.
-    with Daemon(root=tmp_path, arguments=("--no-fork", "--restart")) as again, \
-            again.client() as reader:
+    with (
+        Daemon(root=tmp_path, arguments=("--no-fork", "--restart")) as again,
+        again.client() as reader,
+    ):
         assert reader.ask("READ", b"/saved\0") == (TYPES["READ"], b"value")
 
 
@@ -95,7 +97,7 @@ def test_sighup_reopens_the_logs(daemon: Daemon) -> None:
 
 def test_sigusr1_dumps_the_tree(daemon: Daemon) -> None:
     with daemon.client() as client:
-        client.ask("WRITE", b"/dumped\0a\"b\x01")
+        client.ask("WRITE", b'/dumped\0a"b\x01')
     os.kill(daemon.pid, signal.SIGUSR1)
     dump = daemon.run / "db.debug"
     wait_for(lambda: dump.exists() and "dumped" in dump.read_text(), "no dump")
@@ -115,8 +117,12 @@ def test_a_second_daemon_is_refused(daemon: Daemon) -> None:
     listening = daemon.socket.stat().st_ino
     root = daemon.root / "second"
     root.mkdir()
-    second = Daemon(root=root, config=daemon.config.read_bytes(), wait=False,
-                    env={"XENSTORED_RUNDIR": str(daemon.run)})
+    second = Daemon(
+        root=root,
+        config=daemon.config.read_bytes(),
+        wait=False,
+        env={"XENSTORED_RUNDIR": str(daemon.run)},
+    )
     try:
         assert second.process.wait(DEADLINE) not in (0, None)
         assert "running" in second.output() or "in use" in second.output(), second.output()
@@ -157,11 +163,12 @@ def test_random_configuration(seed: int, tmp_path: Path) -> None:
     source = random.Random(seed)
     keys = b"quota-maxwatch merge-activate conflict-burst-limit ring-scan-interval nothing".split()
     lines = [source.randbytes(source.randrange(200)) for _ in range(50)]
-    lines += [source.choice(keys) + b"=" + source.randbytes(source.randrange(8))
-              for _ in range(50)]
+    lines += [source.choice(keys) + b"=" + source.randbytes(source.randrange(8)) for _ in range(50)]
     source.shuffle(lines)
-    own = (f"\npid-file = {tmp_path}/pid\nxenstored-log-file = {tmp_path}/log\n"
-           f"access-log-file = {tmp_path}/access\n").encode()
+    own = (
+        f"\npid-file = {tmp_path}/pid\nxenstored-log-file = {tmp_path}/log\n"
+        f"access-log-file = {tmp_path}/access\n"
+    ).encode()
     daemon = Daemon(root=tmp_path, config=b"\n".join(lines) + own)
     try:
         with daemon.client() as client:
@@ -188,8 +195,12 @@ def namespace() -> list[str]:
     if os.geteuid() != 0:
         command += ["--map-root-user"]
     try:
-        done = subprocess.run([*command, "mount", "-t", "tmpfs", "none", "/mnt"],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(
+            [*command, "mount", "-t", "tmpfs", "none", "/mnt"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
         reason = done.stdout.decode()
     except FileNotFoundError as error:
         done, reason = None, str(error)
@@ -203,9 +214,14 @@ def test_full_disk_under_the_logs(tmp_path: Path, namespace: list[str]) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
     prefix = [*namespace, "sh", "-c", FULL, "sh", str(logs)]
-    daemon = Daemon({"access-log-file": str(logs / "access.log"),
-                     "xenstored-log-file": str(logs / "xenstored.log")},
-                    root=tmp_path, prefix=prefix)
+    daemon = Daemon(
+        {
+            "access-log-file": str(logs / "access.log"),
+            "xenstored-log-file": str(logs / "xenstored.log"),
+        },
+        root=tmp_path,
+        prefix=prefix,
+    )
     # The daemon's view of the directory.
     inside = Path(f"/proc/{daemon.pid}/root{logs}")
     try:
@@ -218,8 +234,13 @@ def test_full_disk_under_the_logs(tmp_path: Path, namespace: list[str]) -> None:
             assert daemon.resident() - before < 8 << 20
             assert daemon.idle_cpu() < 0.3
             os.truncate(inside / "access.log", 0)
-            wait_for(lambda: client.ask("WRITE", b"/marker\0v") == WRITE_OK
-                     and b"/marker" in (inside / "access.log").read_bytes(), "it logs no more")
+            wait_for(
+                lambda: (
+                    client.ask("WRITE", b"/marker\0v") == WRITE_OK
+                    and b"/marker" in (inside / "access.log").read_bytes()
+                ),
+                "it logs no more",
+            )
         assert "No space left" in (inside / "xenstored.log").read_text() + daemon.output()
         assert daemon.end() == 0
     finally:
@@ -247,8 +268,13 @@ def test_daemonizing(tmp_path: Path) -> None:
         for number in range(3):
             assert os.readlink(f"/proc/{pid}/fd/{number}") == "/dev/null"
         os.kill(pid, signal.SIGTERM)
-        wait_for(lambda: not Path(f"/proc/{pid}").exists() or "Z (zombie)" in
-                 Path(f"/proc/{pid}/status").read_text(), "it does not end")
+        wait_for(
+            lambda: (
+                not Path(f"/proc/{pid}").exists()
+                or "Z (zombie)" in Path(f"/proc/{pid}/status").read_text()
+            ),
+            "it does not end",
+        )
         assert not extra.exists() and not daemon.pid_file.exists()
         pid = 0
         daemon.check_logs()
@@ -265,8 +291,9 @@ def test_sd_notify(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(path))
         notify.settimeout(DEADLINE)
-        daemon = Daemon(root=tmp_path, arguments=arguments, env={"NOTIFY_SOCKET": str(path)},
-                        wait=False)
+        daemon = Daemon(
+            root=tmp_path, arguments=arguments, env={"NOTIFY_SOCKET": str(path)}, wait=False
+        )
         pid = 0
         try:
             ready = notify.recv(4096).decode().splitlines()
@@ -289,10 +316,12 @@ def test_sd_notify(tmp_path: Path, arguments: tuple[str, ...]) -> None:
 
 def test_no_garbage_is_looked_for_while_it_serves(tmp_path: Path) -> None:
     """The collector would stop all clients for as long as it takes to look at every object."""
-    code = ("import gc, sys; from pyxsd import cli\n"
-            "def run(*_): print(gc.isenabled(), gc.get_freeze_count() > 1000, flush=True)\n"
-            "cli._run = run\n"
-            "sys.exit(cli.main(sys.argv[1:]))\n")
+    code = (
+        "import gc, sys; from pyxsd import cli\n"
+        "def run(*_): print(gc.isenabled(), gc.get_freeze_count() > 1000, flush=True)\n"
+        "cli._run = run\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
     daemon = Daemon(root=tmp_path, program=(sys.executable, "-c", code), wait=False)
     try:
         assert daemon.process.wait(DEADLINE) == 0, daemon.output()
@@ -315,8 +344,9 @@ def test_run_directory_and_modes(tmp_path: Path) -> None:
 def test_without_rights_to_its_places(tmp_path: Path) -> None:
     """A run directory that cannot be made: it says so and ends."""
     (tmp_path / "file").write_text("")
-    daemon = Daemon(root=tmp_path, env={"XENSTORED_RUNDIR": str(tmp_path / "file" / "run")},
-                    wait=False)
+    daemon = Daemon(
+        root=tmp_path, env={"XENSTORED_RUNDIR": str(tmp_path / "file" / "run")}, wait=False
+    )
     try:
         assert daemon.process.wait(DEADLINE) != 0
         assert str(tmp_path / "file") in daemon.output()
@@ -358,8 +388,10 @@ def exhaust(daemon: Daemon) -> list[Client]:
     limit = daemon.descriptors() + 4
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (limit, limit))
     clients = [daemon.client() for _ in range(limit)]
-    wait_for(lambda: "cannot accept: Too many open files" in "".join(daemon.log()),
-             "it has descriptors left")
+    wait_for(
+        lambda: "cannot accept: Too many open files" in "".join(daemon.log()),
+        "it has descriptors left",
+    )
     return clients
 
 
@@ -440,8 +472,14 @@ COMMAND_LINES = (
 @pytest.mark.parametrize(("line", "status", "stdout", "stderr"), COMMAND_LINES)
 def test_command_line(line: str, status: int, stdout: str, stderr: str) -> None:
     """Through the program itself, which starts no daemon."""
-    done = subprocess.run([sys.executable, "-m", "pyxsd", *line.split()], cwd=PROJECT,
-                          capture_output=True, text=True, check=False, timeout=DEADLINE)
+    done = subprocess.run(
+        [sys.executable, "-m", "pyxsd", *line.split()],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE,
+    )
     assert done.returncode == status, done.stderr
     assert stdout in done.stdout and bool(stdout) == bool(done.stdout)
     assert stderr in done.stderr and bool(stderr) == bool(done.stderr)
@@ -449,9 +487,20 @@ def test_command_line(line: str, status: int, stdout: str, stderr: str) -> None:
 
 def test_names_that_are_no_text() -> None:
     """The name of a file is printed as the bytes that it is."""
-    done = subprocess.run([sys.executable, "-m", "pyxsd", "--config-test", "--config-file",
-                           b"/dev/../dev/./\xff/../null"], cwd=PROJECT, capture_output=True,
-                          check=False, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pyxsd",
+            "--config-test",
+            "--config-file",
+            b"/dev/../dev/./\xff/../null",
+        ],
+        cwd=PROJECT,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )
     assert done.stderr == b"error: config: /dev/../dev/./\xff/../null: No such file or directory\n"
     assert (done.returncode, done.stdout) == (2, b"")
 
@@ -473,8 +522,10 @@ def test_as_debian_starts_it(tmp_path: Path) -> None:
 #: Lines of a configuration, and what is said of them behind the name of the file.
 BROKEN = (
     ("persistent = 1", "persistent: expect bool arg"),
-    ("acesss-log-nb-chars = 180",
-     "unknown key acesss-log-nb-chars, did you mean access-log-nb-chars?"),
+    (
+        "acesss-log-nb-chars = 180",
+        "unknown key acesss-log-nb-chars, did you mean access-log-nb-chars?",
+    ),
     ("quota-maxwatch : 5", "no '=' in 'quota-maxwatch : 5'"),
     ("access-log-file = syslog:nobody", "access-log-file: unknown syslog facility nobody"),
 )
@@ -483,14 +534,18 @@ BROKEN = (
 @pytest.mark.parametrize("arguments", ((), ("--no-fork",)), ids=("daemon", "foreground"))
 def test_a_broken_configuration_at_boot(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """It serves with the defaults for what is wrong; stderr and the log say what that is."""
-    own = (f"pid-file = {tmp_path}/pid\nxenstored-log-file = {tmp_path}/xenstored.log\n"
-           f"access-log-file = {tmp_path}/access.log\nquota-maxsize = 4\n")
+    own = (
+        f"pid-file = {tmp_path}/pid\nxenstored-log-file = {tmp_path}/xenstored.log\n"
+        f"access-log-file = {tmp_path}/access.log\nquota-maxsize = 4\n"
+    )
     config = own + "".join(f"{line}\n" for line, _ in BROKEN)
     daemon = Daemon(root=tmp_path, config=config.encode(), arguments=arguments, wait=False)
     try:
         wait_for(daemon.answers, f"it does not answer: {daemon.output()}")
-        warnings = [f"config: {daemon.config}:{number}: {text}"
-                    for number, (_, text) in enumerate(BROKEN, own.count("\n") + 1)]
+        warnings = [
+            f"config: {daemon.config}:{number}: {text}"
+            for number, (_, text) in enumerate(BROKEN, own.count("\n") + 1)
+        ]
         assert [line for line in daemon.output().splitlines() if "config" in line] == warnings
         assert [line.partition("] ")[2] for line in daemon.log() if "config" in line] == warnings
         with daemon.client() as client:

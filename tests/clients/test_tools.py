@@ -17,8 +17,15 @@ Program = Callable[[str], str]
 
 def run(daemon: Daemon, command: list[str]) -> tuple[int, str]:
     """(status, stdout and stderr) of a tool."""
-    done = subprocess.run(command, env=daemon.env, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command,
+        env=daemon.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     return done.returncode, done.stdout
 
 
@@ -72,8 +79,12 @@ def test_ls_falls_back_to_parts(daemon: Daemon, program: Program) -> None:
 
 def test_watch(daemon: Daemon, program: Program) -> None:
     """xenstore-watch gets its first event and those of changes below."""
-    watch = subprocess.Popen([program("xenstore-watch"), "-n", "3", "/w"], env=daemon.env,
-                             stdout=subprocess.PIPE, text=True)
+    watch = subprocess.Popen(
+        [program("xenstore-watch"), "-n", "3", "/w"],
+        env=daemon.env,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         with daemon.client() as client:
             wait_for(lambda: b" /w " in client.ask("CONTROL", b"watches\0")[1], "no watch")

@@ -82,11 +82,18 @@ class Player:
         """The packet of a step."""
         return packet(step["type"], bytes.fromhex(step["payload"]), self.tx_id(step))
 
-    def check(self, number: int, step: dict[str, Any], reply: tuple[int, bytes],
-              events: dict[str, list[bytes]]) -> None:
+    def check(
+        self,
+        number: int,
+        step: dict[str, Any],
+        reply: tuple[int, bytes],
+        events: dict[str, list[bytes]],
+    ) -> None:
         """Compares what came with what oxenstored answered."""
-        where = f"{self.name} step {number} {step.get('conn')} {step.get('type')} " \
-                f"tx {step.get('tx')} {bytes.fromhex(step.get('payload', ''))!r}"
+        where = (
+            f"{self.name} step {number} {step.get('conn')} {step.get('type')} "
+            f"tx {step.get('tx')} {bytes.fromhex(step.get('payload', ''))!r}"
+        )
         if "reply" in step:
             want_type, want_body = step["reply"][0], bytes.fromhex(step["reply"][1])
             want_number = TYPES[want_type] if isinstance(want_type, str) else want_type
@@ -94,15 +101,19 @@ class Player:
             if want_body == b"<tid>":
                 assert got_type == want_number, where
                 self.slots[step["conn"], step["tx"]] = int(got_body.rstrip(b"\0"))
-            elif want_number in (TYPES["DIRECTORY_PART"], TYPES["CONTROL"]) \
-                    and got_type == want_number == TYPES["DIRECTORY_PART"]:
+            elif (
+                want_number in (TYPES["DIRECTORY_PART"], TYPES["CONTROL"])
+                and got_type == want_number == TYPES["DIRECTORY_PART"]
+            ):
                 # The generation count is the daemon's own.
                 assert got_body.split(b"\0", 1)[1] == want_body.split(b"\0", 1)[1], where
             elif step["type"] == "DIRECTORY_PART" and step["conn"][0] == "d":
                 pass  # guests may ask for it, too
             else:
-                assert (NAMES.get(got_type, got_type), got_body) == \
-                    (NAMES.get(want_number, want_number), want_body), where
+                assert (NAMES.get(got_type, got_type), got_body) == (
+                    NAMES.get(want_number, want_number),
+                    want_body,
+                ), where
         since, whose, below = NOT_SENT.get(self.name, (1 << 30, "", b""))
         for name in set(step["events"]) | set(events):
             want = [bytes.fromhex(event) for event in step["events"].get(name, [])]
@@ -112,8 +123,12 @@ class Player:
             assert same_events(want, got), f"{where}\nevents of {name}: {got}\nexpected {want}"
 
 
-def play(name: str, pieces: bool = False, rings: bool = False,
-         after: Callable[[World, int], None] | None = None) -> World:
+def play(
+    name: str,
+    pieces: bool = False,
+    rings: bool = False,
+    after: Callable[[World, int], None] | None = None,
+) -> World:
     """Replays a transcript packet by packet, or byte by byte with `pieces`.
 
     With `rings` over the real transports: socket pairs, and pages for domains.

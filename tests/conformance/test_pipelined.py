@@ -88,8 +88,13 @@ def play_runs(name: str, cuts: random.Random | None = None) -> None:
             for who, bodies in step["events"].items():
                 want.setdefault(who, []).extend(bytes.fromhex(body) for body in bodies)
         for who in set(want) | set(events):
-            assert same_events(want.get(who, []), events.get(who, [])), \
-                (name, number, who, want.get(who), events.get(who))
+            assert same_events(want.get(who, []), events.get(who, [])), (
+                name,
+                number,
+                who,
+                want.get(who),
+                events.get(who),
+            )
     assert joined > 1, "nothing was pipelined"
     world.close()
 
@@ -113,8 +118,11 @@ def test_all_of_a_connection_in_one_piece(name: str) -> None:
     player = Player(name, world)
     player.prepare()
     for conn in ("s0", "s1", "d1", "d2"):
-        mine = [step for step in steps
-                if step["conn"] == conn and step["type"] in reads and step["tx"] == 0]
+        mine = [
+            step
+            for step in steps
+            if step["conn"] == conn and step["type"] in reads and step["tx"] == 0
+        ]
         singly = [world.ask(conn, step["type"], bytes.fromhex(step["payload"])) for step in mine]
         world.feed(conn, b"".join(player.request(step) for step in mine))
         replies, events = drained(world, conn)

@@ -11,21 +11,71 @@ from tests.differential.sides import NAMES, Request
 from tests.world import TYPES
 
 PATHS = (
-    b"/", b"/a", b"/a/b", b"/a/b/c", b"/a/bb", b"/a/b0", b"/b", b"/b/x", b"data", b"data/x", b"k",
-    b"/local/domain/1/data", b"/local/domain/1/k", b"/local/domain/2/data", b"/local/domain/2/k",
-    b"/local/domain/3/k", b"/local/domain/1", b"/local/domain/2", b"/local/domain", b"/tool/t",
-    b"/w/0", b"/w/1", b"/w/2", b"/w/3/y", b"/a/b/c/d/e", b"@releaseDomain", b"@introduceDomain",
+    b"/",
+    b"/a",
+    b"/a/b",
+    b"/a/b/c",
+    b"/a/bb",
+    b"/a/b0",
+    b"/b",
+    b"/b/x",
+    b"data",
+    b"data/x",
+    b"k",
+    b"/local/domain/1/data",
+    b"/local/domain/1/k",
+    b"/local/domain/2/data",
+    b"/local/domain/2/k",
+    b"/local/domain/3/k",
+    b"/local/domain/1",
+    b"/local/domain/2",
+    b"/local/domain",
+    b"/tool/t",
+    b"/w/0",
+    b"/w/1",
+    b"/w/2",
+    b"/w/3/y",
+    b"/a/b/c/d/e",
+    b"@releaseDomain",
+    b"@introduceDomain",
     b"@other",
 )
 ODD_PATHS = (
-    b"", b"//", b"/a/", b"/a//b", b"/\xff", b"a b", b"/local/domain/", b"/local/domain/1/",
-    b"/" + b"p" * 1023, b"/" + b"p" * 1024, b"/local/domain/1/" + b"q" * 1024,
-    b"/local/domain/1/" + b"q" * 1025, b"/deep" + b"/d" * 200, b"@", b"/@x", b"/a\0b", b"-", b"_@-",
+    b"",
+    b"//",
+    b"/a/",
+    b"/a//b",
+    b"/\xff",
+    b"a b",
+    b"/local/domain/",
+    b"/local/domain/1/",
+    b"/" + b"p" * 1023,
+    b"/" + b"p" * 1024,
+    b"/local/domain/1/" + b"q" * 1024,
+    b"/local/domain/1/" + b"q" * 1025,
+    b"/deep" + b"/d" * 200,
+    b"@",
+    b"/@x",
+    b"/a\0b",
+    b"-",
+    b"_@-",
 )
 VALUES = (b"", b"1", b"2", b"value", b"a\0b\0", b"\xff\0", b"x" * 100, b"x" * 2048, b"x" * 2049)
 PERMS = (
-    b"n0\0", b"n1\0", b"n2\0", b"n3\0", b"r1\0", b"b1\0", b"w2\0", b"n1\0r2\0", b"n1\0b2\0w3\0",
-    b"b0\0", b"r0\0", b"n0\0r1\0r2\0r3\0", b"r2\0b1\0n3\0", b"b3\0n1\0n1\0",
+    b"n0\0",
+    b"n1\0",
+    b"n2\0",
+    b"n3\0",
+    b"r1\0",
+    b"b1\0",
+    b"w2\0",
+    b"n1\0r2\0",
+    b"n1\0b2\0w3\0",
+    b"b0\0",
+    b"r0\0",
+    b"n0\0r1\0r2\0r3\0",
+    b"r2\0b1\0n3\0",
+    b"b3\0n1\0n1\0",
 )
 ODD_PERMS = (b"", b"n1", b"q1\0", b"n\0", b"\0", b"nx\0", b"n1\0\0", b"n1\0x")
 TOKENS = (b"t", b"u", b"token", b"", b"a b", b"T" * 300)
@@ -34,10 +84,24 @@ NUMBERS = (b"0", b"1", b"2", b"3", b"4", b"32752", b"-1", b"x", b"", b"1x", b"99
 
 #: Weights of the requests.
 KINDS = {
-    "WRITE": 20, "MKDIR": 8, "RM": 8, "READ": 8, "DIRECTORY": 8, "GET_PERMS": 5, "SET_PERMS": 9,
-    "WATCH": 6, "UNWATCH": 3, "TRANSACTION_START": 8, "TRANSACTION_END": 12, "RESET_WATCHES": 1,
-    "GET_DOMAIN_PATH": 1, "IS_DOMAIN_INTRODUCED": 1, "SET_TARGET": 0.5,
-    "INTRODUCE": 0.5, "RESUME": 0.3, "unknown": 0.3,
+    "WRITE": 20,
+    "MKDIR": 8,
+    "RM": 8,
+    "READ": 8,
+    "DIRECTORY": 8,
+    "GET_PERMS": 5,
+    "SET_PERMS": 9,
+    "WATCH": 6,
+    "UNWATCH": 3,
+    "TRANSACTION_START": 8,
+    "TRANSACTION_END": 12,
+    "RESET_WATCHES": 1,
+    "GET_DOMAIN_PATH": 1,
+    "IS_DOMAIN_INTRODUCED": 1,
+    "SET_TARGET": 0.5,
+    "INTRODUCE": 0.5,
+    "RESUME": 0.3,
+    "unknown": 0.3,
 }
 
 
@@ -101,11 +165,21 @@ class Generator:
         payload = self._payload(kind)
         if kind == "SET_PERMS" and payload.startswith(b"/\0"):
             # known.py: root-ownership, root-without-owner.
-            payload = b"/a" + payload[1:] if who[0] == "d" else \
-                b"/\0" + pick((b"n0\0", b"b0\0", b"r0\0", b"n0\0r1\0w2\0"))
+            payload = (
+                b"/a" + payload[1:]
+                if who[0] == "d"
+                else b"/\0" + pick((b"n0\0", b"b0\0", b"r0\0", b"n0\0r1\0w2\0"))
+            )
         if self.random.random() < 0.02:
-            payload = pick((payload[:-1], payload + b"\0", payload + b"x", b"\0" + payload,
-                            payload[: len(payload) // 2]))
+            payload = pick(
+                (
+                    payload[:-1],
+                    payload + b"\0",
+                    payload + b"x",
+                    b"\0" + payload,
+                    payload[: len(payload) // 2],
+                )
+            )
         return Request(who, TYPES.get(kind, pick((15, 16, 20, 99, 65536))), payload[:4096], tx)
 
     def _payload(self, kind: str) -> bytes:

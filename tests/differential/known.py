@@ -65,61 +65,156 @@ NUMBER = FAULT + "it takes numbers in the notations of OCaml"
 LATER = AGE + "GET_FEATURE, SET_FEATURE, GET_QUOTA and SET_QUOTA"
 
 KNOWN = (
-    Known("directory-part", AGE + "DIRECTORY_PART", (
-        Step("s0", "DIRECTORY_PART", b"/local\x000\0", 0,
-             answer("DIRECTORY_PART", b"1\0domain\0\0"), error(b"ENOSYS")),
-    )),
-    Known("watch-depth", AGE + "depth of WATCH", (
-        Step("s0", "WATCH", b"/a\0t\x001\0", 0, answer("WATCH"), error(b"EINVAL")),
-    )),
-    Known("special-watch-depth", AGE + "depth of WATCH", (
-        Step("s0", "WATCH", b"@releaseDomain\0t\x001\0", 0, answer("WATCH"), error(b"EINVAL")),
-    )),
-    Known("get-feature", LATER, (
-        Step("s0", "GET_FEATURE", b"x\0", 0, error(b"EINVAL"), error(b"ENOSYS")),
-        Step("d1", "GET_FEATURE", b"x\0", 0, error(b"EACCES"), error(b"ENOSYS")),
-    )),
-    Known("set-feature", LATER, (
-        Step("d1", "SET_FEATURE", b"x\0", 0, error(b"EACCES"), error(b"ENOSYS")),)),
-    Known("get-quota", LATER, (
-        Step("d1", "GET_QUOTA", b"x\0", 0, error(b"EACCES"), error(b"ENOSYS")),)),
-    Known("set-quota", LATER, (
-        Step("d1", "SET_QUOTA", b"x\0", 0, error(b"EACCES"), error(b"ENOSYS")),)),
-    Known("root-ownership", FAULT + "SET_PERMS of / needs no ownership there (XSA-353)", (
-        Step("s0", "SET_PERMS", b"/\0b0\0"),
-        Step("d1", "SET_PERMS", b"/\0b0\0r1\0", 0, error(b"EACCES"), answer("SET_PERMS")),
-    )),
-    Known("hexadecimal", NUMBER, (
-        Step("s0", "IS_DOMAIN_INTRODUCED", b"0x1\0", 0, error(b"EINVAL"),
-             answer("IS_DOMAIN_INTRODUCED", b"T\0")),)),
-    Known("binary", NUMBER, (
-        Step("s0", "IS_DOMAIN_INTRODUCED", b"0b1\0", 0, error(b"EINVAL"),
-             answer("IS_DOMAIN_INTRODUCED", b"T\0")),)),
-    Known("underscores", NUMBER, (
-        Step("s0", "IS_DOMAIN_INTRODUCED", b"1_0\0", 0, error(b"EINVAL"),
-             answer("IS_DOMAIN_INTRODUCED", b"F\0")),)),
-    Known("release-in-transaction", "RELEASE inside of a transaction cleans only what the "
-          "transaction sees in oxenstored; here it cleans the store", (
-        Step("s0", "TRANSACTION_START", b"\0"),
-        Step("s0", "WRITE", b"/a\0v", 1),
-        Step("s0", "RELEASE", b"77\0", 1, error(b"EINVAL"), error(b"EINVAL")),
-        Step("s0", "TRANSACTION_END", b"T\0", 1, error(b"EAGAIN"), answer("TRANSACTION_END")),
-    )),
-    Known("count-after-death", FAULT + "the nodes of others that go with a dead domain's stay "
-          "counted (XSA-483)", (
-        Step("s0", "WRITE", b"/local/domain/1/k\0v"),
-        Step("s0", "SET_PERMS", b"/local/domain/1/k\0n2\0"),
-        Step("s0", "CONTROL", b"quota\x002\0", 0, answer("CONTROL", b"dom2 quota: 2/1000\0"),
-             answer("CONTROL", b"dom2 quota: 2/1000\0")),
-        Step("d1", "disconnect"),
-        Step("s0", "CONTROL", b"quota\x002\0", 0, answer("CONTROL", b"dom2 quota: 1/1000\0"),
-             answer("CONTROL", b"dom2 quota: 2/1000\0")),
-    )),
-    Known("control-txn", CONTROL + "txn", (
-        Step("s0", "CONTROL", b"txn\x001\0", 0, answer("CONTROL", b""), answer("CONTROL")),)),
-    Known("control-compact", CONTROL + "compact", (
-        Step("s0", "CONTROL", b"compact\0", 0, answer("CONTROL", b"Compacted"),
-             answer("CONTROL")),)),
-    Known("control-trim", CONTROL + "trim", (
-        Step("s0", "CONTROL", b"trim\0", 0, answer("CONTROL", b"trimmed"), answer("CONTROL")),)),
+    Known(
+        "directory-part",
+        AGE + "DIRECTORY_PART",
+        (
+            Step(
+                "s0",
+                "DIRECTORY_PART",
+                b"/local\x000\0",
+                0,
+                answer("DIRECTORY_PART", b"1\0domain\0\0"),
+                error(b"ENOSYS"),
+            ),
+        ),
+    ),
+    Known(
+        "watch-depth",
+        AGE + "depth of WATCH",
+        (Step("s0", "WATCH", b"/a\0t\x001\0", 0, answer("WATCH"), error(b"EINVAL")),),
+    ),
+    Known(
+        "special-watch-depth",
+        AGE + "depth of WATCH",
+        (Step("s0", "WATCH", b"@releaseDomain\0t\x001\0", 0, answer("WATCH"), error(b"EINVAL")),),
+    ),
+    Known(
+        "get-feature",
+        LATER,
+        (
+            Step("s0", "GET_FEATURE", b"x\0", 0, error(b"EINVAL"), error(b"ENOSYS")),
+            Step("d1", "GET_FEATURE", b"x\0", 0, error(b"EACCES"), error(b"ENOSYS")),
+        ),
+    ),
+    Known(
+        "set-feature",
+        LATER,
+        (Step("d1", "SET_FEATURE", b"x\0", 0, error(b"EACCES"), error(b"ENOSYS")),),
+    ),
+    Known(
+        "get-quota",
+        LATER,
+        (Step("d1", "GET_QUOTA", b"x\0", 0, error(b"EACCES"), error(b"ENOSYS")),),
+    ),
+    Known(
+        "set-quota",
+        LATER,
+        (Step("d1", "SET_QUOTA", b"x\0", 0, error(b"EACCES"), error(b"ENOSYS")),),
+    ),
+    Known(
+        "root-ownership",
+        FAULT + "SET_PERMS of / needs no ownership there (XSA-353)",
+        (
+            Step("s0", "SET_PERMS", b"/\0b0\0"),
+            Step("d1", "SET_PERMS", b"/\0b0\0r1\0", 0, error(b"EACCES"), answer("SET_PERMS")),
+        ),
+    ),
+    Known(
+        "hexadecimal",
+        NUMBER,
+        (
+            Step(
+                "s0",
+                "IS_DOMAIN_INTRODUCED",
+                b"0x1\0",
+                0,
+                error(b"EINVAL"),
+                answer("IS_DOMAIN_INTRODUCED", b"T\0"),
+            ),
+        ),
+    ),
+    Known(
+        "binary",
+        NUMBER,
+        (
+            Step(
+                "s0",
+                "IS_DOMAIN_INTRODUCED",
+                b"0b1\0",
+                0,
+                error(b"EINVAL"),
+                answer("IS_DOMAIN_INTRODUCED", b"T\0"),
+            ),
+        ),
+    ),
+    Known(
+        "underscores",
+        NUMBER,
+        (
+            Step(
+                "s0",
+                "IS_DOMAIN_INTRODUCED",
+                b"1_0\0",
+                0,
+                error(b"EINVAL"),
+                answer("IS_DOMAIN_INTRODUCED", b"F\0"),
+            ),
+        ),
+    ),
+    Known(
+        "release-in-transaction",
+        "RELEASE inside of a transaction cleans only what the "
+        "transaction sees in oxenstored; here it cleans the store",
+        (
+            Step("s0", "TRANSACTION_START", b"\0"),
+            Step("s0", "WRITE", b"/a\0v", 1),
+            Step("s0", "RELEASE", b"77\0", 1, error(b"EINVAL"), error(b"EINVAL")),
+            Step("s0", "TRANSACTION_END", b"T\0", 1, error(b"EAGAIN"), answer("TRANSACTION_END")),
+        ),
+    ),
+    Known(
+        "count-after-death",
+        FAULT + "the nodes of others that go with a dead domain's stay counted (XSA-483)",
+        (
+            Step("s0", "WRITE", b"/local/domain/1/k\0v"),
+            Step("s0", "SET_PERMS", b"/local/domain/1/k\0n2\0"),
+            Step(
+                "s0",
+                "CONTROL",
+                b"quota\x002\0",
+                0,
+                answer("CONTROL", b"dom2 quota: 2/1000\0"),
+                answer("CONTROL", b"dom2 quota: 2/1000\0"),
+            ),
+            Step("d1", "disconnect"),
+            Step(
+                "s0",
+                "CONTROL",
+                b"quota\x002\0",
+                0,
+                answer("CONTROL", b"dom2 quota: 1/1000\0"),
+                answer("CONTROL", b"dom2 quota: 2/1000\0"),
+            ),
+        ),
+    ),
+    Known(
+        "control-txn",
+        CONTROL + "txn",
+        (Step("s0", "CONTROL", b"txn\x001\0", 0, answer("CONTROL", b""), answer("CONTROL")),),
+    ),
+    Known(
+        "control-compact",
+        CONTROL + "compact",
+        (
+            Step(
+                "s0", "CONTROL", b"compact\0", 0, answer("CONTROL", b"Compacted"), answer("CONTROL")
+            ),
+        ),
+    ),
+    Known(
+        "control-trim",
+        CONTROL + "trim",
+        (Step("s0", "CONTROL", b"trim\0", 0, answer("CONTROL", b"trimmed"), answer("CONTROL")),),
+    ),
 )

@@ -112,8 +112,9 @@ class Side:
         domid = int(name[1:])
         domain = self.host.create(domid)
         self.clients[name] = Ring(domain)
-        introduced = self.one("s0", "INTRODUCE",
-                              b"%d\x00%d\x00%d\0" % (domid, 4660 + domid, domain.port))
+        introduced = self.one(
+            "s0", "INTRODUCE", b"%d\x00%d\x00%d\0" % (domid, 4660 + domid, domain.port)
+        )
         assert introduced[2] == b"OK\0", (self.name, name, introduced)
 
     def _leave_something(self, name: str) -> None:
@@ -152,8 +153,10 @@ class Side:
         client = self.clients.pop(name)
         self.host.set_state(int(name[1:]), guest.DEAD)
         question = name[1:].encode() + b"\0"
-        wait_for(lambda: self.one("s0", "IS_DOMAIN_INTRODUCED", question)[2] == b"F\0",
-                 f"{self.name} does not notice that {name} died")
+        wait_for(
+            lambda: self.one("s0", "IS_DOMAIN_INTRODUCED", question)[2] == b"F\0",
+            f"{self.name} does not notice that {name} died",
+        )
         client.domain.close()
         self.host.guests.remove(client.domain)
         self.host.set_state(int(name[1:]), guest.GONE)
@@ -202,8 +205,10 @@ class Side:
             self._collect(who, data, asked, seen)
             for request, answer in zip(requests, seen.answers):
                 if answer[0] == request.type == TYPES["SET_TARGET"]:
-                    holder, target = (int((re.findall(rb"\d+", number) or [b"0"])[0])
-                                      for number in request.payload.split(b"\0")[:2])
+                    holder, target = (
+                        int((re.findall(rb"\d+", number) or [b"0"])[0])
+                        for number in request.payload.split(b"\0")[:2]
+                    )
                     self.targets[holder] = target
         if others:
             for name in sorted(self.clients):
@@ -211,8 +216,9 @@ class Side:
                     self._collect(name, b"", [], seen)
         return seen
 
-    def _collect(self, who: str, data: bytes, asked: list[tuple[int, int, int]],
-                 seen: Seen) -> None:
+    def _collect(
+        self, who: str, data: bytes, asked: list[tuple[int, int, int]], seen: Seen
+    ) -> None:
         """Sends, and reads up to the answer of the barrier."""
         client = self.clients[who]
         self.serial += 1
@@ -227,8 +233,14 @@ class Side:
             if req_id == BARRIER_ID + self.serial:
                 assert answered == len(asked), (self.name, who, answered, asked)
                 return
-            assert answered < len(asked) and req_id == asked[answered][0], \
-                (self.name, who, req_id, type_, payload, asked)
+            assert answered < len(asked) and req_id == asked[answered][0], (
+                self.name,
+                who,
+                req_id,
+                type_,
+                payload,
+                asked,
+            )
             self._follow(who, asked[answered], type_, payload)
             answered += 1
             seen.answers.append((type_, tx_id, payload))
@@ -241,8 +253,11 @@ class Side:
             ids.append(int(payload[:-1]))
         elif kind == TYPES["RESET_WATCHES"] and type_ == kind:
             ids.clear()
-        elif kind == TYPES["TRANSACTION_END"] and tx_id in ids and \
-                (type_ == kind or payload in (b"EAGAIN\0", b"EINVAL\0")):
+        elif (
+            kind == TYPES["TRANSACTION_END"]
+            and tx_id in ids
+            and (type_ == kind or payload in (b"EAGAIN\0", b"EINVAL\0"))
+        ):
             # EINVAL for a wrong letter leaves it open.
             if payload != b"EINVAL\0":
                 ids.remove(tx_id)
@@ -267,9 +282,15 @@ def start_pyxsd(settings: Mapping[str, str]) -> Side:
     root = peers.make_root(None)
     config = peers.oxenstored_config(root, settings)
     command = [sys.executable, "-m", "pyxsd", "--no-fork", "--config-file", str(config)]
-    return Side(peers.start_command(
-        "pyxsd", command, root, sock=root / "run" / "socket",
-        extra_env={"XENSTORED_RUNDIR": str(root / "run"), "PYTHONPATH": str(PROJECT)}))
+    return Side(
+        peers.start_command(
+            "pyxsd",
+            command,
+            root,
+            sock=root / "run" / "socket",
+            extra_env={"XENSTORED_RUNDIR": str(root / "run"), "PYTHONPATH": str(PROJECT)},
+        )
+    )
 
 
 def start_oxenstored(settings: Mapping[str, str]) -> Side:

@@ -33,8 +33,13 @@ SEQUENCES = 300
 COMMON = {"conflict-max-history-seconds": "0.0", "access-log-nb-files": "0"}
 CONFIGS: dict[str, dict[str, str]] = {
     "default": {},
-    "small": {"quota-maxwatch": "3", "quota-transaction": "2", "quota-maxrequests": "12",
-              "quota-maxsize": "90", "quota-path-max": "60"},
+    "small": {
+        "quota-maxwatch": "3",
+        "quota-transaction": "2",
+        "quota-maxrequests": "12",
+        "quota-maxsize": "90",
+        "quota-path-max": "60",
+    },
     "no-merge": {"merge-activate": "false"},
     "no-perms": {"perms-activate": "false", "quota-activate": "false"},
 }
@@ -85,12 +90,15 @@ def play(pair: Pair, seed: int, batches: int = BATCHES) -> int:
             seen = [side.run(item) for side in pair]
             count += len(item)
         found = difference(*seen)
-        assert not found, f"seed {seed}, batch {len(done)}: {found}\n" + \
-            "\n".join(map(repr, done[-8:]))
+        assert not found, f"seed {seed}, batch {len(done)}: {found}\n" + "\n".join(
+            map(repr, done[-8:])
+        )
     ours, theirs = (side.tree() for side in pair)
-    assert ours == theirs, f"seed {seed}: the trees differ: only here " \
-        f"{[node for node in ours if node not in theirs][:5]}, only in oxenstored " \
+    assert ours == theirs, (
+        f"seed {seed}: the trees differ: only here "
+        f"{[node for node in ours if node not in theirs][:5]}, only in oxenstored "
         f"{[node for node in theirs if node not in ours][:5]}"
+    )
     return count
 
 
@@ -108,8 +116,11 @@ def test_random_requests(config: str) -> None:
             for side in pair:
                 assert side.peer.process.poll() is None
             log = (pair[0].peer.run / "xenstored.log").read_text()
-        errors = [line for line in log.splitlines()
-                  if "|error|" in line and "cannot be introduced" not in line]
+        errors = [
+            line
+            for line in log.splitlines()
+            if "|error|" in line and "cannot be introduced" not in line
+        ]
         assert not errors, errors[:20]
     print(f"seeds {SEED} to {seed - 1}, {requests} requests")
     assert requests > 0
@@ -133,8 +144,10 @@ def test_known_difference(plain: Pair, known: Known) -> None:
             for side in plain:
                 side.disconnect(step.who)
             continue
-        ours, theirs = (side.run([Request(step.who, TYPES[step.type], step.payload, step.tx)])
-                        .answers[0] for side in plain)
+        ours, theirs = (
+            side.run([Request(step.who, TYPES[step.type], step.payload, step.tx)]).answers[0]
+            for side in plain
+        )
         got = (ours[0], ours[2]), (theirs[0], theirs[2])
         if step.ours is None:
             assert got[0] == got[1], step
@@ -151,10 +164,14 @@ def test_root_of_a_domain_that_goes(plain: Pair) -> None:
         side.one("s0", "SET_PERMS", b"/\0n1\0r2\0")
         side.disconnect("d1")
         side.connect("d1")
-    script = [Request("s0", TYPES["GET_PERMS"], b"/\0"), Request("d1", TYPES["READ"], b"/\0"),
-              Request("d1", TYPES["WRITE"], b"/mine\0v"), Request("d2", TYPES["READ"], b"/\0"),
-              Request("s0", TYPES["WRITE"], b"/new\0v"),
-              Request("s0", TYPES["GET_PERMS"], b"/new\0")]
+    script = [
+        Request("s0", TYPES["GET_PERMS"], b"/\0"),
+        Request("d1", TYPES["READ"], b"/\0"),
+        Request("d1", TYPES["WRITE"], b"/mine\0v"),
+        Request("d2", TYPES["READ"], b"/\0"),
+        Request("s0", TYPES["WRITE"], b"/new\0v"),
+        Request("s0", TYPES["GET_PERMS"], b"/new\0"),
+    ]
     for request in script:
         ours, theirs = (side.run([request]) for side in plain)
         assert not difference(ours, theirs), request

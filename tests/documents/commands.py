@@ -16,7 +16,8 @@ PROGRAMS = re.compile(
     r"(?:[A-Z_]+=\S+ )*(?:sudo )?(?:\S*/)?"
     r"(?:apt|apt-get|choom|cp|dnf|dpkg|echo|gdb|git|grep|journalctl|kill|less|ln|make|mkdir|mv|"
     r"pip|pytest|python3?|pyxsd(?= -)|pyxsd-bench|pyxsd-launch|pyxsd-setup|reboot|rm|rpm|service|"
-    r"systemctl|tail|top|xenstore-[a-z]+|xl)(?: |$)")
+    r"systemctl|tail|top|xenstore-[a-z]+|xl)(?: |$)"
+)
 
 
 class Command(NamedTuple):
@@ -47,14 +48,20 @@ def commands(name: str, text: str) -> list[Command]:
     """The commands of a document, each once, without the comments behind them."""
     found = [re.sub(r"\s+#.*| -->$", "", code) for code in codes(text)]
     # A word alone is the name of the program, unless the program is run by it.
-    return [Command(name, code) for code in dict.fromkeys(found)
-            if PROGRAMS.match(code) and (" " in code or code == "reboot")]
+    return [
+        Command(name, code)
+        for code in dict.fromkeys(found)
+        if PROGRAMS.match(code) and (" " in code or code == "reboot")
+    ]
 
 
 def all_commands() -> list[Command]:
     """The commands of all documents."""
-    return [command for path in documents()
-            for command in commands(path.name, path.read_text(encoding="utf-8"))]
+    return [
+        command
+        for path in documents()
+        for command in commands(path.name, path.read_text(encoding="utf-8"))
+    ]
 
 
 #: Commands that a test runs in a copy of the project, with the daemon of `make run` serving there
@@ -100,12 +107,18 @@ NOT_RUN = (
     ("journalctl *", "needs systemd's journal"),
     ("reboot", "restarts the machine"),
     ("xl *", "needs a dom0"),
-    ("xenstore-control live-update*/usr/sbin/pyxsd", "needs another xenstored that runs; the live "
-     "switch has its tests"),
-    ("xenstore-control live-update */oxenstored", "ends the daemon that the others are run on; the "
-     "live switch has its tests"),
-    ("xenstore-control live-update*/opt/*", "needs a second pyxsd in /opt; live update has its "
-     "own tests"),
+    (
+        "xenstore-control live-update*/usr/sbin/pyxsd",
+        "needs another xenstored that runs; the live switch has its tests",
+    ),
+    (
+        "xenstore-control live-update */oxenstored",
+        "ends the daemon that the others are run on; the live switch has its tests",
+    ),
+    (
+        "xenstore-control live-update*/opt/*",
+        "needs a second pyxsd in /opt; live update has its own tests",
+    ),
     ("pyxsd --replay *", "needs a recording; tests/record makes some"),
     ("pyxsd --show-state *", "needs a state file; its tests have recorded ones"),
     ("pyxsd-setup *", "tells of the host's boot or changes it; its tests have a pretended host"),

@@ -21,8 +21,12 @@ STAMPS = (".made", ".built", ".bench", ".tests")
 def make_copy(folder: Path) -> Path:
     """What git tracks, with the compiled modules and this environment as its .venv."""
     copy = folder / "pyxsd"
-    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others",
-                             "--exclude-standard"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     built = [str(path.relative_to(ROOT)) for path in (ROOT / "pyxsd").rglob("*.so")]
     for name in [*filter(None, listed.stdout.split("\0")), *built]:
         if (ROOT / name).is_file():
@@ -39,9 +43,12 @@ def make_copy(folder: Path) -> Path:
 
 def environment(copy: Path) -> dict[str, str]:
     """As a newcomer's shell has it in the copy, with the programs of .venv."""
-    env = {key: value for key, value in os.environ.items()
-           if key not in ("PYTHONPATH", "XENSTORED_PATH", "NOTIFY_SOCKET", "MAKEFLAGS",
-                        "MFLAGS", "MAKELEVEL")}
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key
+        not in ("PYTHONPATH", "XENSTORED_PATH", "NOTIFY_SOCKET", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    }
     env["PATH"] = f"{copy}/.venv/bin:{env['PATH']}"
     return env
 
@@ -50,9 +57,15 @@ class MakeRun:
     """`make run` in a terminal of its own: lines of its output, and Ctrl-C."""
 
     def __init__(self, copy: Path) -> None:
-        self.process = subprocess.Popen(["make", "run"], cwd=copy, env=environment(copy),
-                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        text=True, start_new_session=True)
+        self.process = subprocess.Popen(
+            ["make", "run"],
+            cwd=copy,
+            env=environment(copy),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
         self.seen: list[str] = []
         self._lines: Queue[str] = Queue()
         threading.Thread(target=self._read, daemon=True).start()

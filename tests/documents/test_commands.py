@@ -28,8 +28,13 @@ make = 3
 
 def test_the_extraction() -> None:
     assert [command.text for command in commands("T", TEXT)] == [
-        "make it", "make  run", "FOO=1 xenstore-ls -s", "python3 tools/ask.py ls /",
-        "pyxsd-bench list", "make = 3"]
+        "make it",
+        "make  run",
+        "FOO=1 xenstore-ls -s",
+        "python3 tools/ask.py ls /",
+        "pyxsd-bench list",
+        "make = 3",
+    ]
 
 
 def test_the_documents_have_commands() -> None:
@@ -42,8 +47,10 @@ def test_each_command_is_in_a_table(command: Command) -> None:
     try:
         how(command.text)
     except KeyError:
-        pytest.fail(f"{command.document}: `{command.text}` is in neither table of commands.py: "
-                    "say there how it is run, or why it is not")
+        pytest.fail(
+            f"{command.document}: `{command.text}` is in neither table of commands.py: "
+            "say there how it is run, or why it is not"
+        )
 
 
 def test_commands_that_can_be_run(copy: Path, running: MakeRun) -> None:
@@ -52,8 +59,13 @@ def test_commands_that_can_be_run(copy: Path, running: MakeRun) -> None:
     # Debian's wrapper of xenstore-control looks for a hypervisor first; the program does not.
     programs = [str(path) for path in Path("/usr/lib").glob("xen-*/bin")]
     env["PATH"] = ":".join([*programs, env.get("PATH", os.environ["PATH"])])
-    subprocess.run(["python3", "tools/ask.py", "domain", "5"], cwd=copy, env=env, check=True,
-                   stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["python3", "tools/ask.py", "domain", "5"],
+        cwd=copy,
+        env=env,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     failed = []
     for command in all_commands():
         statuses, _ = how(command.text)
@@ -62,8 +74,16 @@ def test_commands_that_can_be_run(copy: Path, running: MakeRun) -> None:
         text = command.text
         for place, here in PLACES.items():
             text = text.replace(place, here)
-        done = subprocess.run(["bash", "-c", text], cwd=copy, env=env, text=True, check=False,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=DEADLINE)
+        done = subprocess.run(
+            ["bash", "-c", text],
+            cwd=copy,
+            env=env,
+            text=True,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=DEADLINE,
+        )
         if done.returncode not in statuses:
             failed.append((command.document, text, done.returncode, done.stdout[-500:]))
     assert not failed

@@ -19,9 +19,16 @@ from tests.documents.copy import DEADLINE, ROOT, MakeRun, environment
 
 def run(copy: Path, *command: str, **extra: str) -> tuple[int, str]:
     """(status, stdout and stderr) of a command in the copy."""
-    done = subprocess.run(command, cwd=copy, env={**environment(copy), **extra}, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-                          timeout=DEADLINE)
+    done = subprocess.run(
+        command,
+        cwd=copy,
+        env={**environment(copy), **extra},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        timeout=DEADLINE,
+    )
     return done.returncode, done.stdout
 
 
@@ -74,7 +81,9 @@ def test_make_run(copy: Path, running: MakeRun) -> None:
     running.process.wait(DEADLINE)
     assert not socket.exists()
     assert ask(copy, "ls", "/") == (
-        1, f"ls: {socket}: No such file or directory: is `make run` running?\n")
+        1,
+        f"ls: {socket}: No such file or directory: is `make run` running?\n",
+    )
 
 
 def control(client: socket.socket, *words: bytes) -> bytes:
@@ -111,8 +120,12 @@ def test_make_run_follows_a_live_update(copy: Path, running: MakeRun) -> None:
 
 def test_nobody_reads_on(copy: Path, running: MakeRun) -> None:
     """`ask.py ls / | true` is no traceback."""
-    status, output = run(copy, "bash", "-c", "set -o pipefail; python3 tools/ask.py "
-                         + "ls / " * 2000 + "| head -n 1")
+    status, output = run(
+        copy,
+        "bash",
+        "-c",
+        "set -o pipefail; python3 tools/ask.py " + "ls / " * 2000 + "| head -n 1",
+    )
     assert output.count("\n") == 1, output[-400:]
     assert status in (0, 1)
 
@@ -136,8 +149,11 @@ print(needs.missing())
 MISSING: tuple[tuple[list[str], str], ...] = (
     ([], ""),
     (["has_compiler"], "pyxsd cannot be built: a C compiler missing. On Debian: apt install gcc"),
-    (["has_headers", "has_venv"], "pyxsd cannot be built: the headers of Python, Python's venv "
-     "missing. On Debian: apt install python3-dev python3-venv"),
+    (
+        ["has_headers", "has_venv"],
+        "pyxsd cannot be built: the headers of Python, Python's venv "
+        "missing. On Debian: apt install python3-dev python3-venv",
+    ),
 )
 
 
@@ -154,16 +170,26 @@ def test_the_checks_find_what_is_not_there(tmp_path: Path) -> None:
     assert "a C compiler, make missing. On Debian: apt install gcc make" in output
 
 
-@pytest.mark.parametrize(("variable", "line"), [
-    ("CC=/none/cc", "a C compiler missing. On Debian: apt install gcc"),
-    ("PYTHON=/none/python3", "Python 3.9 or later missing. On Debian: apt install python3"),
-])
-def test_make_says_what_is_missing_before_it_begins(copy: Path, tmp_path: Path, variable: str,
-                                                    line: str) -> None:
+@pytest.mark.parametrize(
+    ("variable", "line"),
+    [
+        ("CC=/none/cc", "a C compiler missing. On Debian: apt install gcc"),
+        ("PYTHON=/none/python3", "Python 3.9 or later missing. On Debian: apt install python3"),
+    ],
+)
+def test_make_says_what_is_missing_before_it_begins(
+    copy: Path, tmp_path: Path, variable: str, line: str
+) -> None:
     """One line, and make's own word that it failed."""
     name, _, value = variable.partition("=")
-    status, output = run(copy, "make", "build", f"VENV={tmp_path}/venv", variable,
-                         **({name: value} if name == "CC" else {}))
+    status, output = run(
+        copy,
+        "make",
+        "build",
+        f"VENV={tmp_path}/venv",
+        variable,
+        **({name: value} if name == "CC" else {}),
+    )
     first, *rest = output.splitlines()
     assert status != 0 and line in first
     assert all(text.startswith("make: ***") for text in rest), output
@@ -184,7 +210,9 @@ PROGRESS = (
 def test_progress(code: str, status: int, output: str) -> None:
     command = [sys.executable, "-c", code]
     assert run(ROOT, sys.executable, "tools/progress.py", *command) == (
-        status, output.replace("COMMAND", " ".join(command)))
+        status,
+        output.replace("COMMAND", " ".join(command)),
+    )
 
 
 def test_progress_of_a_long_failure_shows_its_end() -> None:
@@ -195,4 +223,6 @@ def test_progress_of_a_long_failure_shows_its_end() -> None:
 
 def test_progress_of_what_cannot_be_run() -> None:
     assert run(ROOT, sys.executable, "tools/progress.py", "/none/x") == (
-        1, "/none/x: No such file or directory\n")
+        1,
+        "/none/x: No such file or directory\n",
+    )

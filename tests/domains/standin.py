@@ -41,8 +41,9 @@ def require(reason: str) -> None:
 class Stand:
     """A daemon on a pretended host: start() it, and use as a context manager."""
 
-    def __init__(self, name: str = "pyxsd", *, settings: Mapping[str, str] | None = None,
-                 manage: str = "") -> None:
+    def __init__(
+        self, name: str = "pyxsd", *, settings: Mapping[str, str] | None = None, manage: str = ""
+    ) -> None:
         self.name = name
         self.manage = manage
         self.root: Path = peers.make_root(None)
@@ -70,12 +71,27 @@ class Stand:
             }
             config = self.root / "pyxsd.conf"
             config.write_text("".join(f"{key} = {value}\n" for key, value in values.items()))
-            command = [sys.executable, "-m", "pyxsd", "--no-fork", "--config-file", str(config),
-                       *arguments]
+            command = [
+                sys.executable,
+                "-m",
+                "pyxsd",
+                "--no-fork",
+                "--config-file",
+                str(config),
+                *arguments,
+            ]
             self.peer = peers.start_command(
-                "pyxsd", command, self.root, sock=socket, manage=self.manage,
-                extra_env={"PYTHONPATH": str(PROJECT), "XENSTORED_RUNDIR": f"{self.root}/run",
-                           **env})
+                "pyxsd",
+                command,
+                self.root,
+                sock=socket,
+                manage=self.manage,
+                extra_env={
+                    "PYTHONPATH": str(PROJECT),
+                    "XENSTORED_RUNDIR": f"{self.root}/run",
+                    **env,
+                },
+            )
         elif self.name == "oxenstored":
             self.peer = peers.start_oxenstored(self.root, settings=self.settings, args=arguments)
         else:

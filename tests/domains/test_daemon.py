@@ -96,7 +96,8 @@ def test_kicks_coalesce_and_none_is_lost(stand: Stand) -> None:
 @pytest.mark.parametrize("together", (0, 1))
 @pytest.mark.parametrize("spin", (0, 100000))
 def test_a_guest_that_kicks_only_where_it_must(
-        stand: Stand, size: int, together: int, spin: int) -> None:
+    stand: Stand, size: int, together: int, spin: int
+) -> None:
     """As Linux's driver: neither for a request behind others that were not taken, nor for room in
     a ring that was not full.  The daemon has to look again after it moved its index, or it waits
     for ever.  Small replies try the first, large ones the second, where no further request comes
@@ -107,8 +108,16 @@ def test_a_guest_that_kicks_only_where_it_must(
         home(client, 5)
         domain.request(WRITE, b"k\0" + b"v" * size)
         count = 1000000 if spin else 50000
-        load = guests.Load(type=READ, len=2, payload=b"k\0", depth=16, spin=spin, frugal=1,
-                           in_turn=together, requests=count)
+        load = guests.Load(
+            type=READ,
+            len=2,
+            payload=b"k\0",
+            depth=16,
+            spin=spin,
+            frugal=1,
+            in_turn=together,
+            requests=count,
+        )
         stand.host.run_load([domain], load)
         assert (load.replies, load.errors) == (count, 0)
 
@@ -181,14 +190,29 @@ def test_guests_as_processes(stand: Stand) -> None:
             assert introduce(client, domain) == b"OK\0"
             home(client, domid)
             domain.close()
-            processes.append(subprocess.Popen(
-                [sys.executable, str(script), str(stand.host.directory), str(domid),
-                 str(domain.port), "200"], env=stand.peer.env, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+            processes.append(
+                subprocess.Popen(
+                    [
+                        sys.executable,
+                        str(script),
+                        str(stand.host.directory),
+                        str(domid),
+                        str(domain.port),
+                        "200",
+                    ],
+                    env=stand.peer.env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                )
+            )
         try:
+
             def there(name: str) -> bool:
-                return all(client.ask("READ", b"/local/domain/%d/%s\0" % (n, name.encode()))[0]
-                           == READ for n in range(1, 7))
+                return all(
+                    client.ask("READ", b"/local/domain/%d/%s\0" % (n, name.encode()))[0] == READ
+                    for n in range(1, 7)
+                )
 
             wait_for(lambda: there("ready"), "the guests do not come up")
             n = 0
@@ -260,7 +284,8 @@ def test_death_of_several_while_the_daemon_is_busy(stand: Stand) -> None:
         stand.host.set_state(7, DEAD)
         stand.resume()
         assert sorted(client.event() for _ in range(5)) == [
-            b"@releaseDomain/%d\0deep\0" % domid for domid in (2, 4, 6, 7, 8)]
+            b"@releaseDomain/%d\0deep\0" % domid for domid in (2, 4, 6, 7, 8)
+        ]
         stand.settles((IDLE[0] + 4, IDLE[1] + 4))
         for domid in (1, 3, 5, 8):
             works(domains[domid - 1], client)
@@ -304,8 +329,7 @@ def test_states_of_domains(manage: str) -> None:
 def test_a_domid_reused_before_the_death_was_seen(manage: str, mfn: int) -> None:
     """Death, a new domain of that domid and its INTRODUCE come to the daemon at
     once: the new one is served, on its own page, and the death is told."""
-    with Stand(manage=manage).start() as stand, stand.client() as client, \
-            stand.client() as watcher:
+    with Stand(manage=manage).start() as stand, stand.client() as client, stand.client() as watcher:
         old = stand.host.create(5)
         introduce(client, old)
         home(client, 5)
@@ -357,7 +381,8 @@ def test_a_page_that_changes_under_the_daemon(stand: Stand) -> None:
         "    domain.set(name, domain.get(name) + random.choice([1, 16, -1, 1024, 4096, 1 << 31]))\n"
         "    domain.poke(random.randrange(2000), random.randbytes(16))\n"
         "    if random.random() < 0.1: domain.set('connection', 1)\n"
-        "    domain.kick()\n")
+        "    domain.kick()\n"
+    )
     folder = str(Path(guests.__file__).parent)
     with stand.client() as client:
         processes = []
@@ -367,10 +392,22 @@ def test_a_page_that_changes_under_the_daemon(stand: Stand) -> None:
         for domid in (1, 2):
             domain = stand.host.create(domid)
             introduce(client, domain)
-            processes.append(subprocess.Popen(
-                [sys.executable, "-c", scribble, folder, str(stand.host.directory), str(domid),
-                 str(domain.port)], env=stand.peer.env, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE))
+            processes.append(
+                subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-c",
+                        scribble,
+                        folder,
+                        str(stand.host.directory),
+                        str(domid),
+                        str(domain.port),
+                    ],
+                    env=stand.peer.env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                )
+            )
         try:
             for process in processes:
                 assert process.stdout is not None

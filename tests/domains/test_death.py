@@ -69,7 +69,8 @@ def test_several_at_once(told: Rings) -> None:
     found = events(told, "s1")
     assert found.count(GENERIC) == 1
     assert [path for path, token in found if token == b"deep"] == [
-        b"@releaseDomain/%d" % n for n in (1, 3, 4)]
+        b"@releaseDomain/%d" % n for n in (1, 3, 4)
+    ]
     assert found.count((b"@releaseDomain/3", b"three")) == 1
     assert found.count((b"@releaseDomain/4", b"four")) == 1
     assert len(found) == 6
@@ -163,8 +164,9 @@ def test_a_state_that_cannot_be_asked(told: Rings) -> None:
     told.xen.fail.add("state")
     set_states(told, d1="gone")
     assert sorted(told.server.domains) == [0, 1, 2, 3, 4]
-    assert any(level == "error" and "state of domain 1" in text
-               for level, _, text in told.host.messages)
+    assert any(
+        level == "error" and "state of domain 1" in text for level, _, text in told.host.messages
+    )
     told.xen.fail.clear()
     set_states(told, d1="gone")
     assert sorted(told.server.domains) == [0, 2, 3, 4]
@@ -184,8 +186,17 @@ def test_a_list_of_changes_that_fails(told: Rings) -> None:
     assert any("changed domains" in text for _, _, text in told.host.messages)
 
 
-@pytest.mark.parametrize("state", ["bad ring", "half a packet", "unread replies", "wants reconnect",
-                                   "blocked", "in a transaction"])
+@pytest.mark.parametrize(
+    "state",
+    [
+        "bad ring",
+        "half a packet",
+        "unread replies",
+        "wants reconnect",
+        "blocked",
+        "in a transaction",
+    ],
+)
 def test_death_in_every_state(make_rings: Make, state: str) -> None:
     """Nothing of it is left, nobody is held up by it any longer."""
     rings = make_rings(quota_maxwatchevents=4, quota_maxoutstanding=4, quota_maxwatch=100)
@@ -290,8 +301,10 @@ def test_permission_on_special_watches(told: Rings, name: bytes) -> None:
     assert go() == [(name + b"/3", b"deep")]
 
 
-@pytest.mark.parametrize("depth, answer", [(b"1", "OK"), (b"0", "EINVAL"), (b"2", "EINVAL"),
-                                           (b"-1", "EINVAL"), (b"x", "EINVAL")])
+@pytest.mark.parametrize(
+    "depth, answer",
+    [(b"1", "OK"), (b"0", "EINVAL"), (b"2", "EINVAL"), (b"-1", "EINVAL"), (b"x", "EINVAL")],
+)
 def test_depth_of_special_watches(rings: Rings, depth: bytes, answer: str) -> None:
     """Only 1; a watch on one domain takes none at all."""
     for name in (b"@releaseDomain", b"@introduceDomain"):

@@ -83,15 +83,19 @@ def test_no_limit_of_values(tmp_path: Path) -> None:
     assert (loaded.tree.size, warnings) == (1, [])
 
 
-@pytest.mark.parametrize("line, watch", [
-    (b"watch,5,2f61,746f", (5, b"/a", b"to", None)),
-    (b"watch,5,2f61,746f,0", (5, b"/a", b"to", b"0")),
-    (b"watch,5,2f61,746f,3", (5, b"/a", b"to", b"3")),
-    (b"watch,5,2f61,746f,4294967295", (5, b"/a", b"to", b"4294967295")),
-    (b"watch,-9,61,", (-9, b"a", b"", None)),
-])
-def test_watches(tmp_path: Path, line: bytes,
-                 watch: tuple[int, bytes, bytes, bytes | None]) -> None:
+@pytest.mark.parametrize(
+    "line, watch",
+    [
+        (b"watch,5,2f61,746f", (5, b"/a", b"to", None)),
+        (b"watch,5,2f61,746f,0", (5, b"/a", b"to", b"0")),
+        (b"watch,5,2f61,746f,3", (5, b"/a", b"to", b"3")),
+        (b"watch,5,2f61,746f,4294967295", (5, b"/a", b"to", b"4294967295")),
+        (b"watch,-9,61,", (-9, b"a", b"", None)),
+    ],
+)
+def test_watches(
+    tmp_path: Path, line: bytes, watch: tuple[int, bytes, bytes, bytes | None]
+) -> None:
     """With their depth, where there is one."""
     loaded, warnings = read(tmp_path / "db", line + b"\n")
     assert (loaded.watches, warnings) == ([watch], [])
@@ -99,21 +103,59 @@ def test_watches(tmp_path: Path, line: bytes,
 
 HUGE = b"9999999999999999999"
 BAD_LINES = [
-    b"global," + HUGE, b"global,-2", b"global,", b"global,x", b"global",
-    b"evtchn-dev," + HUGE + b",1", b"evtchn-dev,5," + HUGE, b"evtchn-dev,5",
-    b"dom," + HUGE + b",1,1", b"dom,32752,1,1", b"dom,-1,1,1", b"dom,5," + HUGE + b",1",
-    b"dom,5,1," + HUGE, b"dom,5,1,-1", b"dom,5,1,4294967296", b"dom,5,1,1," + HUGE, b"dom,5,1",
-    b"dom,5,0x10,1", b"dom,5,1_0,1", b"dom,5,1,1 ", "dom,\u0661,1,1".encode(),
-    b"socket," + HUGE, b"socket,-1", b"socket",
-    b"watch," + HUGE + b",61,61", b"watch,32752,61,61", b"watch,-" + HUGE + b",61,61",
-    b"watch,5,61,61," + HUGE, b"watch,5,61,61,-1", b"watch,5,61,61,4294967296",
-    b"watch,5,6,61", b"watch,5,61", b"watch,5,zz,61",
-    b"store,2f61,6e30", b"store,2f61,,", b"store,61,6e30,", b"store,2f2f61,6e30,",
-    b"store,2f612f62,6e30,", b"store,2f61,7830,", "store,2f\u0661,6e30,".encode(),
-    b"pyxsd-ring," + HUGE + b",1,0,0,0,,", b"pyxsd-ring,5,18446744073709551616,0,0,0,,",
-    b"pyxsd-ring,5,1,4294967296,0,0,,", b"pyxsd-ring,5,1,0,-1,0,,", b"pyxsd-ring,5,1,0,0," + HUGE
-    + b",,", b"pyxsd-ring,5,1,0,0,0,6,", b"pyxsd-ring,5,1,0,0,0,",
-    b"", b",", b"unknown,1", b"9" * 10000, b"dom," + b"9" * 10000 + b",1,1", b"\xff\xfe\0",
+    b"global," + HUGE,
+    b"global,-2",
+    b"global,",
+    b"global,x",
+    b"global",
+    b"evtchn-dev," + HUGE + b",1",
+    b"evtchn-dev,5," + HUGE,
+    b"evtchn-dev,5",
+    b"dom," + HUGE + b",1,1",
+    b"dom,32752,1,1",
+    b"dom,-1,1,1",
+    b"dom,5," + HUGE + b",1",
+    b"dom,5,1," + HUGE,
+    b"dom,5,1,-1",
+    b"dom,5,1,4294967296",
+    b"dom,5,1,1," + HUGE,
+    b"dom,5,1",
+    b"dom,5,0x10,1",
+    b"dom,5,1_0,1",
+    b"dom,5,1,1 ",
+    "dom,\u0661,1,1".encode(),
+    b"socket," + HUGE,
+    b"socket,-1",
+    b"socket",
+    b"watch," + HUGE + b",61,61",
+    b"watch,32752,61,61",
+    b"watch,-" + HUGE + b",61,61",
+    b"watch,5,61,61," + HUGE,
+    b"watch,5,61,61,-1",
+    b"watch,5,61,61,4294967296",
+    b"watch,5,6,61",
+    b"watch,5,61",
+    b"watch,5,zz,61",
+    b"store,2f61,6e30",
+    b"store,2f61,,",
+    b"store,61,6e30,",
+    b"store,2f2f61,6e30,",
+    b"store,2f612f62,6e30,",
+    b"store,2f61,7830,",
+    "store,2f\u0661,6e30,".encode(),
+    b"pyxsd-ring," + HUGE + b",1,0,0,0,,",
+    b"pyxsd-ring,5,18446744073709551616,0,0,0,,",
+    b"pyxsd-ring,5,1,4294967296,0,0,,",
+    b"pyxsd-ring,5,1,0,-1,0,,",
+    b"pyxsd-ring,5,1,0,0," + HUGE + b",,",
+    b"pyxsd-ring,5,1,0,0,0,6,",
+    b"pyxsd-ring,5,1,0,0,0,",
+    b"",
+    b",",
+    b"unknown,1",
+    b"9" * 10000,
+    b"dom," + b"9" * 10000 + b",1,1",
+    b"\xff\xfe\0",
 ]
 
 
@@ -134,7 +176,8 @@ def test_greatest_numbers(tmp_path: Path) -> None:
         b"global,2147483647\nevtchn-dev,2147483647,4294967295\n"
         b"dom,32751,-9223372036854775808,4294967295,4294967295\n"
         b"pyxsd-ring,32751,18446744073709551615,4294967295,4294967295,0,,\n"
-        b"socket,0\nwatch,-2147483647,61,61\nwatch,32751,61,61\n")
+        b"socket,0\nwatch,-2147483647,61,61\nwatch,32751,61,61\n",
+    )
     assert warnings == []
     assert loaded.evtchn == (2147483647, 4294967295)
     assert loaded.domains == [(32751, -(1 << 63), 0xFFFFFFFF, 0xFFFFFFFF)]
@@ -164,8 +207,10 @@ def test_what_is_written_is_read(rings: Rings, tmp_path: Path) -> None:
     rings.guests[1].feed(2 * request + request[:17])
     rings.turn("d1")
     domain = rings.host.domains.table[1]
-    dump.write_file(str(tmp_path / "db"), dump.lines(
-        rings.server, rings.host.domains.table.values(), -1, None, sockets=False))
+    dump.write_file(
+        str(tmp_path / "db"),
+        dump.lines(rings.server, rings.host.domains.table.values(), -1, None, sockets=False),
+    )
     loaded = dump.read_file(str(tmp_path / "db"), 2048, pytest.fail)
     assert [row[:3] for row in loaded.domains] == [(1, 4660, 7), (2, 4660, 7)]
     assert sorted(loaded.watches) == [(1, b"/y", b"deep", b"2"), (1, b"x", b"flat", None)]

@@ -187,20 +187,23 @@ class Log:
 
 
 def test_the_interrupt_is_bound_before_domains_are_taken_over(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At --restart: a domain that dies right after it was taken over is seen dead."""
     xen = Order()
     xen.guest(5)
     (tmp_path / "port").write_text("3")
     (tmp_path / "db").write_bytes(
-        b"$xenstored-dump-format\ndom,5,1,1\nstore,2f,6e30,\nstore,2f61,6e35,\n")
+        b"$xenstored-dump-format\ndom,5,1,1\nstore,2f,6e30,\nstore,2f61,6e35,\n"
+    )
     monkeypatch.setenv("XENSTORED_RUNDIR", str(tmp_path))
     monkeypatch.setattr(cli, "_open_xen", lambda _log: xen)
     xen.wake, writer = os.pipe()
     options = Options(restart=True, daemonize=False, access_log=False)
     log: Any = Log()
-    daemon = cli._build(Config(xenstored_kva="x", xenstored_port=str(tmp_path / "port")), options,
-                        -1, log)
+    daemon = cli._build(
+        Config(xenstored_kva="x", xenstored_port=str(tmp_path / "port")), options, -1, log
+    )
     domains: Domains = daemon.domains
     try:
         assert xen.calls == ["virq", "kernel", "map 5"]
@@ -222,8 +225,18 @@ def refusal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("refusal") / "refusal.so"
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
     try:
-        subprocess.run([compiler, "-shared", "-fPIC", "-o", str(path),
-                        str(Path(__file__).with_name("refusal.c")), "-ldl"], check=True)
+        subprocess.run(
+            [
+                compiler,
+                "-shared",
+                "-fPIC",
+                "-o",
+                str(path),
+                str(Path(__file__).with_name("refusal.c")),
+                "-ldl",
+            ],
+            check=True,
+        )
     except FileNotFoundError:
         require("no C compiler")
     return path

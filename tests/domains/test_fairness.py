@@ -40,13 +40,13 @@ def test_what_comes_behind_a_full_ring_needs_no_kick(rings: Rings) -> None:
     guest = rings.guests[1]
     request = packet("GET_DOMAIN_PATH", b"1\0")
     connection = rings.server.domains[1]
-    guest.feed(request * 57)                # two bytes more than the ring holds
+    guest.feed(request * 57)  # two bytes more than the ring holds
     rings.server.begin(rings.now, rings.now)
     rings.server.service(connection)
     assert rings.server.agenda.count == 1, "the ring was full, so there may be more"
     assert connection.ops == 56
     guest.push()
-    rings.server.flush()                    # nobody is served for a kick
+    rings.server.flush()  # nobody is served for a kick
     guest.put(RSP_CONS, guest.get(RSP_PROD))
     assert connection.ops == 57
     assert not one_turn(rings)
@@ -65,8 +65,9 @@ def test_one_floods_and_another_asks(rings: Rings) -> None:
             guest.feed(packet("WRITE", b"x\0" + b"v" * 60) * 20)
         rings.guests[1].feed(packet("GET_DOMAIN_PATH", b"1\0", req_id=n))
         one_turn(rings, *flooders, "d1")
-        assert packets(rings.guests[1].take())[0] == \
-            [(TYPES["GET_DOMAIN_PATH"], n, 0, b"/local/domain/1\0")]
+        assert packets(rings.guests[1].take())[0] == [
+            (TYPES["GET_DOMAIN_PATH"], n, 0, b"/local/domain/1\0")
+        ]
 
 
 def test_two_who_unblock_each_other_do_not_hold_the_loop(make_rings: Make) -> None:
@@ -165,17 +166,22 @@ def test_two_who_fight(rings: Rings) -> None:
         rings.server.begin(rings.now, rings.now)
         rings.server.tick(rings.now)
         rings.turn()
-    assert packets(rings.guests[1].take())[0] == \
-        [(TYPES["GET_DOMAIN_PATH"], 99, 0, b"/local/domain/1\0")]
+    assert packets(rings.guests[1].take())[0] == [
+        (TYPES["GET_DOMAIN_PATH"], 99, 0, b"/local/domain/1\0")
+    ]
 
 
 # -- lazy rings ---------------------------------------------------------------
 
+
 def test_credit_comes_back_in_time() -> None:
     """A guest without credit is served again as soon as the daemon's clock says so, though
     nobody else asks for anything."""
-    settings = {"conflict-burst-limit": "1.0", "conflict-max-history-seconds": "0.5",
-                "xenstored-log-level": "debug"}
+    settings = {
+        "conflict-burst-limit": "1.0",
+        "conflict-max-history-seconds": "0.5",
+        "xenstored-log-level": "debug",
+    }
     with Stand(settings=settings).start() as stand, stand.client() as client:
         guest = stand.host.create(5)
         assert introduce(client, guest) == b"OK\0"

@@ -109,9 +109,17 @@ def test_unbind_fails(stand: Stand) -> None:
 
 # -- at the start -------------------------------------------------------------
 
-@pytest.mark.parametrize("fault", ["open-evtchn * EACCES", "open-evtchn * ENOENT",
-                                   "open-gnttab * EACCES", "open-gnttab * ENOENT",
-                                   "open-ctrl * EACCES"])
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "open-evtchn * EACCES",
+        "open-evtchn * ENOENT",
+        "open-gnttab * EACCES",
+        "open-gnttab * ENOENT",
+        "open-ctrl * EACCES",
+    ],
+)
 def test_devices_without_permission(fault: str) -> None:
     """Sockets are served; INTRODUCE is EINVAL; the log says once what is missing."""
     with Stand() as stand:
@@ -138,8 +146,10 @@ def test_without_xens_libraries() -> None:
         assert "xenevtchn" in stand.log()
 
 
-@pytest.mark.parametrize("missing, named", [
-    ("libxenevtchn", "xenevtchn"), ("libxengnttab", "xengnttab"), ("libxenctrl", "libxenctrl")])
+@pytest.mark.parametrize(
+    "missing, named",
+    [("libxenevtchn", "xenevtchn"), ("libxengnttab", "xengnttab"), ("libxenctrl", "libxenctrl")],
+)
 def test_without_one_library(missing: str, named: str) -> None:
     """Each of them: the log names it, or its call where the system has one for
     a Xen that does not run."""
@@ -205,18 +215,34 @@ def fifo(path: Path) -> None:
 
 def content(data: bytes) -> Callable[[Path], None]:
     """The file holds these bytes."""
+
     def make(path: Path) -> None:
         path.unlink(missing_ok=True)
         path.write_bytes(data)
+
     make.__name__ = repr(data[:24])
     return make
 
 
-PORT_FILES = [nothing, folder, content(b""), content(b"\n"), content(b"x1"), content(b"-1"),
-              content(b"0"), content(b"1 2"), content(b"0x10"), content(b"99999"),
-              content(b"4294967296"), content(b"4294967297"), content(b"99999999999999999999"),
-              content(b"9" * 4000), content(b"\0" * 100), content(b"\xff\xfe1"),
-              content("\u0661".encode())]
+PORT_FILES = [
+    nothing,
+    folder,
+    content(b""),
+    content(b"\n"),
+    content(b"x1"),
+    content(b"-1"),
+    content(b"0"),
+    content(b"1 2"),
+    content(b"0x10"),
+    content(b"99999"),
+    content(b"4294967296"),
+    content(b"4294967297"),
+    content(b"99999999999999999999"),
+    content(b"9" * 4000),
+    content(b"\0" * 100),
+    content(b"\xff\xfe1"),
+    content("\u0661".encode()),
+]
 PAGE_FILES = [nothing, folder, fifo, content(b"")]
 
 
@@ -291,8 +317,10 @@ def test_faults_that_come_and_go(stand: Stand) -> None:
         good = 0
         for n in range(1, 201):
             domain = stand.host.create(n)
-            stand.host.set_faults(*([f"map {n} ENOMEM"] if n % 3 == 0 else []),
-                                  *([f"bind {n} ENOSPC"] if n % 5 == 0 else []))
+            stand.host.set_faults(
+                *([f"map {n} ENOMEM"] if n % 3 == 0 else []),
+                *([f"bind {n} ENOSPC"] if n % 5 == 0 else []),
+            )
             fails = n % 3 == 0 or n % 5 == 0
             assert introduce(client, domain) == (b"EINVAL\0" if fails else b"OK\0")
             good += not fails

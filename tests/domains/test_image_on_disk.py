@@ -84,8 +84,11 @@ def test_events_that_wait_for_a_ring(stand: Stand) -> None:
     domain = prepare(stand)
     many = 2200
     with stand.client() as client:
-        client.sock.sendall(b"".join(packet("WRITE", b"/local/domain/5/in/%05d\0v" % n, req_id=n)
-                                     for n in range(many)))
+        client.sock.sendall(
+            b"".join(
+                packet("WRITE", b"/local/domain/5/in/%05d\0v" % n, req_id=n) for n in range(many)
+            )
+        )
         for n in range(2049):
             assert client.packet() == (WRITE, n, 0, b"OK\0")
     again(stand)
@@ -170,7 +173,7 @@ def test_the_database_is_newer(stand: Stand) -> None:
 #: How the file is damaged, and what the log says.
 DAMAGES = (
     ("cut", lambda data: data[:-9], "ends before DONE|bytes are missing"),
-    ("half", lambda data: data[:len(data) // 2], r"record \d+ \(\w+\) at byte \d+: .* missing"),
+    ("half", lambda data: data[: len(data) // 2], r"record \d+ \(\w+\) at byte \d+: .* missing"),
     ("empty", lambda data: b"", "0 bytes and no whole header"),
     ("another", lambda data: b"\0" * 99, "does not begin with"),
     ("flipped", lambda data: data[:300] + bytes([data[300] ^ 1]) + data[301:], "at byte"),
@@ -179,12 +182,14 @@ DAMAGES = (
 
 
 def _without(data: bytes, type_: bytes) -> bytes:
-    return put_together((record.type, record.body) for record in image.read(data)
-                        if record.type != type_)
+    return put_together(
+        (record.type, record.body) for record in image.read(data) if record.type != type_
+    )
 
 
-@pytest.mark.parametrize(("change", "words"), [each[1:] for each in DAMAGES],
-                         ids=[each[0] for each in DAMAGES])
+@pytest.mark.parametrize(
+    ("change", "words"), [each[1:] for each in DAMAGES], ids=[each[0] for each in DAMAGES]
+)
 def test_a_damaged_image(stand: Stand, change: Any, words: str) -> None:
     """The log says what is wrong with it and where, and the database is used."""
     domain = prepare(stand)
@@ -220,8 +225,9 @@ def test_another_boot(stand: Stand) -> None:
         return values.encode({**values.decode(bytes(record.body)), "boot": "another"})
 
     data = path_of(stand).read_bytes()
-    path_of(stand).write_bytes(put_together(
-        (record.type, changed(record)) for record in image.read(data)))
+    path_of(stand).write_bytes(
+        put_together((record.type, changed(record)) for record in image.read(data))
+    )
     stand.start("--restart")
     assert "the store alone: the machine was booted since" in stand.log()
     with stand.client() as client:

@@ -51,21 +51,30 @@ def test_introduce_is_told_once(rings: Rings) -> None:
     assert events(rings, "s1") == []
 
 
-@pytest.mark.parametrize("left, reply", [
-    (packet("WRITE", b"/secret\0v"), b"EACCES\0"),
-    (packet("WATCH", b"/tool\0" + b"t\0") + HEADER.pack(11, 1, 0, 5000), None),
-], ids=["write", "broken"])
-def test_introduce_again_serves_nobody_inside(rings: Rings, left: bytes,
-                                              reply: bytes | None) -> None:
+@pytest.mark.parametrize(
+    "left, reply",
+    [
+        (packet("WRITE", b"/secret\0v"), b"EACCES\0"),
+        (packet("WATCH", b"/tool\0" + b"t\0") + HEADER.pack(11, 1, 0, 5000), None),
+    ],
+    ids=["write", "broken"],
+)
+def test_introduce_again_serves_nobody_inside(
+    rings: Rings, left: bytes, reply: bytes | None
+) -> None:
     """What a guest left in its ring is run with its own rights, after the request at hand
     and those behind it."""
     watch(rings, "s1", b"/secret")
     rings.guests[1].feed(left)  # without a kick
     rings.connection("s0")[1].feed(
-        packet("INTRODUCE", b"1\0%d\0009\0" % MFN) + 2 * packet("READ", b"/tool/xenstored\0"))
+        packet("INTRODUCE", b"1\0%d\0009\0" % MFN) + 2 * packet("READ", b"/tool/xenstored\0")
+    )
     rings.turn("s0")
     assert [(got, body) for got, _, _, body in rings.drain("s0")] == [
-        (8, b"OK\0"), (2, b"/usr/sbin/pyxsd"), (2, b"/usr/sbin/pyxsd")]
+        (8, b"OK\0"),
+        (2, b"/usr/sbin/pyxsd"),
+        (2, b"/usr/sbin/pyxsd"),
+    ]
     assert events(rings, "s1") == []
     assert error(rings, "s0", "READ", b"/secret\0") == "ENOENT"
     if reply is None:
@@ -74,11 +83,25 @@ def test_introduce_again_serves_nobody_inside(rings: Rings, left: bytes,
         assert [body for _, _, _, body in rings.drain("d1")] == [reply]
 
 
-@pytest.mark.parametrize("domid, mfn, port", [
-    (0x7FF0, MFN, 7), (0x7FF4, MFN, 7), (1 << 31, MFN, 7), (1 << 40, MFN, 7), (-1, MFN, 7),
-    (9, MFN, 0), (9, MFN, -1), (9, MFN, 1 << 32), (9, MFN, 1 << 62),
-    (1, MFN, 0), (1, MFN, 1 << 32), (1, MFN + 1, 7), (2, -1, 7), (77, MFN, 7),
-])
+@pytest.mark.parametrize(
+    "domid, mfn, port",
+    [
+        (0x7FF0, MFN, 7),
+        (0x7FF4, MFN, 7),
+        (1 << 31, MFN, 7),
+        (1 << 40, MFN, 7),
+        (-1, MFN, 7),
+        (9, MFN, 0),
+        (9, MFN, -1),
+        (9, MFN, 1 << 32),
+        (9, MFN, 1 << 62),
+        (1, MFN, 0),
+        (1, MFN, 1 << 32),
+        (1, MFN + 1, 7),
+        (2, -1, 7),
+        (77, MFN, 7),
+    ],
+)
 def test_introduce_refused(rings: Rings, domid: int, mfn: int, port: int) -> None:
     """Domids, ports and frames that cannot be; a domain that is not there (77)."""
     rings.guest(9)
@@ -141,9 +164,11 @@ def test_release(rings: Rings) -> None:
     begin(rings, "d1")
     assert ok(rings, "s0", "RELEASE", b"1\0") == b"OK\0"
     assert held(rings) == (1, 1)
-    assert sorted(events(rings, "s1")) == [(b"@releaseDomain", b"generic"),
-                                           (b"@releaseDomain/1", b"deep"),
-                                           (b"@releaseDomain/1", b"one")]
+    assert sorted(events(rings, "s1")) == [
+        (b"@releaseDomain", b"generic"),
+        (b"@releaseDomain/1", b"deep"),
+        (b"@releaseDomain/1", b"one"),
+    ]
     assert ok(rings, "s0", "IS_DOMAIN_INTRODUCED", b"1\0") == b"F\0"
     assert error(rings, "s0", "READ", b"/local/domain/1\0") == "ENOENT"
     assert error(rings, "s0", "RELEASE", b"1\0") == "EINVAL"
@@ -238,6 +263,7 @@ def test_set_target(rings: Rings) -> None:
 
 # -- failures -----------------------------------------------------------------
 
+
 def fail_map(rings: Rings) -> None:
     rings.xen.fail.add("map_page")
 
@@ -247,8 +273,9 @@ def fail_bind(rings: Rings) -> None:
 
 
 @pytest.mark.parametrize("failure", [fail_map, fail_bind])
-def test_introduce_that_fails_leaves_nothing(rings: Rings,
-                                             failure: Callable[[Rings], None]) -> None:
+def test_introduce_that_fails_leaves_nothing(
+    rings: Rings, failure: Callable[[Rings], None]
+) -> None:
     """EINVAL, a line in the log with the cause, nothing held; later it works."""
     watch(rings, "s1", b"@introduceDomain")
     rings.guest(9)
@@ -363,12 +390,14 @@ def test_unbind_and_unmap_that_fail(rings: Rings) -> None:
         def call(what: Any) -> None:
             real(what)
             raise OSError(22, "Invalid argument")
+
         return call
 
     xen.unbind, xen.unmap = broken(unbind), broken(unmap)
     assert ok(rings, "s0", "RELEASE", b"1\0") == b"OK\0"
-    assert sum(level == "error" and "domain 1" in text
-               for level, _, text in rings.host.messages) == 2
+    assert (
+        sum(level == "error" and "domain 1" in text for level, _, text in rings.host.messages) == 2
+    )
     xen.unbind, xen.unmap = unbind, unmap
     assert 1 not in rings.server.domains
     rings.bear(1)
@@ -376,6 +405,7 @@ def test_unbind_and_unmap_that_fail(rings: Rings) -> None:
 
 
 # -- many ---------------------------------------------------------------------
+
 
 def test_introduced_and_released_a_thousand_times(rings: Rings) -> None:
     """Nothing is left of any round."""
@@ -385,5 +415,7 @@ def test_introduced_and_released_a_thousand_times(rings: Rings) -> None:
         rings.server.service(rings.server.domains[5])
         assert rings.ask("s0", "RELEASE", b"5\0")[1] == b"OK\0"
     assert held(rings) == (2, 2)
-    assert sorted(rings.host.domains.by_port.values(), key=lambda c: int(c.domid)) == \
-        [rings.server.domains[1], rings.server.domains[2]]
+    assert sorted(rings.host.domains.by_port.values(), key=lambda c: int(c.domid)) == [
+        rings.server.domains[1],
+        rings.server.domains[2],
+    ]

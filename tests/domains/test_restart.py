@@ -284,9 +284,11 @@ def test_a_ring_that_was_used_meanwhile(stand: Stand) -> None:
         works(domain, client)
 
 
-@pytest.mark.parametrize("stream", [b"99,,00", b"0,," + b"00" * 15, b"0,,%s" % (b"ff" * 16),
-                                    b"4,,%s" % (b"00" * 19)],
-                         ids=["torn", "cut", "too long a packet", "cut behind a torn one"])
+@pytest.mark.parametrize(
+    "stream",
+    [b"99,,00", b"0,," + b"00" * 15, b"0,,%s" % (b"ff" * 16), b"4,,%s" % (b"00" * 19)],
+    ids=["torn", "cut", "too long a packet", "cut behind a torn one"],
+)
 def test_a_stream_that_cannot_be(stand: Stand, stream: bytes) -> None:
     """Rubbish in a state file: it is said, and the domain is served as if there were none."""
     domain = prepare(stand)[1]
@@ -325,8 +327,12 @@ def test_numbers_that_are_too_great(stand: Stand) -> None:
     domains = prepare(stand)
     stand.terminate()
     path = stand.root / "run" / "db"
-    bad = [b"dom,9999999999999999999,1,1", b"watch,9999999999999999999,2f,2f",
-           b"watch,5,2f,2f,9999999999999999999", b"global,9999999999999999999"]
+    bad = [
+        b"dom,9999999999999999999,1,1",
+        b"watch,9999999999999999999,2f,2f",
+        b"watch,5,2f,2f,9999999999999999999",
+        b"global,9999999999999999999",
+    ]
     path.write_bytes(path.read_bytes() + b"\n".join([*bad, b""]))
     stand.start("--restart")
     assert stand.log().count("is not from") == len(bad)

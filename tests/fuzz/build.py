@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Builds the fuzzer: instrumented modules in a copy of the project, and the program around them.
 
-    python -m tests.fuzz.build         prints the command that fuzzes without an end
+python -m tests.fuzz.build         prints the command that fuzzes without an end
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ ENVIRONMENT = {
 def needs() -> str:
     """Why the fuzzer cannot be built here; empty where it can."""
     reason = copies.missing("clang")
-    if not reason and not list(Path("/usr/lib").glob(
-            "llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a")):
+    if not reason and not list(
+        Path("/usr/lib").glob("llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a")
+    ):
         reason = "clang's libFuzzer is not installed (Debian package libclang-rt-14-dev)"
     if not reason and not Path(sysconfig.get_path("include"), "Python.h").exists():
         reason = "Python.h is not installed (Debian package python3-dev)"
@@ -39,11 +40,18 @@ def needs() -> str:
 
 def _link() -> list[str]:
     """What an embedded interpreter links with."""
-    known = {key: sysconfig.get_config_var(key) or "" for key in
-             ("LIBDIR", "LIBPL", "LDLIBRARY", "LDVERSION", "LIBS", "SYSLIBS")}
-    return [f"-L{known['LIBDIR']}", f"-L{known['LIBPL']}", f"-lpython{known['LDVERSION']}",
-            f"-Wl,-rpath,{known['LIBDIR']}", *shlex.split(known["LIBS"]),
-            *shlex.split(known["SYSLIBS"])]
+    known = {
+        key: sysconfig.get_config_var(key) or ""
+        for key in ("LIBDIR", "LIBPL", "LDLIBRARY", "LDVERSION", "LIBS", "SYSLIBS")
+    }
+    return [
+        f"-L{known['LIBDIR']}",
+        f"-L{known['LIBPL']}",
+        f"-lpython{known['LDVERSION']}",
+        f"-Wl,-rpath,{known['LIBDIR']}",
+        *shlex.split(known["LIBS"]),
+        *shlex.split(known["SYSLIBS"]),
+    ]
 
 
 def build() -> Path:
@@ -52,11 +60,25 @@ def build() -> Path:
     source = copy / "tests/fuzz/target.c"
     target = copy / "fuzz-target"
     if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
-        command = ["clang", "-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-rdynamic",
-                   "-fsanitize=fuzzer,address,undefined",
-                   f"-I{sysconfig.get_path('include')}", str(source), "-o", str(target), *_link()]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              check=False)
+        command = [
+            "clang",
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-O1",
+            "-g",
+            "-rdynamic",
+            "-fsanitize=fuzzer,address,undefined",
+            f"-I{sysconfig.get_path('include')}",
+            str(source),
+            "-o",
+            str(target),
+            *_link(),
+        ]
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
         if done.returncode:
             raise copies.BuildFailed(f"{shlex.join(command)}\n{done.stdout}")
     return target
@@ -78,8 +100,11 @@ def main() -> int:
     target = build()
     env = environment(target)
     names = ("PYTHONPATH", "PYXSD_FUZZ_PYTHON", "ASAN_OPTIONS", "UBSAN_OPTIONS")
-    print(*(f"{name}={shlex.quote(env[name])}" for name in names), target,
-          f"-max_len={MAX_LEN} -timeout=60 -rss_limit_mb=4096 CORPUS_DIRECTORY")
+    print(
+        *(f"{name}={shlex.quote(env[name])}" for name in names),
+        target,
+        f"-max_len={MAX_LEN} -timeout=60 -rss_limit_mb=4096 CORPUS_DIRECTORY",
+    )
     return 0
 
 

@@ -15,8 +15,18 @@ from tests.world import ERROR, EVENT, HEADER, TYPES
 
 PAYLOAD_MAX = 4096
 WITHOUT_TX = (TYPES["WATCH"], TYPES["UNWATCH"])
-NAMES = {b"EINVAL", b"ENOENT", b"EACCES", b"EEXIST", b"EAGAIN", b"EBUSY", b"E2BIG", b"EQUOTA",
-         b"ENOSYS", b"EIO"}
+NAMES = {
+    b"EINVAL",
+    b"ENOENT",
+    b"EACCES",
+    b"EEXIST",
+    b"EAGAIN",
+    b"EBUSY",
+    b"E2BIG",
+    b"EQUOTA",
+    b"ENOSYS",
+    b"EIO",
+}
 
 
 class Broken(AssertionError):
@@ -28,12 +38,12 @@ class Ledger:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.unsent = b""        # decided on by the client, not fed yet
-        self.partial = b""       # fed, not a whole packet yet
+        self.unsent = b""  # decided on by the client, not fed yet
+        self.partial = b""  # fed, not a whole packet yet
         self.owed: deque[tuple[int, int, int]] = deque()
-        self.rest = b""          # received, not a whole packet yet
-        self.doomed = False      # claimed more than 4096 bytes: the stream ends there
-        self.over = False        # the client closed it
+        self.rest = b""  # received, not a whole packet yet
+        self.doomed = False  # claimed more than 4096 bytes: the stream ends there
+        self.over = False  # the client closed it
         self.tokens: set[bytes] = set()
         self.tx_ids: list[int] = []
         self.requests = 0
@@ -97,8 +107,10 @@ class Ledger:
         if asked in WITHOUT_TX:
             want_tx = 0
         if (req_id, tx_id) != (want_req, want_tx) or type_ not in (asked, ERROR):
-            raise Broken(f"{self.name}: asked {asked} {want_req} {want_tx}, answered {type_} "
-                         f"{req_id} {tx_id} {payload!r}")
+            raise Broken(
+                f"{self.name}: asked {asked} {want_req} {want_tx}, answered {type_} "
+                f"{req_id} {tx_id} {payload!r}"
+            )
         if type_ == ERROR and payload.rstrip(b"\0") not in NAMES:
             raise Broken(f"{self.name}: error {payload!r}")
         if type_ == asked == TYPES["TRANSACTION_START"]:
@@ -108,8 +120,10 @@ class Ledger:
     def settle(self) -> None:
         """At the end: Broken where something is still owed."""
         if self.owed and not self.doomed and not self.over:
-            raise Broken(f"{self.name}: {len(self.owed)} requests without an answer, the first "
-                         f"{self.owed[0]}")
+            raise Broken(
+                f"{self.name}: {len(self.owed)} requests without an answer, the first "
+                f"{self.owed[0]}"
+            )
         if self.rest and not self.doomed and not self.over:
             raise Broken(f"{self.name}: half a packet left: {self.rest!r}")
 

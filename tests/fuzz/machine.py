@@ -96,8 +96,9 @@ class Machine:
         if not hold:
             self.turn()
 
-    def request(self, name: str, type_: int, payload: bytes, tx: int = 0,
-                hold: bool = False) -> None:
+    def request(
+        self, name: str, type_: int, payload: bytes, tx: int = 0, hold: bool = False
+    ) -> None:
         """One request; tx counts the transactions that the connection has begun."""
         ids = self.ledger(name).tx_ids
         tx_id = 0
@@ -131,8 +132,11 @@ class Machine:
         connection, transport = ledger.connection, ledger.transport
         if connection.closed:
             return False
-        return bool(transport.eof or (connection.interest & WANT_IN and transport.unread)
-                    or (connection.interest & WANT_OUT and transport.room))
+        return bool(
+            transport.eof
+            or (connection.interest & WANT_IN and transport.unread)
+            or (connection.interest & WANT_OUT and transport.room)
+        )
 
     def collect(self) -> None:
         """Every client reads; the log is whole lines; nobody ended without a reason."""
@@ -142,8 +146,8 @@ class Machine:
         for ledger in [*self.ledgers.values(), *self.closed]:
             ledger.received(ledger.transport.take())
             if ledger.connection.closed and not (
-                    ledger.doomed or ledger.over
-                    or (ledger.name[0] == "d" and self.released)):
+                ledger.doomed or ledger.over or (ledger.name[0] == "d" and self.released)
+            ):
                 raise Broken(f"{ledger.name}: closed without a reason")
         for ledger in self.ledgers.values():
             if ledger.name[0] == "s" and ledger.connection.closed:
@@ -220,8 +224,12 @@ class Machine:
             if not ledger.connection.closed:
                 ledger.settle()
         for connection in self.world.server.connections.values():
-            left = (connection.queued, connection.waiting_events, connection.overflowing,
-                    connection.blocked)
+            left = (
+                connection.queued,
+                connection.waiting_events,
+                connection.overflowing,
+                connection.blocked,
+            )
             if left != ((0, 0), 0, 0, False):
                 raise Broken(f"{connection.label!r}: left at rest: {left}")
 

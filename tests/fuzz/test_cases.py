@@ -21,14 +21,18 @@ RANDOM = 300
 
 def content(path: Path) -> bytes:
     """The bytes of a case."""
-    return bytes.fromhex(" ".join(line for line in path.read_text().splitlines()
-                                  if not line.startswith("#")))
+    return bytes.fromhex(
+        " ".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
+    )
 
 
 def corpus() -> list[bytes]:
     """The programs that are kept."""
-    return [bytes.fromhex(line) for line in (HERE / "corpus.hex").read_text().splitlines()
-            if line and not line.startswith("#")]
+    return [
+        bytes.fromhex(line)
+        for line in (HERE / "corpus.hex").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: str(path.stem))

@@ -35,9 +35,15 @@ def target() -> Path:
 
 def start(target: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Runs the fuzzer to its end."""
-    return subprocess.run([str(target), *arguments], env={**build.environment(target), **env},
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          errors="replace", check=False)
+    return subprocess.run(
+        [str(target), *arguments],
+        env={**build.environment(target), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
 
 
 def test_fuzz(target: Path, tmp_path: Path) -> None:
@@ -46,12 +52,22 @@ def test_fuzz(target: Path, tmp_path: Path) -> None:
     seeds.mkdir()
     for number, program in enumerate([*corpus(), *map(content, CASES)]):
         (seeds / f"{number}").write_bytes(program)
-    done = start(target, f"-max_total_time={SECONDS}", f"-max_len={build.MAX_LEN}", "-timeout=60",
-                 "-rss_limit_mb=4096", f"-artifact_prefix={tmp_path}/", "-print_final_stats=1",
-                 str(seeds))
+    done = start(
+        target,
+        f"-max_total_time={SECONDS}",
+        f"-max_len={build.MAX_LEN}",
+        "-timeout=60",
+        "-rss_limit_mb=4096",
+        f"-artifact_prefix={tmp_path}/",
+        "-print_final_stats=1",
+        str(seeds),
+    )
     lines = [line for line in done.stdout.splitlines() if "python3" not in line]
-    found = [f"{path.name}: {path.read_bytes().hex(' ')}" for path in tmp_path.iterdir()
-             if path.is_file()]
+    found = [
+        f"{path.name}: {path.read_bytes().hex(' ')}"
+        for path in tmp_path.iterdir()
+        if path.is_file()
+    ]
     assert done.returncode == 0 and not found, "\n".join([*found, *lines[-60:]])
     runs = re.search(r"stat::number_of_executed_units:\s*(\d+)", done.stdout)
     edges = re.findall(r"cov: (\d+)", done.stdout)
@@ -66,10 +82,10 @@ def test_a_find_stops_it(target: Path, tmp_path: Path) -> None:
     fake.mkdir(parents=True)
     (tmp_path / "tests" / "__init__.py").touch()
     (fake / "__init__.py").touch()
-    (fake / "machine.py").write_text(
-        "def run(data):\n    assert data[:2] != b'no', 'planted'\n")
+    (fake / "machine.py").write_text("def run(data):\n    assert data[:2] != b'no', 'planted'\n")
     (tmp_path / "seed").write_bytes(b"no such")
-    done = start(target, f"-artifact_prefix={tmp_path}/", str(tmp_path / "seed"),
-                 PYTHONPATH=str(tmp_path))
+    done = start(
+        target, f"-artifact_prefix={tmp_path}/", str(tmp_path / "seed"), PYTHONPATH=str(tmp_path)
+    )
     assert done.returncode != 0
     assert "planted" in done.stdout and "FOUND" in done.stdout, done.stdout[-2000:]

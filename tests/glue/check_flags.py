@@ -23,16 +23,35 @@ MANAGE = os.environ["GLUE_CHECK_MANAGE"] == "manage"
 
 #: Of Xen's public/domctl.h, XEN_DOMCTL_GETDOMSTATE_STATE_*: EXIST 1, SHUTDOWN 2, DYING 4, DEAD 8.
 OF_MANAGE = [
-    (0, UNKNOWN), (1, RUNNING), (2, UNKNOWN), (4, UNKNOWN), (8, DEAD), (1 | 2, SHUTDOWN),
-    (1 | 4, RUNNING), (1 | 8, DEAD), (1 | 2 | 4, SHUTDOWN), (1 | 2 | 4 | 8, DEAD), (2 | 8, DEAD),
+    (0, UNKNOWN),
+    (1, RUNNING),
+    (2, UNKNOWN),
+    (4, UNKNOWN),
+    (8, DEAD),
+    (1 | 2, SHUTDOWN),
+    (1 | 4, RUNNING),
+    (1 | 8, DEAD),
+    (1 | 2 | 4, SHUTDOWN),
+    (1 | 2 | 4 | 8, DEAD),
+    (2 | 8, DEAD),
     (1 | 16, RUNNING),
 ]
 #: Of the same file, XEN_DOMINF_*: dying 1, which is set once the domain is dead; HVM 2, shutdown 4,
 #: paused 8, blocked 16, running 32; the code of the shutdown in bits 16 to 23.
 OF_CTRL = [
-    (0, RUNNING), (1, DEAD), (2, RUNNING), (4, SHUTDOWN), (8, RUNNING), (16, RUNNING),
-    (32, RUNNING), (1 | 4, DEAD), (4 | 8, SHUTDOWN), (1 | 2 | 4 | 8 | 16 | 32, DEAD),
-    (255 << 16, RUNNING), (4 | 255 << 16, SHUTDOWN), (4 | 1 << 24, SHUTDOWN),
+    (0, RUNNING),
+    (1, DEAD),
+    (2, RUNNING),
+    (4, SHUTDOWN),
+    (8, RUNNING),
+    (16, RUNNING),
+    (32, RUNNING),
+    (1 | 4, DEAD),
+    (4 | 8, SHUTDOWN),
+    (1 | 2 | 4 | 8 | 16 | 32, DEAD),
+    (255 << 16, RUNNING),
+    (4 | 255 << 16, SHUTDOWN),
+    (4 | 1 << 24, SHUTDOWN),
 ]
 
 
@@ -69,8 +88,9 @@ def test_domain_0_is_asked_whether_the_library_works(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("domid, fine", [(0x7FEF, True), (0x7FF0, False), (0xFFFF, False)])
-def test_a_list_with_a_domid_that_cannot_be(glue: Any, monkeypatch: pytest.MonkeyPatch,
-                                            domid: int, fine: bool) -> None:
+def test_a_list_with_a_domid_that_cannot_be(
+    glue: Any, monkeypatch: pytest.MonkeyPatch, domid: int, fine: bool
+) -> None:
     """Then the records have another size than was thought: no list is asked for any more."""
     if MANAGE:
         return  # which tells one domain at a time
@@ -83,5 +103,6 @@ def test_a_list_with_a_domid_that_cannot_be(glue: Any, monkeypatch: pytest.Monke
     for _ in range(2):
         assert api.changed_domain(glue, out) == -errno.ENOSYS
         assert ffi.string(api.last_text(glue)).startswith(
-            b"xc_domain_getinfolist(records of unknown size)")
+            b"xc_domain_getinfolist(records of unknown size)"
+        )
         monkeypatch.delenv("CHECK_DOMID", raising=False)

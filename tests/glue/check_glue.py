@@ -130,11 +130,19 @@ def test_nothing_open(bare: Any) -> None:
     page, out = ffi.new("void **"), ffi.new("struct xsd_glue_domain *")
     ports = ffi.new("uint32_t[1]")
     for result in (
-        api.evtchn_fd(bare), api.bind_interdomain(bare, 1, 1), api.discard_pending(bare),
-        api.bind_virq(bare, 3), api.unbind(bare, 1), api.notify(bare, 1),
-        api.pending(bare, ports, 1), api.unmask(bare, ports, 1), api.map_page(bare, 1, page),
-        api.unmap_page(bare, ffi.NULL), api.domain_state(bare, 1, out),
-        api.changed_domain(bare, out), api.remote_port(bare, 1, ports, ports),
+        api.evtchn_fd(bare),
+        api.bind_interdomain(bare, 1, 1),
+        api.discard_pending(bare),
+        api.bind_virq(bare, 3),
+        api.unbind(bare, 1),
+        api.notify(bare, 1),
+        api.pending(bare, ports, 1),
+        api.unmask(bare, ports, 1),
+        api.map_page(bare, 1, page),
+        api.unmap_page(bare, ffi.NULL),
+        api.domain_state(bare, 1, out),
+        api.changed_domain(bare, out),
+        api.remote_port(bare, 1, ports, ports),
         api.hvm_param(bare, 1, 1, ffi.new("uint64_t *")),
     ):
         assert error(bare, result)[0] == errno.EBADF
@@ -382,14 +390,23 @@ def test_changes_among_many(host: guest.Host, glue: Any) -> None:
     told = [row for row in changes(glue) if row[0]]
     assert told == [(domid, RUNNING) for domid in domids]
     assert changes(glue) == []
-    for domid, state in ((63, guest.SHUTDOWN), (64, guest.GONE), (65, guest.DEAD),
-                         (130, guest.DYING), (32751, guest.SHUTDOWN)):
+    for domid, state in (
+        (63, guest.SHUTDOWN),
+        (64, guest.GONE),
+        (65, guest.DEAD),
+        (130, guest.DYING),
+        (32751, guest.SHUTDOWN),
+    ):
         host.set_state(domid, state, 3 if state == guest.SHUTDOWN else 0)
     host.create(300)
     host.set_state(300, guest.GONE)
     told = changes(glue)
     assert [row for row in told if row[0] not in (130, 300)] == [
-        (63, SHUTDOWN), (64, UNKNOWN), (65, DEAD), (32751, SHUTDOWN)]
+        (63, SHUTDOWN),
+        (64, UNKNOWN),
+        (65, DEAD),
+        (32751, SHUTDOWN),
+    ]
     assert ((130, RUNNING) in told, (300, UNKNOWN) in told) == (bool(MANAGE), bool(MANAGE))
     host.set_state(63, guest.SHUTDOWN, 1)
     assert changes(glue) == [(63, SHUTDOWN)], "another shutdown code is a change"
@@ -439,8 +456,11 @@ def test_exec(host: guest.Host, keep: str) -> None:
     """The event channel device with its bindings goes through an exec when asked, else not."""
     domain = host.create(5)
     child = subprocess.Popen(
-        [sys.executable, "-c", STAGE, "first", keep], env={**os.environ, "STAGE": STAGE},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", STAGE, "first", keep],
+        env={**os.environ, "STAGE": STAGE},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert child.stdout is not None and child.stdin is not None
     line = child.stdout.readline()
@@ -484,8 +504,9 @@ def test_killed_owner(host: guest.Host, glue: Any) -> None:
         "assert api.open_evtchn(g) == 0 and api.bind_interdomain(g, 5, 1) > 0\n"
         "print('bound', flush=True); sys.stdin.read()\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert child.stdout is not None and child.stdin is not None
     assert child.stdout.readline() == "bound\n"
     assert error(glue, api.bind_interdomain(glue, 5, 1))[0] == errno.EINVAL
@@ -511,8 +532,10 @@ def test_questions_of_libxenctrl_alone(glue: Any, host: guest.Host) -> None:
     ok(control, api.remote_port(control, port, domid, remote))
     assert (domid[0], remote[0]) == (5, domain.port)
     for other in (virq, 4000):  # no domain is behind these
-        assert error(control, api.remote_port(control, other, domid, remote)) \
-            == (errno.ENOTCONN, "xc_evtchn_status")
+        assert error(control, api.remote_port(control, other, domid, remote)) == (
+            errno.ENOTCONN,
+            "xc_evtchn_status",
+        )
     assert error(control, api.remote_port(control, 0, domid, remote))[0] == errno.EINVAL
     ok(control, api.hvm_param(control, 5, 1, frame))
     assert frame[0]

@@ -31,10 +31,11 @@ def built_glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     builder = cffi.FFI()
     builder.cdef(cffi_build.declarations((ROOT / "glue" / "xsd_glue.h").read_text()))
     builder.set_source(
-        "_glue_check", '#include "xsd_glue.h"', sources=[
-            str(ROOT / "glue" / name) for name in ("xsd_glue.c", "xsd_domains.c")
-        ],
-        include_dirs=[str(ROOT / "glue")], libraries=["dl"],
+        "_glue_check",
+        '#include "xsd_glue.h"',
+        sources=[str(ROOT / "glue" / name) for name in ("xsd_glue.c", "xsd_domains.c")],
+        include_dirs=[str(ROOT / "glue")],
+        libraries=["dl"],
     )
     builder.compile(tmpdir=str(where))
     return where
@@ -48,7 +49,11 @@ def test_glue(built_glue: Path, libs: Path, manage: str) -> None:
     inner = str(HERE / "check_glue.py")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", inner],
-        env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=env,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout
@@ -57,14 +62,34 @@ def test_glue(built_glue: Path, libs: Path, manage: str) -> None:
 
 def test_device(built_glue: Path, tmp_path: Path) -> None:
     """check_device.py with a library whose descriptor is a character device."""
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(tmp_path / "libxenevtchn.so.1"),
-                    str(HERE / "device.c")], check=True)
+    subprocess.run(
+        [
+            "cc",
+            "-shared",
+            "-fPIC",
+            "-o",
+            str(tmp_path / "libxenevtchn.so.1"),
+            str(HERE / "device.c"),
+        ],
+        check=True,
+    )
     (tmp_path / "libxengnttab.so.1").symlink_to("libxenevtchn.so.1")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-         str(HERE / "check_device.py")],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            str(HERE / "check_device.py"),
+        ],
         env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "GLUE_CHECK_DIR": str(built_glue)},
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout
@@ -74,14 +99,40 @@ def test_device(built_glue: Path, tmp_path: Path) -> None:
 def test_flags(built_glue: Path, tmp_path: Path, manage: str) -> None:
     """check_flags.py with a library that says of a domain what it is told to."""
     name = "libxenmanage.so.1" if manage else "libxenctrl.so.4.17"
-    subprocess.run(["cc", "-shared", "-fPIC", *(["-DMANAGE"] if manage else []), "-o",
-                    str(tmp_path / name), str(HERE / "flags.c")], check=True)
+    subprocess.run(
+        [
+            "cc",
+            "-shared",
+            "-fPIC",
+            *(["-DMANAGE"] if manage else []),
+            "-o",
+            str(tmp_path / name),
+            str(HERE / "flags.c"),
+        ],
+        check=True,
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-         str(HERE / "check_flags.py")],
-        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "GLUE_CHECK_DIR": str(built_glue),
-             "GLUE_CHECK_MANAGE": manage, "CHECK_FLAGS": "1"},
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            str(HERE / "check_flags.py"),
+        ],
+        env={
+            **os.environ,
+            "LD_LIBRARY_PATH": str(tmp_path),
+            "GLUE_CHECK_DIR": str(built_glue),
+            "GLUE_CHECK_MANAGE": manage,
+            "CHECK_FLAGS": "1",
+        },
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout
@@ -104,8 +155,18 @@ def test_broken_library(
     else:
         source = tmp_path / "empty.c"
         source.write_text("int nothing;\n")
-        subprocess.run(["cc", "-shared", "-fPIC", f"-Wl,-soname,{soname}", "-o",
-                        str(tmp_path / soname), str(source)], check=True)
+        subprocess.run(
+            [
+                "cc",
+                "-shared",
+                "-fPIC",
+                f"-Wl,-soname,{soname}",
+                "-o",
+                str(tmp_path / soname),
+                str(source),
+            ],
+            check=True,
+        )
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from _glue_check import lib, ffi\n"
         "api = lib.xsd_glue_api(); g = api.create(); r = getattr(api, sys.argv[2])(g)\n"
@@ -113,7 +174,9 @@ def test_broken_library(
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(built_glue), part],
-        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
         check=True,
     )
     result, call, text = done.stdout.split(None, 2)
@@ -132,12 +195,17 @@ def test_no_library_of_states_works(built_glue: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(built_glue)],
-        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
         check=True,
     )
     assert done.stdout.splitlines() == [
-        "-2", "dlopen", "dlopen: neither libxenmanage.so.1 nor a libxenctrl.so.4.14 to 4.24 works: "
-        "No such file or directory"]
+        "-2",
+        "dlopen",
+        "dlopen: neither libxenmanage.so.1 nor a libxenctrl.so.4.14 to 4.24 works: "
+        "No such file or directory",
+    ]
 
 
 def test_under_sanitizers(tmp_path: Path) -> None:
@@ -146,7 +214,9 @@ def test_under_sanitizers(tmp_path: Path) -> None:
         missing("no C compiler (cc)")
     done = subprocess.run(
         ["make", "-s", "-C", str(ROOT / "glue"), "check", "SAN=1", f"OUT={tmp_path}"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout

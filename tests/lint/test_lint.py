@@ -15,8 +15,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "pyxsd"
-IMPORT = re.compile(r"^\s*(?:from\s+pyxsd((?:\.\w+)*)\s+c?import\s+(.+)"
-                    r"|c?import\s+pyxsd\.([\w.]+))", re.MULTILINE)
+IMPORT = re.compile(
+    r"^\s*(?:from\s+pyxsd((?:\.\w+)*)\s+c?import\s+(.+)"
+    r"|c?import\s+pyxsd\.([\w.]+))",
+    re.MULTILINE,
+)
 
 
 def module_name(path: Path) -> str:
@@ -24,12 +27,15 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
-MODULES = sorted({module_name(path) for path in PACKAGE.rglob("*.py*")
-                  if path.suffix in (".py", ".pyx")} | {"_glue"})
+MODULES = sorted(
+    {module_name(path) for path in PACKAGE.rglob("*.py*") if path.suffix in (".py", ".pyx")}
+    | {"_glue"}
+)
 
 #: What each module may import of the package; a new edge is written down here by hand.
 EDGES: dict[str, list[str]] = json.loads(
-    (Path(__file__).parent / "edges.json").read_text(encoding="utf-8"))
+    (Path(__file__).parent / "edges.json").read_text(encoding="utf-8")
+)
 
 
 def need(module: str) -> None:
@@ -45,8 +51,15 @@ def run(*command: str) -> None:
     """A program of this environment that has nothing to complain of."""
     programs = Path(sys.executable).parent
     env = dict(os.environ, PATH=f"{programs}:{os.environ['PATH']}")
-    done = subprocess.run([str(programs / command[0]), *command[1:]], cwd=ROOT, text=True, env=env,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    done = subprocess.run(
+        [str(programs / command[0]), *command[1:]],
+        cwd=ROOT,
+        text=True,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -66,8 +79,13 @@ def imported(path: Path) -> set[str]:
 def edges_of(module: str) -> set[str]:
     """What a module imports, by its source and its declarations together."""
     base = PACKAGE.joinpath(*module.split("."))
-    return set().union(*(imported(path) for suffix in (".py", ".pyx", ".pxd")
-                         if (path := base.with_suffix(suffix)).exists())) - {module}
+    return set().union(
+        *(
+            imported(path)
+            for suffix in (".py", ".pyx", ".pxd")
+            if (path := base.with_suffix(suffix)).exists()
+        )
+    ) - {module}
 
 
 def test_every_module_has_its_edges() -> None:
@@ -95,10 +113,11 @@ def test_the_import_pattern_sees_imports() -> None:
 
 def test_every_package_is_installed() -> None:
     """pyproject.toml lists each folder that has an __init__.py."""
-    folders = {".".join(path.parent.relative_to(ROOT).parts)
-               for path in PACKAGE.rglob("__init__.py")}
+    folders = {
+        ".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")
+    }
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    listed = re.findall(r'"([\w.]+)"', text[text.index("packages = ["):].split("]")[0])
+    listed = re.findall(r'"([\w.]+)"', text[text.index("packages = [") :].split("]")[0])
     assert set(listed) == folders
 
 
@@ -106,11 +125,24 @@ def test_a_start_imports_only_what_it_needs() -> None:
     """dataclasses alone take 10 ms; what reads foreign states is for --show-state only, and what
     live updates need is loaded behind READY (daemon.load_rest)."""
     code = "import sys, pyxsd.cli; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, text=True, check=True,
-                          env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
-                          stdout=subprocess.PIPE)
-    heavy = {"dataclasses", "inspect", "ast", "pyxsd.state.show", "pyxsd.state.image",
-             "pyxsd.state.surroundings", "pyxsd.state.disk", "random"}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        cwd=ROOT,
+        text=True,
+        check=True,
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+        stdout=subprocess.PIPE,
+    )
+    heavy = {
+        "dataclasses",
+        "inspect",
+        "ast",
+        "pyxsd.state.show",
+        "pyxsd.state.image",
+        "pyxsd.state.surroundings",
+        "pyxsd.state.disk",
+        "random",
+    }
     imported_at_all = set(done.stdout.split())
     assert not heavy & imported_at_all
     assert not [name for name in imported_at_all if name.startswith("pyxsd.update")]
@@ -136,8 +168,15 @@ def test_stubs_say_what_the_binaries_have() -> None:
     """Every .pyi against its compiled module."""
     need("mypy")
     stubs = sorted("pyxsd." + module_name(path) for path in PACKAGE.rglob("*.pyi"))
-    run("stubtest", "--mypy-config-file", "pyproject.toml", "--ignore-unused-allowlist",
-        "--allowlist", "tests/lint/stubtest.allow", *stubs)
+    run(
+        "stubtest",
+        "--mypy-config-file",
+        "pyproject.toml",
+        "--ignore-unused-allowlist",
+        "--allowlist",
+        "tests/lint/stubtest.allow",
+        *stubs,
+    )
 
 
 def test_cython_lint() -> None:
@@ -148,23 +187,35 @@ def test_cython_lint() -> None:
 
 def test_every_source_names_its_licence() -> None:
     folders = ("pyxsd", "glue", "benchmarks", "tests", "tools")
-    bare = [str(path.relative_to(ROOT)) for folder in folders
-            for path in (ROOT / folder).rglob("*")
-            if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".c", ".h")
-            and "build" not in path.parts and path.stat().st_size
-            and "SPDX-License-Identifier" not in path.read_text(encoding="utf-8",
-                                                                errors="replace")[:300]]
+    bare = [
+        str(path.relative_to(ROOT))
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".c", ".h")
+        and "build" not in path.parts
+        and path.stat().st_size
+        and "SPDX-License-Identifier"
+        not in path.read_text(encoding="utf-8", errors="replace")[:300]
+    ]
     assert not bare
 
 
 def test_the_architecture_names_every_module() -> None:
     """In its table, and only modules that there are."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    table = text[text.index("| module |"):text.index("## One request")]
-    named = {name for row in table.splitlines() if row.startswith("|")
-             for name in re.findall(r"`([\w.]+(?:\.\*)?)`", row.split("|")[1])}
+    table = text[text.index("| module |") : text.index("## One request")]
+    named = {
+        name
+        for row in table.splitlines()
+        if row.startswith("|")
+        for name in re.findall(r"`([\w.]+(?:\.\*)?)`", row.split("|")[1])
+    }
     folders = {name[:-1] for name in named if name.endswith(".*")}
-    there = {module for module in MODULES
-             if not module.endswith("__init__") and module not in ("__main__", "_glue")
-             and not any(module.startswith(folder) for folder in folders)}
+    there = {
+        module
+        for module in MODULES
+        if not module.endswith("__init__")
+        and module not in ("__main__", "_glue")
+        and not any(module.startswith(folder) for folder in folders)
+    }
     assert named - {folder + "*" for folder in folders} == there

@@ -30,16 +30,19 @@ PER_MODULE = 12
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.mutation", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog="python -m tests.mutation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("words", nargs="*", help="parts of the modules' paths; none: all modules")
     parser.add_argument("--per-module", type=int, default=PER_MODULE, metavar="N")
     parser.add_argument("--sample", type=int, metavar="N", help="N mutants of all modules")
     parser.add_argument("--seed", help="another choice; printed, so that it can be had again")
     parser.add_argument("--least", type=float, default=85, metavar="PERCENT")
     parser.add_argument("--again", action="store_true", help="also try what is known")
-    parser.add_argument("--tests", nargs="+", default=TESTS, metavar="PATH",
-                        help="try only these tests")
+    parser.add_argument(
+        "--tests", nargs="+", default=TESTS, metavar="PATH", help="try only these tests"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--report", action="store_true", help="only print what is known")
     return parser.parse_args()
@@ -50,22 +53,33 @@ def choice(options: argparse.Namespace, results: Results) -> list[Mutant]:
     found: list[Mutant] = []
     for module in modules():
         if not options.words or any(word in module for word in options.words):
-            found += [mutant for mutant in mutate(module, 1).mutants
-                      if mutant.key not in results.equivalent or not options.sample]
+            found += [
+                mutant
+                for mutant in mutate(module, 1).mutants
+                if mutant.key not in results.equivalent or not options.sample
+            ]
     if options.sample:
         seed = options.seed or str(random.SystemRandom().randrange(10**6))
         print(f"a sample of {options.sample} of {len(found)} mutants, --seed {seed}", flush=True)
         return chosen(found, options.sample, seed)
-    return [mutant for module in modules()
-            for mutant in chosen([m for m in found if m.path == module], options.per_module,
-                                 options.seed or "")]
+    return [
+        mutant
+        for module in modules()
+        for mutant in chosen(
+            [m for m in found if m.path == module], options.per_module, options.seed or ""
+        )
+    ]
 
 
 def attempt(mutants: list[Mutant], results: Results, options: argparse.Namespace) -> None:
     """Tries those that are not known to be noticed or equivalent."""
     again = options.again or options.sample
-    wanted = {mutant.key for mutant in mutants if mutant.key not in results.equivalent
-              and (again or results.of(mutant) not in (NOTICED, HUNG, BROKEN))}
+    wanted = {
+        mutant.key
+        for mutant in mutants
+        if mutant.key not in results.equivalent
+        and (again or results.of(mutant) not in (NOTICED, HUNG, BROKEN))
+    }
     if not wanted:
         return
     numbers, broken = build(mutants)
@@ -79,8 +93,11 @@ def attempt(mutants: list[Mutant], results: Results, options: argparse.Namespace
         result, by = runner.attempt(number)
         mutant = numbers[number]
         results.set(mutant, result, by)
-        print(f"{time.monotonic() - begin:5.1f} s {result:<9} {mutant.path}:{mutant.line}: "
-              f"{mutant.operator}: {mutant.before} -> {mutant.after}", flush=True)
+        print(
+            f"{time.monotonic() - begin:5.1f} s {result:<9} {mutant.path}:{mutant.line}: "
+            f"{mutant.operator}: {mutant.before} -> {mutant.after}",
+            flush=True,
+        )
 
     try:
         record(runners)

@@ -23,17 +23,21 @@ TOKEN = re.compile(
     r"|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
     r"|[A-Za-z_]\w*|0[xX][0-9a-fA-F]+[uUlL]*|\d+\.?\d*(?:[eE][-+]?\d+)?[uUlLfF]*"
     r"|->|\+\+|--|<<=|>>=|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^]=|.",
-    re.DOTALL | re.MULTILINE)
-TYPES = frozenset("const struct static int unsigned long char void size_t ssize_t uint8_t uint16_t "
-                  "uint32_t uint64_t uintptr_t xsd_glue xen_handle enum union FILE".split())
+    re.DOTALL | re.MULTILINE,
+)
+TYPES = frozenset(
+    "const struct static int unsigned long char void size_t ssize_t uint8_t uint16_t "
+    "uint32_t uint64_t uintptr_t xsd_glue xen_handle enum union FILE".split()
+)
 HEAD = '#include "mutant.h"\n'
 CHOICE = "pyxsd_is"
 
 
 def tokens_of(source: str) -> list[Token]:
     """The tokens of a source, without comments and lines of the preprocessor."""
-    return [Token(m.group(), m.start(), m.end()) for m in TOKEN.finditer(source)
-            if not m.group("skip")]
+    return [
+        Token(m.group(), m.start(), m.end()) for m in TOKEN.finditer(source) if not m.group("skip")
+    ]
 
 
 def matching(tokens: list[Token], at: int) -> int:
@@ -56,7 +60,7 @@ def bodies(tokens: list[Token]) -> Iterator[list[Token]]:
         if tokens[i].text == "{":
             end = matching(tokens, i)
             if tokens[i - 1].text == ")":
-                yield tokens[i + 1:end]
+                yield tokens[i + 1 : end]
             i = end
         i += 1
 
@@ -74,12 +78,12 @@ class Writer:
         text, at = "", tokens[0].begin
         for change in of_constants(tokens):
             number = self.numbers.add(statement, change)
-            old = self.source[change.begin:change.end]
+            old = self.source[change.begin : change.end]
             if number:
-                text += self.source[at:change.begin]
+                text += self.source[at : change.begin]
                 text += f"({CHOICE}({number}) ? {change.text} : {old})"
                 at = change.end
-        return text + self.source[at:tokens[-1].end]
+        return text + self.source[at : tokens[-1].end]
 
     def expression(self, tokens: list[Token], condition: bool) -> None:
         """A condition, or the value of a declaration."""
@@ -91,7 +95,9 @@ class Writer:
         for change in changes:
             number = self.numbers.add((begin, end), change)
             if number:
-                other = self.source[begin:change.begin] + change.text + self.source[change.end:end]
+                other = (
+                    self.source[begin : change.begin] + change.text + self.source[change.end : end]
+                )
                 text += f"{CHOICE}({number}) ? ({other}) : "
         self.edits.append((begin, end, f"{text}({self.constants((begin, end), tokens)})"))
 
@@ -110,7 +116,9 @@ class Writer:
         for change in changes:
             number = self.numbers.add((begin, end), change)
             if number:
-                other = self.source[begin:change.begin] + change.text + self.source[change.end:end]
+                other = (
+                    self.source[begin : change.begin] + change.text + self.source[change.end : end]
+                )
                 text += f"if ({CHOICE}({number})) {{ {other} }} else "
         text += self.constants((begin, end), tokens)
         self.edits.append((begin, end, f"{{ {text} }}"))
@@ -127,7 +135,7 @@ class Writer:
                 k = i + 1
                 while tokens[k].text not in (",", ";"):
                     k = matching(tokens, k) + 1 if tokens[k].text in ("(", "[") else k + 1
-                self.expression(tokens[i + 1:k], condition=False)
+                self.expression(tokens[i + 1 : k], condition=False)
                 i = k
             i += 1
 
@@ -138,10 +146,10 @@ class Writer:
             word = tokens[i].text
             if word in ("if", "while", "switch", "for"):
                 end = matching(tokens, i + 1)
-                inner = tokens[i + 2:end]
+                inner = tokens[i + 2 : end]
                 if word == "for":
                     cuts = [k for k, token in enumerate(inner) if token.text == ";"]
-                    inner = inner[cuts[0] + 1:cuts[1]]
+                    inner = inner[cuts[0] + 1 : cuts[1]]
                 if inner and word != "switch":
                     self.expression(inner, condition=True)
                 i = end + 1
@@ -157,7 +165,7 @@ class Writer:
                 end = i
                 while tokens[end].text != ";":
                     end = matching(tokens, end) + 1 if tokens[end].text in "([{" else end + 1
-                statement = tokens[i:end + 1]
+                statement = tokens[i : end + 1]
                 named = WORD.match(word) and WORD.match(statement[1].text)
                 if word in TYPES or (named and word not in ("return", "goto")):
                     self.declaration(statement)

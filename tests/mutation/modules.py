@@ -9,10 +9,21 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 #: All tests but those of the build, the documents and the benchmarks, and those that take minutes.
 #: Which of them a mutant is tried with is found out by a run that notes what each test reaches.
-TESTS = ("tests/unit", "tests/rings", "tests/security", "tests/conformance", "tests/property",
-         "tests/glue/test_glue.py", "tests/domains", "tests/setup", "tests/state",
-         "tests/update", "tests/switch", "tests/clients/test_life.py",
-         "tests/clients/test_hostile.py")
+TESTS = (
+    "tests/unit",
+    "tests/rings",
+    "tests/security",
+    "tests/conformance",
+    "tests/property",
+    "tests/glue/test_glue.py",
+    "tests/domains",
+    "tests/setup",
+    "tests/state",
+    "tests/update",
+    "tests/switch",
+    "tests/clients/test_life.py",
+    "tests/clients/test_hostile.py",
+)
 
 #: Tests that take long and notice nothing that the others miss.
 TOO_LONG = (
@@ -31,8 +42,11 @@ TOO_LONG = (
 
 def modules() -> list[str]:
     """The sources that are mutated: all of pyxsd and the glue, by their paths from the top."""
-    sources = [*PROJECT.glob("pyxsd/**/*.pyx"), *PROJECT.glob("pyxsd/**/*.py"),
-               *PROJECT.glob("glue/xsd_*.c")]
+    sources = [
+        *PROJECT.glob("pyxsd/**/*.pyx"),
+        *PROJECT.glob("pyxsd/**/*.py"),
+        *PROJECT.glob("glue/xsd_*.c"),
+    ]
     return sorted(str(source.relative_to(PROJECT)) for source in sources)
 
 

@@ -34,20 +34,39 @@ class Change(NamedTuple):
 #: operator: what becomes of a token that stands between two operands
 BINARY: dict[str, dict[str, str]] = {
     "comparison": {
-        "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==",
+        "<": "<=",
+        "<=": "<",
+        ">": ">=",
+        ">=": ">",
+        "==": "!=",
+        "!=": "==",
     },
     "boolean": {"and": "or", "or": "and", "&&": "||", "||": "&&"},
     "arithmetic": {
-        "+": "-", "-": "+", "*": "+", "/": "*", "//": "*", "%": "*",
-        "&": "|", "|": "&", "^": "&", "<<": ">>", ">>": "<<",
-        "+=": "-=", "-=": "+=", "*=": "+=", "|=": "&=", "&=": "|=",
+        "+": "-",
+        "-": "+",
+        "*": "+",
+        "/": "*",
+        "//": "*",
+        "%": "*",
+        "&": "|",
+        "|": "&",
+        "^": "&",
+        "<<": ">>",
+        ">>": "<<",
+        "+=": "-=",
+        "-=": "+=",
+        "*=": "+=",
+        "|=": "&=",
+        "&=": "|=",
     },
 }
 
 #: Words that are no operands: what follows one is not a binary operator.
 WORDS = frozenset(
     "and or not in is if elif else while for return yield lambda raise assert del print await "
-    "case goto sizeof".split())
+    "case goto sizeof".split()
+)
 
 WORD = re.compile(r"[A-Za-z_]\w*\Z")
 NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]+|\d+\.?\d*(?:[eE][-+]?\d+)?)[uUlL]*\Z")
@@ -84,9 +103,13 @@ def of_operators(tokens: Sequence[Token]) -> Iterator[Change]:
         for operator, table in BINARY.items():
             # A string in front of % is a format, one beside + is text: neither has a numeric twin.
             text = STRING.match(before.text) or STRING.match(after.text)
-            if token.text in table and is_operand(before) and i - 1 not in typed \
-                    and after.text not in (")", ",", "]") \
-                    and not (operator == "arithmetic" and text):
+            if (
+                token.text in table
+                and is_operand(before)
+                and i - 1 not in typed
+                and after.text not in (")", ",", "]")
+                and not (operator == "arithmetic" and text)
+            ):
                 yield Change(operator, token.begin, token.end, table[token.text])
         if token.text == "in" and before.text != "not" and "for" not in (t.text for t in tokens):
             yield Change("comparison", token.begin, token.end, "not in")

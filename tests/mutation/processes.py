@@ -57,18 +57,27 @@ def kill_children() -> None:
             os.waitpid(pid, 0)
 
 
-def run(command: Sequence[str], cwd: Path, env: Mapping[str, str], seconds: float,
-        log: Path) -> Done:
+def run(
+    command: Sequence[str], cwd: Path, env: Mapping[str, str], seconds: float, log: Path
+) -> Done:
     """Runs a command for so long at most; its output goes through the file `log`.
 
     A process of its own stands between, to which the orphans are given: this file as a program.
     """
     outer = [sys.executable, str(Path(__file__).resolve()), str(seconds), *command]
     with open(log, "wb") as out:
-        done = subprocess.run(outer, cwd=cwd, env={**os.environ, **env}, stdout=out,
-                              stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False)
-    return Done(None if done.returncode == EXPIRED else done.returncode,
-                log.read_text(errors="replace"))
+        done = subprocess.run(
+            outer,
+            cwd=cwd,
+            env={**os.environ, **env},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    return Done(
+        None if done.returncode == EXPIRED else done.returncode, log.read_text(errors="replace")
+    )
 
 
 def main(seconds: str, *command: str) -> int:

@@ -21,13 +21,31 @@ from tests.mutation.operators import WORD, Change, Token, of_constants, of_opera
 from tests.mutation.schema import Mutated, Numbers
 
 LEFT_OUT = {
-    "import", "from", "cimport", "def", "class", "@", "pass", "try", "except", "finally", "else",
-    "with", "assert", "global", "nonlocal", "ctypedef", "include", "async", "TYPE_CHECKING",
+    "import",
+    "from",
+    "cimport",
+    "def",
+    "class",
+    "@",
+    "pass",
+    "try",
+    "except",
+    "finally",
+    "else",
+    "with",
+    "assert",
+    "global",
+    "nonlocal",
+    "ctypedef",
+    "include",
+    "async",
+    "TYPE_CHECKING",
     "__all__",
 }
 #: Blocks without code: declarations of C, and what only type checkers read.
 DECLARATIONS = re.compile(
-    r"cdef\s+(extern|enum|struct|union|packed)|ctypedef|if\s+TYPE_CHECKING|cdef\s*:|cpdef\s+enum")
+    r"cdef\s+(extern|enum|struct|union|packed)|ctypedef|if\s+TYPE_CHECKING|cdef\s*:|cpdef\s+enum"
+)
 CHOICE = "pyxsd_is"
 PYTHON_HEAD = "from pyxsd_mutant import pyxsd_is\n"
 CYTHON_HEAD = 'cdef extern from "mutant.h":\n    bint pyxsd_is(int number) noexcept nogil\n'
@@ -71,12 +89,14 @@ def lines_of(source: str) -> Iterator[Line]:
             blocks.pop()
         elif token.type == tokenize.NEWLINE:
             first = source.rfind("\n", 0, tokens[0].begin) + 1
-            indent = source[first:tokens[0].begin]
+            indent = source[first : tokens[0].begin]
             yield Line(tokens, indent, list(blocks))
-            header = source[tokens[0].begin:end]
+            header = source[tokens[0].begin : end]
             tokens = []
-        elif token.type not in (tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER) \
-                and token.string.strip():
+        elif (
+            token.type not in (tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER)
+            and token.string.strip()
+        ):
             tokens.append(Token(token.string, begin, end))
 
 
@@ -102,7 +122,7 @@ def deleted(line: Line) -> bool:
         return False
     equals = top(line.tokens, "=")
     if equals:
-        return words[equals[0] - 1] == "]" or "." in words[:equals[0]]
+        return words[equals[0] - 1] == "]" or "." in words[: equals[0]]
     return words[-1] == ")" or bool(top(line.tokens, "+=", "-=", "*=", "|=", "&="))
 
 
@@ -142,7 +162,7 @@ class Writer:
     def copy(self, end: int) -> None:
         """Adds the source up to there as it is."""
         line = self.source.count("\n", 0, self.at) + 1
-        text = self.source[self.at:end]
+        text = self.source[self.at : end]
         self.parts.append(text)
         self.origin += range(line, line + text.count("\n"))
         self.at = end
@@ -152,21 +172,28 @@ class Writer:
         text, at = "", tokens[0].begin
         for change in of_constants(tokens):
             number = self.numbers.add((line.begin, line.end), change)
-            old = self.source[change.begin:change.end]
+            old = self.source[change.begin : change.end]
             if number:
-                text += self.source[at:change.begin]
+                text += self.source[at : change.begin]
                 text += f"({change.text} if {CHOICE}({number}) else {old})"
                 at = change.end
-        return text + self.source[at:tokens[-1].end]
+        return text + self.source[at : tokens[-1].end]
 
-    def alternatives(self, line: Line, changes: Iterable[Change], begin: int,
-                     end: int) -> Iterator[tuple[int, str]]:
+    def alternatives(
+        self, line: Line, changes: Iterable[Change], begin: int, end: int
+    ) -> Iterator[tuple[int, str]]:
         """(number, the text from begin to end with the change) for each change."""
         for change in changes:
             number = self.numbers.add((line.begin, line.end), change)
             if number:
-                yield number, (self.source[begin:change.begin] + change.text
-                               + self.source[change.end:end])
+                yield (
+                    number,
+                    (
+                        self.source[begin : change.begin]
+                        + change.text
+                        + self.source[change.end : end]
+                    ),
+                )
 
     def condition(self, line: Line) -> None:
         """if, elif and while."""
@@ -192,14 +219,14 @@ class Writer:
         if colons and "lambda" not in line.words:  # behind it an annotation, which does nothing
             if not equals:
                 return
-            tokens = tokens[equals[0]:]
+            tokens = tokens[equals[0] :]
         changes = [*of_operators(tokens), *whole_statement(self.source, line, self.cython)]
         word = "if"
         text = ""
         for number, other in self.alternatives(line, changes, line.begin, line.end):
             text += f"{word} {CHOICE}({number}):\n{line.indent}  {other}\n{line.indent}"
             word = "elif"
-        original = self.source[line.begin:tokens[0].begin] + self.inline(line, tokens)
+        original = self.source[line.begin : tokens[0].begin] + self.inline(line, tokens)
         text += f"else:\n{line.indent}  {original}" if word == "elif" else original
         self.write(text)
         self.at = line.end
@@ -209,12 +236,11 @@ class Writer:
         equals = top(line.tokens, "=")
         if len(equals) != 1 or top(line.tokens, ",") or not line.blocks:
             return
-        value = line.tokens[equals[0] + 1:]
+        value = line.tokens[equals[0] + 1 :]
         name = line.tokens[equals[0] - 1].text
         self.copy(value[0].begin)
         end = line.end
-        calls = any(WORD.match(a.text) and b.text == "("
-                    for a, b in zip(value, value[1:]))
+        calls = any(WORD.match(a.text) and b.text == "(" for a, b in zip(value, value[1:]))
         changes = [] if calls else list(of_operators(value))
         text = self.inline(line, value)
         for number, other in self.alternatives(line, changes, value[0].begin, end):
@@ -227,14 +253,17 @@ class Writer:
         headed = False
         for line in lines_of(self.source):
             words = line.words
-            plain = words[0][0] not in "\"'" and not words[0].startswith(("r\"", "b\""))
+            plain = words[0][0] not in "\"'" and not words[0].startswith(('r"', 'b"'))
             if not headed and plain and words[:2] != ["from", "__future__"]:
                 self.copy(self.source.rfind("\n", 0, line.begin) + 1)
                 self.write(CYTHON_HEAD if self.cython else PYTHON_HEAD)
                 headed = True
-            if words[0] in LEFT_OUT or not plain \
-                    or any(DECLARATIONS.match(block) for block in line.blocks) \
-                    or DECLARATIONS.match(self.source[line.begin:line.end]):
+            if (
+                words[0] in LEFT_OUT
+                or not plain
+                or any(DECLARATIONS.match(block) for block in line.blocks)
+                or DECLARATIONS.match(self.source[line.begin : line.end])
+            ):
                 continue
             if words[0] in ("if", "elif", "while"):
                 if words[-1] == ":":

@@ -22,8 +22,13 @@ from tests.mutation.tree import PROJECT, mutate
 
 def mutants_at(revision: str, path: str) -> list[Mutant]:
     """The mutants of a source as it was; none where it was not there."""
-    done = subprocess.run(["git", "show", f"{revision}:{path}"], cwd=PROJECT, text=True,
-                          stdout=subprocess.PIPE, check=False)
+    done = subprocess.run(
+        ["git", "show", f"{revision}:{path}"],
+        cwd=PROJECT,
+        text=True,
+        stdout=subprocess.PIPE,
+        check=False,
+    )
     language = c_source if path.endswith(".c") else python_source
     return language.mutate(path, done.stdout, 1).mutants if done.returncode == 0 else []
 
@@ -31,7 +36,8 @@ def mutants_at(revision: str, path: str) -> list[Mutant]:
 def plain(mutant: Mutant) -> str:
     """What a formatter leaves alone: no blanks, brackets, or commas, and one kind of quotes."""
     return re.sub(r"[\s(),\\]", "", f"{mutant.operator}{mutant.before}>{mutant.after}").replace(
-        "'", '"')
+        "'", '"'
+    )
 
 
 def renewed(old: list[Mutant], new: list[Mutant]) -> dict[str, str]:
@@ -52,8 +58,9 @@ def main() -> int:
         keys.update(renewed(mutants_at(sys.argv[1], path), mutate(path, 1).mutants))
     lost = [key for key in entries if key not in keys]
     found = {keys.get(key, key): reason for key, reason in entries.items()}
-    EQUIVALENT.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n",
-                          encoding="utf-8")
+    EQUIVALENT.write_text(
+        json.dumps(dict(sorted(found.items())), indent=1) + "\n", encoding="utf-8"
+    )
     print(*(f"not found again: {key}" for key in lost), sep="\n")
     print(f"{len(keys.keys() & entries.keys())} of {len(entries)} entries are found")
     return int(bool(lost))

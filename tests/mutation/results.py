@@ -54,8 +54,7 @@ class Results:
 
     def survivors(self, mutants: Iterable[Mutant]) -> list[Mutant]:
         """Those that no test noticed and that are not equivalent."""
-        return [m for m in mutants
-                if self.of(m) == SURVIVED and m.key not in self.equivalent]
+        return [m for m in mutants if self.of(m) == SURVIVED and m.key not in self.equivalent]
 
     def table(self, mutants: list[Mutant]) -> str:
         """The score by module as text, with the survivors below."""
@@ -69,6 +68,8 @@ class Results:
             score = f"{100 * noticed / tried:.0f} %" if tried else "-"
             lines.append(f"{path:<32} {noticed:>7} {tried:>4} {score:>7} {same:>10}")
         for mutant in self.survivors(mutants):
-            lines.append(f"survived: {mutant.path}:{mutant.line}: {mutant.operator}\n"
-                         f"    {mutant.before}\n    {mutant.after}")
+            lines.append(
+                f"survived: {mutant.path}:{mutant.line}: {mutant.operator}\n"
+                f"    {mutant.before}\n    {mutant.after}"
+            )
         return "\n".join(lines)

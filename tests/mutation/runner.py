@@ -50,14 +50,22 @@ class Runner:
         self.file = WORK / f"mutants-{number}.bin"
         self.file.write_bytes(bytes(SIZE))
         self.log = WORK / f"server-{number}.txt"
-        self.env = {"PYXSD_MUTANTS": str(self.file), "PYTHONPATH": str(TREE),
-                    "PYXSD_HYPOTHESIS_EXAMPLES": EXAMPLES}
+        self.env = {
+            "PYXSD_MUTANTS": str(self.file),
+            "PYTHONPATH": str(TREE),
+            "PYXSD_HYPOTHESIS_EXAMPLES": EXAMPLES,
+        }
         ours, theirs = socket.socketpair()
         with theirs, open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                self.command("-p", "tests.mutation.server", *tests, *deselected()), cwd=TREE,
+                self.command("-p", "tests.mutation.server", *tests, *deselected()),
+                cwd=TREE,
                 env={**os.environ, **self.env, "PYXSD_MUTATION_SOCKET": str(theirs.fileno())},
-                pass_fds=[theirs.fileno()], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+                pass_fds=[theirs.fileno()],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
         self.stream = ours.makefile("rw")
         first = self.answer()
         self.tests: list[str] = first["tests"]
@@ -65,8 +73,20 @@ class Runner:
 
     def command(self, *arguments: str) -> list[str]:
         """A pytest with these arguments."""
-        return [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
-                "-p", "no:benchmark", "--time-limit=60", "--hypothesis-seed=0", *arguments]
+        return [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--tb=short",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:benchmark",
+            "--time-limit=60",
+            "--hypothesis-seed=0",
+            *arguments,
+        ]
 
     def answer(self, **order: Any) -> Any:
         """What the server answers to an order; without one, the line it begins with."""
@@ -93,8 +113,12 @@ class Runner:
         def place(name: str) -> tuple[int, float]:
             rows = files[name]
             return -self.noticed[path, name], sum(seconds for _, seconds in rows) / len(rows)
-        rows = [row for name in sorted(files, key=place)
-                for row in sorted(files[name], key=lambda row: row[1])]
+
+        rows = [
+            row
+            for name in sorted(files, key=place)
+            for row in sorted(files[name], key=lambda row: row[1])
+        ]
         costs = list(accumulate(seconds for _, seconds in rows))
         return [row for row, cost in zip(rows, costs) if cost <= BUDGET]
 
@@ -133,10 +157,12 @@ class Runner:
             reached.setdefault(name, set()).update(same.intersection(numbers))
         named = {name for name in reached if imports((TREE / name).read_text(), path)}
         found: list[str] = []
-        for name in sorted(reached, key=lambda name: (name not in named, -len(reached[name]),
-                                                      seconds[name])):
-            if (name in named or reached[name]) \
-                    and (not found or sum(map(seconds.__getitem__, found)) < ALONE):
+        for name in sorted(
+            reached, key=lambda name: (name not in named, -len(reached[name]), seconds[name])
+        ):
+            if (name in named or reached[name]) and (
+                not found or sum(map(seconds.__getitem__, found)) < ALONE
+            ):
                 found.append(name)
         return found
 
@@ -146,8 +172,9 @@ class Runner:
         self.file.write_bytes(number.to_bytes(4, "little") + bytes(SIZE - 4))
         try:
             command = self.command("-x", "-rfE", *files, *deselected())
-            done = processes.run(command, TREE, self.env, 120 + 10 * ALONE,
-                                 self.log.with_suffix(".alone"))
+            done = processes.run(
+                command, TREE, self.env, 120 + 10 * ALONE, self.log.with_suffix(".alone")
+            )
         finally:
             self.file.write_bytes(bytes(SIZE))
         failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.output, re.MULTILINE)
@@ -164,8 +191,10 @@ class Runner:
 def imports(test: str, path: str) -> bool:
     """Does the text of a test import a source by its name?"""
     package, _, name = path.rpartition(".")[0].replace("/", ".").rpartition(".")
-    return re.search(rf"^\s*from {package}(\.{name} import| import .*\b{name}\b)", test,
-                     re.MULTILINE) is not None
+    return (
+        re.search(rf"^\s*from {package}(\.{name} import| import .*\b{name}\b)", test, re.MULTILINE)
+        is not None
+    )
 
 
 def share(runners: list[Runner], work: Callable[[Runner, Any], None], items: Iterable[Any]) -> None:

@@ -54,8 +54,7 @@ class Mutated(NamedTuple):
 class Numbers:
     """Hands out the numbers of the mutants of one source, or of those that are wanted."""
 
-    def __init__(self, path: str, source: str, first: int,
-                 wanted: Container[str] | None) -> None:
+    def __init__(self, path: str, source: str, first: int, wanted: Container[str] | None) -> None:
         self.path = path
         self.source = source
         self.next = first
@@ -67,11 +66,15 @@ class Numbers:
         """The number of a change in the statement that lies there; 0: leave it out."""
         begin, end = statement
         before = " ".join(self.source[begin:end].split())
-        after = " ".join((self.source[begin:change.begin] + change.text
-                          + self.source[change.end:end]).split())
+        after = " ".join(
+            (
+                self.source[begin : change.begin] + change.text + self.source[change.end : end]
+            ).split()
+        )
         if len(before) > 160:  # a table: the line alone
-            before = around(self.source, change.begin, change.end,
-                            self.source[change.begin:change.end])
+            before = around(
+                self.source, change.begin, change.end, self.source[change.begin : change.end]
+            )
             after = around(self.source, change.begin, change.end, change.text)
         name = f"{self.path}: {change.operator}: {before} -> {after}"
         self.seen[name] += 1
@@ -93,6 +96,8 @@ def around(source: str, begin: int, end: int, text: str) -> str:
 
 def chosen(mutants: list[Mutant], count: int, seed: str) -> list[Mutant]:
     """So many of them.  The same code gives the same choice; new code changes little of it."""
+
     def place(mutant: Mutant) -> bytes:
         return hashlib.sha256(f"{seed} {mutant.key}".encode()).digest()
+
     return sorted(sorted(mutants, key=place)[:count], key=lambda m: (m.path, m.line))

@@ -19,11 +19,17 @@ from tests.mutation.tree import mutate
 
 # statement of a function, and what becomes of it: operator -> results
 PYTHON = [
-    ("if a < b and not c:\n  pass", {
-        "comparison": {"if a <= b and not c:"},
-        "boolean": {"if a < b or not c:", "if a < b and c:"}}),
-    ("while a not in b:\n  pass", {
-        "comparison": {"while a in b:"}, "negation": {"while not (a not in b):"}}),
+    (
+        "if a < b and not c:\n  pass",
+        {
+            "comparison": {"if a <= b and not c:"},
+            "boolean": {"if a < b or not c:", "if a < b and c:"},
+        },
+    ),
+    (
+        "while a not in b:\n  pass",
+        {"comparison": {"while a in b:"}, "negation": {"while not (a not in b):"}},
+    ),
     ("x = a + 1", {"arithmetic": {"x = a - 1"}, "constant": {"x = a + (1 + 1)"}}),
     ("x.y = b'%d' % a", {"deletion": {"pass"}}),
     ("x: int | None = a", {}),
@@ -46,14 +52,23 @@ CYTHON = [
 ]
 
 C = [
-    ("if (!a || b <= c) return 0;", {
-        "boolean": {"a || b <= c", "!a && b <= c"}, "comparison": {"!a || b < c"},
-        "constant": {"return (0 + 1);"}}),
-    ("int n = a * b, m[4], k = f(a, b - 1);", {
-        "arithmetic": {"a + b", "f(a, b + 1)"}, "constant": {"f(a, b - (1 + 1))"}}),
+    (
+        "if (!a || b <= c) return 0;",
+        {
+            "boolean": {"a || b <= c", "!a && b <= c"},
+            "comparison": {"!a || b < c"},
+            "constant": {"return (0 + 1);"},
+        },
+    ),
+    (
+        "int n = a * b, m[4], k = f(a, b - 1);",
+        {"arithmetic": {"a + b", "f(a, b + 1)"}, "constant": {"f(a, b - (1 + 1))"}},
+    ),
     ("*p = (char *)q + n;", {"arithmetic": {"*p = (char *)q - n;"}, "deletion": {";"}}),
-    ("for (int i = 0; i < n; i++) f(i);", {
-        "comparison": {"i <= n"}, "negation": {"!(i < n)"}, "deletion": {";"}}),
+    (
+        "for (int i = 0; i < n; i++) f(i);",
+        {"comparison": {"i <= n"}, "negation": {"!(i < n)"}, "deletion": {";"}},
+    ),
     ("switch (a) { case 1: return f(b); }", {"return value": {"return 0;"}}),
 ]
 
@@ -95,17 +110,20 @@ def test_c(statement: str, expected: dict[str, set[str]]) -> None:
 
 def test_only_the_chosen_mutant_runs() -> None:
     """The original and each mutant of a function are all in one source."""
-    source = ("from __future__ import annotations\n"
-              "def f(a, b):\n"
-              "    if a < b:\n"
-              "        return a - 2\n"
-              "    return b\n")
+    source = (
+        "from __future__ import annotations\n"
+        "def f(a, b):\n"
+        "    if a < b:\n"
+        "        return a - 2\n"
+        "    return b\n"
+    )
     result = python_source.mutate("a.py", source, 1)
     results = {}
     for number in range(len(result.mutants) + 1):
         scope: dict[str, object] = {}
-        code = result.text.replace("from pyxsd_mutant import pyxsd_is",
-                                   f"pyxsd_is = lambda n: n == {number}")
+        code = result.text.replace(
+            "from pyxsd_mutant import pyxsd_is", f"pyxsd_is = lambda n: n == {number}"
+        )
         exec(compile(code, "a.py", "exec"), scope)
         f = scope["f"]
         results[number] = [f(1, 2), f(2, 2), f(3, 2)]  # type: ignore[operator]
@@ -167,14 +185,17 @@ def test_the_score_leaves_out_the_equivalent(tmp_path: Path) -> None:
     assert again.survivors(mutants) == [mutants[1]]
 
 
-@pytest.mark.parametrize(("line", "path", "does"), [
-    ("from pyxsd.system.log import Log", "pyxsd/system/log.py", True),
-    ("    from pyxsd.system import files, log", "pyxsd/system/log.py", True),
-    ("from pyxsd.system.log_file import LogFile", "pyxsd/system/log.py", False),
-    ("from pyxsd.system import log_file", "pyxsd/system/log.py", False),
-    ("from pyxsd._core import Server", "pyxsd/_core.pyx", True),
-    ("# from pyxsd._core import Server", "pyxsd/_core.pyx", False),
-])
+@pytest.mark.parametrize(
+    ("line", "path", "does"),
+    [
+        ("from pyxsd.system.log import Log", "pyxsd/system/log.py", True),
+        ("    from pyxsd.system import files, log", "pyxsd/system/log.py", True),
+        ("from pyxsd.system.log_file import LogFile", "pyxsd/system/log.py", False),
+        ("from pyxsd.system import log_file", "pyxsd/system/log.py", False),
+        ("from pyxsd._core import Server", "pyxsd/_core.pyx", True),
+        ("# from pyxsd._core import Server", "pyxsd/_core.pyx", False),
+    ],
+)
 def test_who_imports_a_source(line: str, path: str, does: bool) -> None:
     """Those tests come first for what runs while a module is imported."""
     assert imports(f"import os\n{line}\n", path) is does
@@ -213,9 +234,13 @@ print(done.status, done.output.split()[1])
 @pytest.mark.parametrize(("sleep", "seconds", "status"), [("0", "60", "0"), ("1e6", "1", "None")])
 def test_nothing_is_left_behind(tmp_path: Path, sleep: str, seconds: str, status: str) -> None:
     """A daemon that a command left in a session of its own is killed with it."""
-    done = subprocess.run([sys.executable, "-c", OUTER, LEAVES_A_CHILD, sleep, seconds,
-                           str(tmp_path / "log")], cwd=processes.__file__.split("tests/")[0],
-                          stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", OUTER, LEAVES_A_CHILD, sleep, seconds, str(tmp_path / "log")],
+        cwd=processes.__file__.split("tests/")[0],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     got, pid = done.stdout.split()
     assert got == status
     assert not Path(f"/proc/{pid}").exists()

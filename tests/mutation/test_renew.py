@@ -6,15 +6,15 @@ from __future__ import annotations
 from tests.mutation import python_source
 from tests.mutation.renew import renewed
 
-BEFORE = '''
+BEFORE = """
 def f(a, b):
     if a < b and \\
             b > 7:
         g("x", a,
           b)
     return a + 1
-'''
-AFTER = '''
+"""
+AFTER = """
 def f(a, b):
     if (
         a < b
@@ -26,7 +26,7 @@ def f(a, b):
             b,
         )
     return a + 1
-'''
+"""
 
 
 def test_another_layout() -> None:

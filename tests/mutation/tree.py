@@ -51,8 +51,9 @@ def build(mutants: Iterable[Mutant]) -> tuple[dict[int, Mutant], list[Mutant]]:
     broken: list[Mutant] = []
     if len(modules()) * BLOCK > SIZE - HEAD:
         raise ValueError("there are more modules than blocks of numbers: see mutant.h")
-    if (TREE / "glue" / "mutant.h").exists() and \
-            (TREE / "glue" / "mutant.h").read_bytes() != (HERE / "mutant.h").read_bytes():
+    if (TREE / "glue" / "mutant.h").exists() and (TREE / "glue" / "mutant.h").read_bytes() != (
+        HERE / "mutant.h"
+    ).read_bytes():
         shutil.rmtree(TREE)  # no build notices that it is included
     while True:
         mutated: dict[str, Mutated] = {}
@@ -72,11 +73,20 @@ def build(mutants: Iterable[Mutant]) -> tuple[dict[int, Mutant], list[Mutant]]:
                 target.write_bytes(content)
         done = subprocess.run(
             [sys.executable, "setup.py", "-q", "build_ext", "--inplace", f"-j{os.cpu_count()}"],
-            cwd=TREE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-            env={**os.environ, "PYXSD_BUILD": "release"})
+            cwd=TREE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            env={**os.environ, "PYXSD_BUILD": "release"},
+        )
         if done.returncode == 0:
-            numbers = {i * BLOCK + 1 + k: mutant for i, path in enumerate(modules())
-                       if path in mutated for k, mutant in enumerate(mutated[path].mutants)}
+            numbers = {
+                i * BLOCK + 1 + k: mutant
+                for i, path in enumerate(modules())
+                if path in mutated
+                for k, mutant in enumerate(mutated[path].mutants)
+            }
             return numbers, broken
         lines = complaints(done.stdout, mutated)
         bad = [mutant for mutant in wanted.values() if (mutant.path, mutant.line) in lines]

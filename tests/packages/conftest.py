@@ -83,13 +83,17 @@ class Built:
 
     def package(self, name: str) -> Path:
         """The file of the package of that name."""
-        return next(file for file in self.files
-                    if file.name.startswith(name + "_") and file.suffix == ".deb")
+        return next(
+            file
+            for file in self.files
+            if file.name.startswith(name + "_") and file.suffix == ".deb"
+        )
 
 
 @pytest.fixture(scope="session")
-def built(request: pytest.FixtureRequest, chroots: None,
-          tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
+def built(
+    request: pytest.FixtureRequest, chroots: None, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Built]:
     """built(suite): its binary packages, built once in a session."""
     known: dict[str, Built] = {}
     folder = os.environ.get("PACKAGE_FOLDER")

@@ -63,5 +63,8 @@ def next_version(system: Any, package: Path, version: str) -> str:
         'sed -i "s/^__version__ = .*/__version__ = \\"$3\\"/" pyxsd/__init__.py && '
         'cd /root && sed -i "s/pyxsd-$2.dist-info/pyxsd-$3.dist-info/" tree/DEBIAN/md5sums && '
         'dpkg-deb --root-owner-group -b tree "/packages/pyxsd_$3.deb"',
-        package.name, old.group(1), version)
+        package.name,
+        old.group(1),
+        version,
+    )
     return f"/packages/pyxsd_{version}.deb"

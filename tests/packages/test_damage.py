@@ -14,8 +14,9 @@ from tests.packages.conftest import SUITES, Built
 SUITE = SUITES[0]
 FOLDER = "/usr/lib/python3/dist-packages/pyxsd"
 #: The launcher as a boot script calls it, with what it says.
-LAUNCH = ("mkdir -p /var/log/xen /run/xen && "
-          "/usr/sbin/pyxsd-launch --pid-file /run/xenstore.pid 2>&1")
+LAUNCH = (
+    "mkdir -p /var/log/xen /run/xen && /usr/sbin/pyxsd-launch --pid-file /run/xenstore.pid 2>&1"
+)
 
 
 @pytest.fixture
@@ -33,8 +34,10 @@ PARTS = [
     (f"{FOLDER}/cli.py", "No module named 'pyxsd.cli'"),
     (f"{FOLDER}/_core.*.so", "No module named 'pyxsd._core'"),
     ("/usr/lib/python3/dist-packages/sortedcontainers", "No module named 'sortedcontainers'"),
-    ("/usr/libexec/pyxsd/pyxsd-start", "a part of the package is missing: "
-     "/usr/libexec/pyxsd/pyxsd-start"),
+    (
+        "/usr/libexec/pyxsd/pyxsd-start",
+        "a part of the package is missing: /usr/libexec/pyxsd/pyxsd-start",
+    ),
 ]
 
 
@@ -45,8 +48,9 @@ def test_a_part_is_missing(system: Any, part: str, said: str) -> None:
     printed = system.run(LAUNCH, status=5)
     assert said in printed and "cannot start pyxsd" in printed, printed
     assert "Traceback" not in printed
-    system.run("apt-get -y install --reinstall python3-sortedcontainers && "
-               "dpkg -i /packages/pyxsd_*.deb")
+    system.run(
+        "apt-get -y install --reinstall python3-sortedcontainers && dpkg -i /packages/pyxsd_*.deb"
+    )
     system.run(LAUNCH)
     pid = dom0.pid(system)
     # Damaged again while it runs: whoever starts it again learns that there is nothing to do.
@@ -56,15 +60,17 @@ def test_a_part_is_missing(system: Any, part: str, said: str) -> None:
     assert dom0.pid(system) == pid
 
 
-def test_a_full_disk_at_the_first_installation(built: Callable[[str], Built],
-                                               host: Callable[[str], Any]) -> None:
+def test_a_full_disk_at_the_first_installation(
+    built: Callable[[str], Built], host: Callable[[str], Any]
+) -> None:
     """dpkg fails, the host's settings are as they were, and with space it goes through."""
     package = built(SUITE).package("pyxsd")
     made = host(SUITE)
     made.put("/packages", package)
     settings = made.run("cat /etc/default/xen")
-    made.run("apt-get -qq update && "
-             "apt-get -y install python3-sortedcontainers python3-cffi-backend")
+    made.run(
+        "apt-get -qq update && apt-get -y install python3-sortedcontainers python3-cffi-backend"
+    )
     made.run(f"mkdir -p {FOLDER} && mount -t tmpfs -o size=200k tmpfs {FOLDER}")
     printed = made.run(f"dpkg -i /packages/{package.name}", status=1)
     assert "No space left on device" in printed, printed
@@ -79,8 +85,10 @@ def test_a_copy_made_by_pip_beside_the_package(system: Any) -> None:
     """The package's programs take the package's copy, and check tells of the other."""
     python = system.run("python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'").strip()
     local = f"/usr/local/lib/python{python}/dist-packages"
-    system.run(f"mkdir -p {local} && cp -a {FOLDER} {local} && "
-               f"sed -i 's/^__version__ = .*/__version__ = \"9.9.9\"/' {local}/pyxsd/__init__.py")
+    system.run(
+        f"mkdir -p {local} && cp -a {FOLDER} {local} && "
+        f"sed -i 's/^__version__ = .*/__version__ = \"9.9.9\"/' {local}/pyxsd/__init__.py"
+    )
     assert system.run("python3 -I -m pyxsd --version") == "pyxsd 9.9.9\n"
     version = dom0.installed(system).split("-")[0]
     for program in ("pyxsd", "pyxsd-launch", "pyxsd-setup"):

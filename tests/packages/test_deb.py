@@ -29,16 +29,18 @@ def suite(request: pytest.FixtureRequest) -> str:
 
 def contents(package: Path) -> set[str]:
     """The paths of a package's files."""
-    done = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], check=True,
-                          stdout=subprocess.PIPE)
+    done = subprocess.run(
+        ["dpkg-deb", "--fsys-tarfile", str(package)], check=True, stdout=subprocess.PIPE
+    )
     names = subprocess.run(["tar", "-t"], input=done.stdout, check=True, stdout=subprocess.PIPE)
     return {name[1:] for name in names.stdout.decode().splitlines() if not name.endswith("/")}
 
 
 def field(package: Path, name: str) -> str:
     """A field of a package's control file."""
-    return subprocess.run(["dpkg-deb", "-f", str(package), name], check=True,
-                          stdout=subprocess.PIPE, text=True).stdout.strip()
+    return subprocess.run(
+        ["dpkg-deb", "-f", str(package), name], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
 
 
 def test_lintian(suite: str, dsc: Path, built: Callable[[str], Built]) -> None:
@@ -66,19 +68,20 @@ def test_contents(suite: str, built: Callable[[str], Built]) -> None:
 def test_dependencies(suite: str, built: Callable[[str], Built]) -> None:
     depends = field(built(suite).package("pyxsd"), "Depends")
     assert re.search(r"python3 \(>= 3\.\d+~\), python3 \(<< 3\.\d+\)", depends), depends
-    for needed in ("python3-sortedcontainers", "python3-cffi-backend-api-min",
-                   "libc6"):
+    for needed in ("python3-sortedcontainers", "python3-cffi-backend-api-min", "libc6"):
         assert needed in depends, depends
 
 
 def test_cython_of_the_suite(suite: str, built: Callable[[str], Built]) -> None:
     """Debian 12's Cython is too old; elsewhere the sources are translated anew."""
-    assert ("Cython 0.29.32 is too old: compiling the C files" in built(suite).log) \
-        == (suite == "bookworm")
+    assert ("Cython 0.29.32 is too old: compiling the C files" in built(suite).log) == (
+        suite == "bookworm"
+    )
 
 
-def test_maintainer_scripts_start_nothing(suite: str, built: Callable[[str], Built],
-                                          tmp_path: Path) -> None:
+def test_maintainer_scripts_start_nothing(
+    suite: str, built: Callable[[str], Built], tmp_path: Path
+) -> None:
     for file in built(suite).files:
         if file.suffix != ".deb":
             continue
@@ -91,16 +94,29 @@ def test_maintainer_scripts_start_nothing(suite: str, built: Callable[[str], Bui
 
 
 @pytest.mark.full
-def test_reproducible(suite: str, dsc: Path, built: Callable[[str], Built],
-                      tmp_path: Path) -> None:
+def test_reproducible(suite: str, dsc: Path, built: Callable[[str], Built], tmp_path: Path) -> None:
     """Another folder, time zone, language, umask and day give the same bytes."""
     with chroot.Chroot("build", suite) as system:
         system.run("localedef -i tr_TR -f UTF-8 tr_TR.UTF-8")
-        deb.build(system, dsc, ELSEWHERE, before="umask 027", TZ="Asia/Kathmandu",
-                  LANG="tr_TR.UTF-8", LC_ALL="tr_TR.UTF-8", HOME="/nonexistent")
+        deb.build(
+            system,
+            dsc,
+            ELSEWHERE,
+            before="umask 027",
+            TZ="Asia/Kathmandu",
+            LANG="tr_TR.UTF-8",
+            LC_ALL="tr_TR.UTF-8",
+            HOME="/nonexistent",
+        )
         again = system.get(str(Path(ELSEWHERE).parent), tmp_path)
-    sums = [{file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files
-             if file.suffix == ".deb"} for files in (built(suite).files, again)]
+    sums = [
+        {
+            file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in files
+            if file.suffix == ".deb"
+        }
+        for files in (built(suite).files, again)
+    ]
     assert len(sums[0]) == 4
     assert sums[0] == sums[1]
 
@@ -111,8 +127,10 @@ def test_autopkgtests(suite: str, built: Callable[[str], Built], tmp_path: Path)
     with chroot.Chroot("build", suite) as system:
         system.put("/packages", *(file for file in files if file.suffix == ".deb"))
         system.put("/tests", *(deb.DEBIAN / "tests").iterdir())
-        system.run("apt-get -qq update && apt-get -y install /packages/pyxsd_*.deb "
-                   "/packages/pyxsd-bench_*.deb xenstore-utils")
+        system.run(
+            "apt-get -qq update && apt-get -y install /packages/pyxsd_*.deb "
+            "/packages/pyxsd-bench_*.deb xenstore-utils"
+        )
         control = (deb.DEBIAN / "tests" / "control").read_text(encoding="utf-8")
         names = re.findall(r"^Tests: (\S+)", control, re.MULTILINE)
         assert len(names) >= 4

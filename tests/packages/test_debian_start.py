@@ -67,8 +67,9 @@ def selected(request: pytest.FixtureRequest, built: Callable[[str], Built]) -> I
 @pytest.fixture
 def system(selected: Any) -> Any:
     """The same, with its settings as they were, and nothing that runs."""
-    selected.run("cp /saved/xen /etc/default/xen && "
-                 "cp /saved/oxenstored.conf /etc/xen/oxenstored.conf")
+    selected.run(
+        "cp /saved/xen /etc/default/xen && cp /saved/oxenstored.conf /etc/xen/oxenstored.conf"
+    )
     dom0.stop(selected)
     reached(selected)
     return selected
@@ -107,12 +108,15 @@ def test_an_upgrade_of_xen_utils(system: Any) -> None:
     assert system.run("dpkg --audit") == ""
 
 
-@pytest.mark.parametrize("text", [
-    "XENSTORED=/usr/sbin/pyxsd-launch\nif [ ; then\n",
-    "XENSTORED=/nonexistent/pyxsd\n",
-    "XENSTORED=$(echo /usr/sbin/pyxsd-launch\n",
-    "\x00\xff binary \x80\n",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "XENSTORED=/usr/sbin/pyxsd-launch\nif [ ; then\n",
+        "XENSTORED=/nonexistent/pyxsd\n",
+        "XENSTORED=$(echo /usr/sbin/pyxsd-launch\n",
+        "\x00\xff binary \x80\n",
+    ],
+)
 def test_nonsense_in_the_settings(system: Any, text: str) -> None:
     """What root wrote there by hand is told, and does not get in the way of an upgrade."""
     system.run('printf %s "$1" > /etc/default/xen', text.replace("\x00", ""))
@@ -125,8 +129,9 @@ def test_nonsense_in_the_settings(system: Any, text: str) -> None:
 
 def test_a_broken_configuration_at_boot(system: Any) -> None:
     """The daemon starts, with the defaults for what is wrong, and says what that is."""
-    system.run("printf 'quota-maxsize = many\\nno-such-key = 1\\nnonsense\\n' "
-               ">> /etc/xen/oxenstored.conf")
+    system.run(
+        "printf 'quota-maxsize = many\\nno-such-key = 1\\nnonsense\\n' >> /etc/xen/oxenstored.conf"
+    )
     printed = system.run("/etc/init.d/xen start 2>&1")
     dom0.pid(system)
     for word in ("quota-maxsize", "no-such-key"):

@@ -21,7 +21,7 @@ from tests.world import TYPES
 
 #: Loaded by Python at its start.  It writes a line for each import and each opened file of code,
 #: and lets a file whose name ends in "unexpected" fail with an error that nobody expects.
-AUDIT = '''
+AUDIT = """
 import os
 import sys
 
@@ -39,11 +39,15 @@ def audit(event, arguments):
 
 
 sys.addaudithook(audit)
-'''
+"""
 
 #: Arguments with which a CONTROL command does its work; none for those that are not named.
 ARGUMENTS = {
-    b"print": [b"text"], b"txn": [b"5"], b"xenbus": [b"5"], b"mfn": [b"5"], b"log": [b"on"],
+    b"print": [b"text"],
+    b"txn": [b"5"],
+    b"xenbus": [b"5"],
+    b"mfn": [b"5"],
+    b"log": [b"on"],
     b"live-update": [b"-a"],
 }
 
@@ -53,12 +57,23 @@ def requests() -> list[tuple[str | int, bytes]]:
     rows: list[tuple[str | int, bytes]] = []
     node = b"/local/domain/5/a\0"
     sense = {
-        "WRITE": node + b"value", "READ": node, "MKDIR": b"/local/domain/5/b\0",
-        "DIRECTORY": b"/local/domain\0", "DIRECTORY_PART": b"/local/domain\0000\0",
-        "GET_PERMS": node, "SET_PERMS": node + b"n5\0r0\0", "RM": b"/local/domain/5/b\0",
-        "WATCH": b"/local\0token\0", "UNWATCH": b"/local\0token\0", "GET_DOMAIN_PATH": b"5\0",
-        "IS_DOMAIN_INTRODUCED": b"5\0", "RESUME": b"5\0", "SET_TARGET": b"5\0006\0",
-        "GET_FEATURE": b"5\0", "SET_FEATURE": b"5\0001\0", "GET_QUOTA": b"5\0nodes\0",
+        "WRITE": node + b"value",
+        "READ": node,
+        "MKDIR": b"/local/domain/5/b\0",
+        "DIRECTORY": b"/local/domain\0",
+        "DIRECTORY_PART": b"/local/domain\0000\0",
+        "GET_PERMS": node,
+        "SET_PERMS": node + b"n5\0r0\0",
+        "RM": b"/local/domain/5/b\0",
+        "WATCH": b"/local\0token\0",
+        "UNWATCH": b"/local\0token\0",
+        "GET_DOMAIN_PATH": b"5\0",
+        "IS_DOMAIN_INTRODUCED": b"5\0",
+        "RESUME": b"5\0",
+        "SET_TARGET": b"5\0006\0",
+        "GET_FEATURE": b"5\0",
+        "SET_FEATURE": b"5\0001\0",
+        "GET_QUOTA": b"5\0nodes\0",
         "SET_QUOTA": b"5\0nodes\000900\0",
     }
     for name in TYPES:
@@ -93,10 +108,16 @@ def transactions(client: Client) -> None:
 def stand() -> Any:
     """A pretended host; skips where the stand-in cannot be built."""
     try:
-        made = Stand(settings={"access-log-nb-lines": "20", "xenstored-log-nb-lines": "20",
-                               "xenstored-log-level": "debug", "access-log-read-ops": "true",
-                               "access-log-transactions-ops": "true",
-                               "access-log-special-ops": "true"})
+        made = Stand(
+            settings={
+                "access-log-nb-lines": "20",
+                "xenstored-log-nb-lines": "20",
+                "xenstored-log-level": "debug",
+                "access-log-read-ops": "true",
+                "access-log-transactions-ops": "true",
+                "access-log-special-ops": "true",
+            }
+        )
     except RuntimeError as error:
         require(str(error))
     with made:

@@ -76,14 +76,17 @@ def test_life(suite: str, built: Callable[[str], Built], host: Callable[[str], A
     # Deselected: it goes, and leaves its logs and what it keeps in /run.
     system.run("pyxsd-setup deselect")
     system.run("dpkg -P pyxsd")
-    left = system.run("find / -xdev \\( -path /proc -o -path /packages -o -path /root/tree \\) "
-                      "-prune -o -path '*pyxsd*' -print").split()
+    left = system.run(
+        "find / -xdev \\( -path /proc -o -path /packages -o -path /root/tree \\) "
+        "-prune -o -path '*pyxsd*' -print"
+    ).split()
     assert [path for path in left if not path.startswith(("/etc/default/", "/var/log/"))] == []
     assert "XENSTORED=\n" in system.run("cat /etc/default/xen")
 
 
 def test_a_broken_package_is_not_removed_while_it_runs(
-        built: Callable[[str], Built], host: Callable[[str], Any]) -> None:
+    built: Callable[[str], Built], host: Callable[[str], Any]
+) -> None:
     system = host(SUITES[0])
     dom0.install(system, built(SUITES[0]).package("pyxsd"))
     pid = dom0.start(system)
@@ -95,14 +98,17 @@ def test_a_broken_package_is_not_removed_while_it_runs(
 
 
 def test_a_full_disk_leaves_the_old_version(
-        built: Callable[[str], Built], host: Callable[[str], Any]) -> None:
+    built: Callable[[str], Built], host: Callable[[str], Any]
+) -> None:
     """Installing or upgrading onto a full disk fails, and nothing that was there suffers."""
     package = built(SUITES[0]).package("pyxsd")
     system = host(SUITES[0])
     dom0.install(system, package)
-    system.run("mkdir /small && mount -t tmpfs -o size=8m tmpfs /small && "
-               "cp -a /usr/lib/python3/dist-packages/pyxsd /small/ && "
-               "mount --bind /small/pyxsd /usr/lib/python3/dist-packages/pyxsd")
+    system.run(
+        "mkdir /small && mount -t tmpfs -o size=8m tmpfs /small && "
+        "cp -a /usr/lib/python3/dist-packages/pyxsd /small/ && "
+        "mount --bind /small/pyxsd /usr/lib/python3/dist-packages/pyxsd"
+    )
     pid = dom0.start(system)
     system.run("xenstore-write /tool/marker kept")
     newer = dom0.next_version(system, package, NEXT)

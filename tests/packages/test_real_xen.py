@@ -19,9 +19,21 @@ MISSING = 2
 @pytest.mark.parametrize("start", ["debian", "launch"])
 def test_dom0_and_a_guest(start: str, built: Callable[[str], Built]) -> None:
     package = built("bookworm").package("pyxsd")
-    done = subprocess.run([sys.executable, str(TOP / "tests" / "system" / "run.py"), "--quick",
-                           "--start", start, "--deb", str(package)], check=False, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(TOP / "tests" / "system" / "run.py"),
+            "--quick",
+            "--start",
+            start,
+            "--deb",
+            str(package),
+        ],
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     if done.returncode == MISSING:
         require(done.stdout.strip())
     assert done.returncode == 0, done.stdout[-6000:]

@@ -19,25 +19,31 @@ from tests.packages.conftest import TOP, chroot, deb
 pytestmark = pytest.mark.full
 
 RPM = TOP / "packaging" / "rpm"
-BUILD = ("rpmbuild --load /root/macros.debian --nodeps --noclean --define '_topdir /root/rpmbuild' "
-         "-bb /root/pyxsd.spec")
+BUILD = (
+    "rpmbuild --load /root/macros.debian --nodeps --noclean --define '_topdir /root/rpmbuild' "
+    "-bb /root/pyxsd.spec"
+)
 
 
 @pytest.fixture(scope="module")
 def system(chroots: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A system with the RPMs of this checkout in /root/first, and of release 2 in /root/second."""
-    sources = [deb.sdist(TOP / folder, tmp_path_factory.mktemp("sdist"))
-               for folder, _suffix in deb.TARBALLS]
+    sources = [
+        deb.sdist(TOP / folder, tmp_path_factory.mktemp("sdist"))
+        for folder, _suffix in deb.TARBALLS
+    ]
     with chroot.Chroot("rpm", "bookworm") as made:
         made.put("/root/rpmbuild/SOURCES", *sources)
         made.put("/root", RPM / "pyxsd.spec", RPM / "macros.debian", RPM / "rpmlintrc")
         made.run(BUILD)
         # The folder that is packed has the release in its name.
-        made.run("mkdir first second && mv rpmbuild/RPMS/*/*.rpm first && "
-                 "cd rpmbuild/BUILDROOT && for old in *; do "
-                 'mv "$old" "$(echo "$old" | sed s/-1.test/-2.test/)"; done; cd /root && '
-                 "sed -i 's/^Release:.*/Release: 2%{?dist}/' pyxsd.spec && "
-                 f"{BUILD} --short-circuit && mv rpmbuild/RPMS/*/*.rpm second")
+        made.run(
+            "mkdir first second && mv rpmbuild/RPMS/*/*.rpm first && "
+            "cd rpmbuild/BUILDROOT && for old in *; do "
+            'mv "$old" "$(echo "$old" | sed s/-1.test/-2.test/)"; done; cd /root && '
+            "sed -i 's/^Release:.*/Release: 2%{?dist}/' pyxsd.spec && "
+            f"{BUILD} --short-circuit && mv rpmbuild/RPMS/*/*.rpm second"
+        )
         yield made
 
 

@@ -22,10 +22,20 @@ RPM = TOP / "packaging" / "rpm"
 
 #: What the build needs beside a compiler: a program, or a module of the system's Python, and the
 #: Debian package that has it.
-PROGRAMS = (("rpmbuild", "rpm"), ("rpmlint", "rpmlint"), ("xenstore-read", "xenstore-utils"),
-            ("gcc", "gcc"), ("make", "make"))
-MODULES = (("pip", "python3-pip"), ("setuptools", "python3-setuptools"), ("wheel", "python3-wheel"),
-           ("cffi", "python3-cffi"), ("sortedcontainers", "python3-sortedcontainers"))
+PROGRAMS = (
+    ("rpmbuild", "rpm"),
+    ("rpmlint", "rpmlint"),
+    ("xenstore-read", "xenstore-utils"),
+    ("gcc", "gcc"),
+    ("make", "make"),
+)
+MODULES = (
+    ("pip", "python3-pip"),
+    ("setuptools", "python3-setuptools"),
+    ("wheel", "python3-wheel"),
+    ("cffi", "python3-cffi"),
+    ("sortedcontainers", "python3-sortedcontainers"),
+)
 PYTHON = "/usr/bin/python3"
 
 
@@ -34,20 +44,34 @@ def missing() -> list[str]:
     found = [package for program, package in PROGRAMS if shutil.which(program) is None]
     if not os.access(PYTHON, os.X_OK):
         return [*found, "python3", *(package for _, package in MODULES)]
-    return found + [package for module, package in MODULES
-                    if subprocess.run([PYTHON, "-I", "-c", f"import {module}"], check=False,
-                                      capture_output=True).returncode != 0]
+    return found + [
+        package
+        for module, package in MODULES
+        if subprocess.run(
+            [PYTHON, "-I", "-c", f"import {module}"], check=False, capture_output=True
+        ).returncode
+        != 0
+    ]
 
 
 def run(command: Sequence[str | Path], status: int | None = 0) -> str:
     """What a command prints; fails where it ends with another status (None: any will do)."""
-    environment = {name: value for name, value in os.environ.items()
-                   if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
+    }
     # The compiler's output is looked at by nobody here: without optimization it is there sooner.
     environment["CFLAGS"] = "-O0"
-    done = subprocess.run([str(word) for word in command], env=environment, text=True, check=False,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        [str(word) for word in command],
+        env=environment,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert status is None or done.returncode == status, done.stdout[-4000:]
     return done.stdout
 
@@ -62,9 +86,22 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     (top / "SOURCES").mkdir()
     for folder, _suffix in deb.TARBALLS:
         deb.sdist(TOP / folder, top / "SOURCES")
-    run(["rpmbuild", "--load", RPM / "macros.debian", "--nodeps",
-         "--define", f"_topdir {top}", "--define", f"_dbpath {top}/database",
-         "--define", f"_tmppath {top}", "-bb", RPM / "pyxsd.spec"])
+    run(
+        [
+            "rpmbuild",
+            "--load",
+            RPM / "macros.debian",
+            "--nodeps",
+            "--define",
+            f"_topdir {top}",
+            "--define",
+            f"_dbpath {top}/database",
+            "--define",
+            f"_tmppath {top}",
+            "-bb",
+            RPM / "pyxsd.spec",
+        ]
+    )
     return sorted(top.glob("RPMS/*/*.rpm"))
 
 
@@ -76,8 +113,12 @@ def contents(package: Path) -> set[str]:
 def test_the_packages(packages: list[Path]) -> None:
     daemon, bench = packages
     assert bench.name.startswith("pyxsd-bench-")
-    assert {"/usr/sbin/pyxsd", "/usr/sbin/pyxsd-launch", "/usr/sbin/pyxsd-setup",
-            "/usr/libexec/pyxsd/pyxsd-start"} <= contents(daemon)
+    assert {
+        "/usr/sbin/pyxsd",
+        "/usr/sbin/pyxsd-launch",
+        "/usr/sbin/pyxsd-setup",
+        "/usr/libexec/pyxsd/pyxsd-start",
+    } <= contents(daemon)
     assert any(path.startswith("/usr/share/man/man8/pyxsd.8") for path in contents(daemon))
     assert "/usr/bin/pyxsd-bench" in contents(bench)
     assert not contents(daemon) & contents(bench)

@@ -43,8 +43,9 @@ def test_generated_c_is_taken_without_cython(unpacked: Path) -> None:
     assert sources() == ["generated/pyxsd/_core.c"]
 
 
-def test_generated_c_is_taken_with_an_old_cython(unpacked: Path,
-                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generated_c_is_taken_with_an_old_cython(
+    unpacked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pyxsd_build, "cython_version", lambda: (0, 29, 32))
     assert sources() == ["generated/pyxsd/_core.c"]
 
@@ -81,6 +82,10 @@ def test_cython_is_required_only_without_generated_c(unpacked: Path) -> None:
 
 
 def test_the_requirement_is_the_one_of_checkouts() -> None:
-    done = subprocess.run([sys.executable, str(TOP / "packaging" / "requirements.py"), "cython"],
-                          check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, str(TOP / "packaging" / "requirements.py"), "cython"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert done.stdout.split() == [pyxsd_build.CYTHON]

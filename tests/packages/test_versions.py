@@ -37,7 +37,8 @@ def test_a_new_version_is_written_and_the_change_logs_are_asked_for(checkout: Pa
     versions.write(checkout)
     assert versions.wrong(checkout) == [
         f"{file}: {old['pyxsd']}, but pyxsd is 7.8.9"
-        for file in ("packaging/rpm/pyxsd.spec", "packaging/debian/changelog")]
+        for file in ("packaging/rpm/pyxsd.spec", "packaging/debian/changelog")
+    ]
     assert "%global bench_version 7.8.9\n" in (checkout / versions.PLACES[0].file).read_text()
 
 
@@ -45,4 +46,5 @@ def test_a_file_without_a_version_is_told(checkout: Path) -> None:
     (checkout / "packaging/debian/changelog").write_text("nothing\n")
     right = versions.versions(checkout)["pyxsd"]
     assert versions.wrong(checkout) == [
-        f"packaging/debian/changelog: no version, but pyxsd is {right}"]
+        f"packaging/debian/changelog: no version, but pyxsd is {right}"
+    ]

@@ -24,12 +24,18 @@ pytestmark = pytest.mark.full
 
 def pythons() -> dict[str, str]:
     """The interpreters of this machine from 3.9 on, by version such as "3.11"."""
-    places = [*glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin/python3")),
-              *filter(None, [shutil.which(f"python3.{minor}") for minor in range(9, 20)])]
+    places = [
+        *glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin/python3")),
+        *filter(None, [shutil.which(f"python3.{minor}") for minor in range(9, 20)]),
+    ]
     found = {}
     for place in places:
-        done = subprocess.run([place, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
-                              stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [place, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
         major, _, minor = done.stdout.strip().partition(".")
         if done.returncode == 0 and (int(major), int(minor)) >= (3, 9):
             found[f"{major}.{minor}"] = place
@@ -59,13 +65,25 @@ def test_wheel(version: str, folder: Path, tmp_path: Path) -> None:
     environment = tmp_path / "env"
     subprocess.run([PYTHONS[version], "-m", "venv", str(environment)], check=True)
     python = environment / "bin" / "python"
-    subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--only-binary", ":all:",
-                    str(file)], check=True, env={**os.environ, "CC": "/bin/false"})
-    done = subprocess.run(["sh", str(TOP / "packaging/debian/tests/answers"),
-                           str(environment / "bin" / "pyxsd")], check=False, text=True, cwd="/",
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          env={**os.environ, "PYTHON": sys.executable})
+    subprocess.run(
+        [str(python), "-m", "pip", "install", "--quiet", "--only-binary", ":all:", str(file)],
+        check=True,
+        env={**os.environ, "CC": "/bin/false"},
+    )
+    done = subprocess.run(
+        ["sh", str(TOP / "packaging/debian/tests/answers"), str(environment / "bin" / "pyxsd")],
+        check=False,
+        text=True,
+        cwd="/",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHON": sys.executable},
+    )
     assert done.returncode == 0 and "answers: passed" in done.stdout, done.stdout
-    names = subprocess.run([str(python), "-m", "pip", "list", "--format=freeze"], check=True,
-                           stdout=subprocess.PIPE, text=True).stdout
+    names = subprocess.run(
+        [str(python), "-m", "pip", "list", "--format=freeze"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
     assert "pyxsd-bench" not in names

@@ -11,12 +11,23 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: What is made, and whether it is there after `make clean`.
 MADE = {
-    "pyxsd/_core.so": False, "pyxsd/store/tree.so": False, "benchmarks/load/_load.so": False,
-    "pyxsd/__pycache__/cli.pyc": False, "tests/unit/__pycache__/x.pyc": False,
-    ".venv/.built": False, ".venv/.bench": False, "build/x": False, "run/x": False,
+    "pyxsd/_core.so": False,
+    "pyxsd/store/tree.so": False,
+    "benchmarks/load/_load.so": False,
+    "pyxsd/__pycache__/cli.pyc": False,
+    "tests/unit/__pycache__/x.pyc": False,
+    ".venv/.built": False,
+    ".venv/.bench": False,
+    "build/x": False,
+    "run/x": False,
     # What was fetched stays.
-    ".venv/.made": True, ".venv/.tests": True, ".venv/bin/python": True,
-    "pyxsd/cli.py": True, "glue/x.c": True, "packaging/x.py": True, "tools/x.py": True,
+    ".venv/.made": True,
+    ".venv/.tests": True,
+    ".venv/bin/python": True,
+    "pyxsd/cli.py": True,
+    "glue/x.c": True,
+    "packaging/x.py": True,
+    "tools/x.py": True,
 }
 
 

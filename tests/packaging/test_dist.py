@@ -20,8 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def run(*command: str, cwd: Path | str = "/") -> str:
     """The output of a command that must succeed."""
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=cwd, env=env, text=True, check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=env,
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}"
     return done.stdout
 
@@ -81,10 +88,19 @@ def test_pyxsd(tmp_path: Path) -> None:
     need_build()
     sdist, wheel = built(sources(tmp_path), ".")
     names = members(sdist)
-    assert {"setup.py", "LICENSE", "pyxsd/_core.pyx", "pyxsd/_core.pxd", "glue/xsd_glue.c",
-            "glue/standin/host.c"} <= names
-    assert not [name for name in names | members(wheel) if "bench" in name
-                and not name.startswith(("docs/", "packaging/"))]
+    assert {
+        "setup.py",
+        "LICENSE",
+        "pyxsd/_core.pyx",
+        "pyxsd/_core.pxd",
+        "glue/xsd_glue.c",
+        "glue/standin/host.c",
+    } <= names
+    assert not [
+        name
+        for name in names | members(wheel)
+        if "bench" in name and not name.startswith(("docs/", "packaging/"))
+    ]
     programs = installed(tmp_path, wheel)
     assert "--config-file" in run(str(programs / "pyxsd"), "--help")
     assert not (programs / "pyxsd-bench").exists()
@@ -96,19 +112,40 @@ def test_pyxsd_bench(tmp_path: Path) -> None:
     need_build()
     sdist, wheel = built(sources(tmp_path), "benchmarks")
     names = members(sdist)
-    standin = {f"pyxsd_bench/glue/{name}" for name in ("Makefile", "standin/host.c",
-               "standin/evtchn.map", "standin/xsd_guest.h", "standin/peers.py")}
+    standin = {
+        f"pyxsd_bench/glue/{name}"
+        for name in (
+            "Makefile",
+            "standin/host.c",
+            "standin/evtchn.map",
+            "standin/xsd_guest.h",
+            "standin/peers.py",
+        )
+    }
     assert {"setup.py", "load_build.py", "LICENSE", "load/xb_engine.c", "load/xb_load.h"} <= names
     assert standin <= names & members(wheel)
     programs = installed(tmp_path, wheel)
     assert "usage" in run(str(programs / "pyxsd-bench"), "--help")
     assert not (programs / "pyxsd").exists()
     libs = tmp_path / "libs"
-    text = ("from pyxsd_bench import standin; from pathlib import Path\n"
-            f"standin.load().build_standin(Path({str(libs)!r}))")
+    text = (
+        "from pyxsd_bench import standin; from pathlib import Path\n"
+        f"standin.load().build_standin(Path({str(libs)!r}))"
+    )
     run(str(programs / "python"), "-c", text)
     assert (libs / "lib" / "libxsdguest.so").exists()
     result, page = tmp_path / "result.json", tmp_path / "page.html"
-    run(str(programs / "pyxsd-bench"), "run", "floor", "--only", "churn", "--smoke", "-q",
-        "-o", str(result), "--html", str(page))
+    run(
+        str(programs / "pyxsd-bench"),
+        "run",
+        "floor",
+        "--only",
+        "churn",
+        "--smoke",
+        "-q",
+        "-o",
+        str(result),
+        "--html",
+        str(page),
+    )
     assert "<svg" in page.read_text()

@@ -13,16 +13,20 @@ PROGRAM = Path(__file__).resolve().parent.parent.parent / "packaging" / "require
 
 
 def asked(*parts: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(PROGRAM), *parts], text=True, capture_output=True,
-                          check=False)
+    return subprocess.run(
+        [sys.executable, str(PROGRAM), *parts], text=True, capture_output=True, check=False
+    )
 
 
-@pytest.mark.parametrize(("part", "names"), [
-    ("build", {"setuptools", "cffi"}),
-    ("cython", {"Cython"}),
-    ("run", {"cffi", "sortedcontainers", "scipy", "jinja2", "rich"}),
-    ("test", {"pytest", "hypothesis", "ruff", "mypy"}),
-])
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        ("build", {"setuptools", "cffi"}),
+        ("cython", {"Cython"}),
+        ("run", {"cffi", "sortedcontainers", "scipy", "jinja2", "rich"}),
+        ("test", {"pytest", "hypothesis", "ruff", "mypy"}),
+    ],
+)
 def test_parts(part: str, names: set[str]) -> None:
     done = asked(part)
     assert done.returncode == 0, done.stderr

@@ -32,10 +32,28 @@ from tests.property.model_tree import (
 
 COMPONENT = re.compile(rb"[A-Za-z0-9_@-]+\Z")
 HOME = re.compile(rb"/local/domain/[+-]?[0-9]+/")
-PRIVILEGED = {"INTRODUCE", "RELEASE", "RESUME", "SET_TARGET", "IS_DOMAIN_INTRODUCED",
-              "GET_FEATURE", "SET_FEATURE", "GET_QUOTA", "SET_QUOTA"}
-REPLAYABLE = {"DIRECTORY", "DIRECTORY_PART", "READ", "GET_PERMS", "GET_DOMAIN_PATH", "WRITE",
-              "MKDIR", "RM", "SET_PERMS"}
+PRIVILEGED = {
+    "INTRODUCE",
+    "RELEASE",
+    "RESUME",
+    "SET_TARGET",
+    "IS_DOMAIN_INTRODUCED",
+    "GET_FEATURE",
+    "SET_FEATURE",
+    "GET_QUOTA",
+    "SET_QUOTA",
+}
+REPLAYABLE = {
+    "DIRECTORY",
+    "DIRECTORY_PART",
+    "READ",
+    "GET_PERMS",
+    "GET_DOMAIN_PATH",
+    "WRITE",
+    "MKDIR",
+    "RM",
+    "SET_PERMS",
+}
 READS = {"DIRECTORY", "DIRECTORY_PART", "READ", "GET_PERMS"}
 OK: Answer = ("OK", b"OK\0")
 
@@ -52,8 +70,9 @@ class Model:
     def __init__(self, limits: Limits, executable: bytes = b"/usr/sbin/pyxsd") -> None:
         self.limits = limits
         mine: Perms = ((0, "n"),)
-        empty = {name: Node(b"", mine, {})
-                 for name in (b"@introduceDomain", b"@releaseDomain", b"local")}
+        empty = {
+            name: Node(b"", mine, {}) for name in (b"@introduceDomain", b"@releaseDomain", b"local")
+        }
         tool = Node(b"", mine, {b"xenstored": Node(executable, mine, {})})
         self.root = Node(b"", mine, {**empty, b"tool": tool})
         self.epoch = 0
@@ -64,7 +83,7 @@ class Model:
         self.work: Node = self.root
         self.txn: Optional[Transaction] = None
         self.wrote: Optional[Parts] = None  # the deepest node that existed and changed
-        self.changed = False                # it counts as a change, for watches
+        self.changed = False  # it counts as a change, for watches
         self.path = Path(())
 
     # -- clients --------------------------------------------------------------
@@ -142,12 +161,10 @@ class Model:
 
     def deliver(self, client: Client, watch: Watch, text: bytes, perms: list[Perms]) -> None:
         """One event, to whom may see it."""
-        if not self.limits.perms_watch_activate or \
-                any(self.allowed(p, client, "r") for p in perms):
+        if not self.limits.perms_watch_activate or any(self.allowed(p, client, "r") for p in perms):
             self.events.append((client.name, watch, text))
 
-    def fire(self, path: Path, before: Optional[Node], after: Optional[Node],
-             below: bool) -> None:
+    def fire(self, path: Path, before: Optional[Node], after: Optional[Node], below: bool) -> None:
         """A change at a path; below: watches below it are told of their own paths."""
         look = tuple(path.text[1:].split(b"/")) if path.parts else ()
         perms = self.seen(before, look) + self.seen(after, look)
@@ -156,13 +173,13 @@ class Model:
                 at = watch.path.parts
                 if watch.path.special:
                     continue
-                if path.parts[:len(at)] == at:
+                if path.parts[: len(at)] == at:
                     if watch.depth is None or len(path.parts) - len(at) <= watch.depth:
                         text = path.text
                         if watch.path.relative:
-                            text = text[len(client.base):]
+                            text = text[len(client.base) :]
                         self.deliver(client, watch, text, perms)
-                elif below and at[:len(path.parts)] == path.parts:
+                elif below and at[: len(path.parts)] == path.parts:
                     self.deliver(client, watch, watch.given, self.seen(before, at))
 
     def fire_change(self, type_: str, path: Path, before: Node, after: Node) -> None:
@@ -180,8 +197,11 @@ class Model:
         for watched, event, depth in ((name, name, None), (name, each, 1), (each, each, None)):
             for client in self.clients.values():
                 for watch in client.watches:
-                    if watch.path.special and watch.path.parts == (watched,) \
-                            and watch.depth == depth:
+                    if (
+                        watch.path.special
+                        and watch.path.parts == (watched,)
+                        and watch.depth == depth
+                    ):
                         self.deliver(client, watch, event, self.seen(self.root, (event,)))
 
     # -- requests -------------------------------------------------------------
@@ -195,8 +215,11 @@ class Model:
             if txn is None:
                 return "EIO", b""
         most = self.limits.quota_maxrequests
-        if not client.privileged and most >= 0 \
-                and (most == 0 or (txn is not None and txn.count >= most)):
+        if (
+            not client.privileged
+            and most >= 0
+            and (most == 0 or (txn is not None and txn.count >= most))
+        ):
             return "EQUOTA", b""
         before = self.root
         self.txn = txn
@@ -427,8 +450,11 @@ class Model:
         path = self.parse(given, limit=False)
         if path is None:
             return "EINVAL", b""
-        if path.special and depth is not None \
-                and (depth != 1 or re.match(rb"@releaseDomain/[0-9]+\Z", given)):
+        if (
+            path.special
+            and depth is not None
+            and (depth != 1 or re.match(rb"@releaseDomain/[0-9]+\Z", given))
+        ):
             return "EINVAL", b""
         client, most = self.client, self.limits.quota_maxwatch
         if self.limits.quota_activate and not client.privileged and 0 < most < len(client.watches):
@@ -443,8 +469,11 @@ class Model:
     def watch_of(self, path: Path, token: bytes) -> Optional[Watch]:
         """The client's watch of that path and token."""
         for watch in self.client.watches:
-            if (watch.path.parts, watch.path.special, watch.token) \
-                    == (path.parts, path.special, token):
+            if (watch.path.parts, watch.path.special, watch.token) == (
+                path.parts,
+                path.special,
+                token,
+            ):
                 return watch
         return None
 
@@ -524,10 +553,13 @@ class Model:
         if txn.epoch == self.epoch and self.root is txn.base:
             self.root = txn.root
             return True
-        if self.limits.merge_activate and txn.epoch == self.epoch \
-                and untouched(txn.base, self.root, txn.read_low) \
-                and untouched(txn.base, self.root, txn.write_low) \
-                and not self.exceeds(txn):
+        if (
+            self.limits.merge_activate
+            and txn.epoch == self.epoch
+            and untouched(txn.base, self.root, txn.read_low)
+            and untouched(txn.base, self.root, txn.write_low)
+            and not self.exceeds(txn)
+        ):
             if txn.write_low is not None:
                 self.root = put(self.root, txn.write_low, find(txn.root, txn.write_low))
             return True
@@ -548,10 +580,13 @@ class Model:
         if not self.limits.quota_activate or self.client.privileged:
             return False
         base, now, current = counted(txn.base), counted(txn.root), counted(self.root)
-        return any(now[owner] > base.get(owner, 0)
-                   and current.get(owner, 0) + now[owner] - base.get(owner, 0)
-                   > self.limits.quota_maxentity
-                   for owner in now if owner > 0)
+        return any(
+            now[owner] > base.get(owner, 0)
+            and current.get(owner, 0) + now[owner] - base.get(owner, 0)
+            > self.limits.quota_maxentity
+            for owner in now
+            if owner > 0
+        )
 
 
 __all__ = ["Answer", "Limits", "Model", "counted", "walk"]

@@ -15,6 +15,7 @@ Answer = tuple[str, bytes]  # ("OK", data) or (error name, b"")
 @dataclass
 class Path:
     """A path as a request gave it."""
+
     parts: Parts
     special: bool = False
     relative: bool = False
@@ -28,6 +29,7 @@ class Path:
 @dataclass(eq=False)
 class Watch:
     """One watch; depth None matches at any depth."""
+
     path: Path
     given: bytes
     token: bytes
@@ -37,6 +39,7 @@ class Watch:
 @dataclass(eq=False)
 class Transaction:
     """An open transaction: the store at its start, its own, and what it asked."""
+
     base: Node
     root: Node
     epoch: int
@@ -82,6 +85,7 @@ class Client:
 @dataclass
 class Limits:
     """The configuration, by oxenstored's names."""
+
     quota_activate: bool = True
     quota_maxentity: int = 1000
     quota_maxsize: int = 2048

@@ -72,8 +72,7 @@ def forget(node: Node, domid: int) -> Node:
     stays, is then nobody's (-1)."""
     owner = (-1, node.perms[0][1]) if node.perms[0][0] == domid else node.perms[0]
     perms = (owner,) + tuple(entry for entry in node.perms[1:] if entry[0] != domid)
-    kids = {name: forget(kid, domid) for name, kid in node.kids.items()
-            if kid.perms[0][0] != domid}
+    kids = {name: forget(kid, domid) for name, kid in node.kids.items() if kid.perms[0][0] != domid}
     return Node(node.value, perms, kids)
 
 

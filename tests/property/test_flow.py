@@ -25,8 +25,8 @@ from pyxsd.system.configuration import Config
 from tests.world import ERROR, EVENT, World, packet
 
 EXAMPLES = os.environ.get("PYXSD_HYPOTHESIS_EXAMPLES")
-LIMIT = 3                        # replies
-EVENTS = 1                       # and events
+LIMIT = 3  # replies
+EVENTS = 1  # and events
 NAMES = ("s0", "s1", "d1", "d2")
 names = st.sampled_from(NAMES)
 PLACES = (b"/w", b"/w/a", b"/w/b")
@@ -41,13 +41,20 @@ class Flow(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         log = AccessLog(True)
-        self.world = World(Config(quota_maxoutstanding=LIMIT, quota_maxwatchevents=EVENTS,
-                                  quota_maxwatch=1000, quota_maxentity=1 << 30), log)
+        self.world = World(
+            Config(
+                quota_maxoutstanding=LIMIT,
+                quota_maxwatchevents=EVENTS,
+                quota_maxwatch=1000,
+                quota_maxentity=1 << 30,
+            ),
+            log,
+        )
         self.log = log
         self.labels: dict[bytes, str] = {}
         self.sent: dict[str, list[int]] = {}
         self.answered: dict[str, list[int]] = {}
-        self.watches: dict[bytes, tuple[str, bytes]] = {}    # token: (who, path), all ever
+        self.watches: dict[bytes, tuple[str, bytes]] = {}  # token: (who, path), all ever
         self.standing: set[bytes] = set()
         self.owed: dict[bytes, list[bytes]] = {}
         self.got: dict[bytes, list[bytes]] = {}
@@ -85,7 +92,7 @@ class Flow(RuleBasedStateMachine):
             if label is None:
                 continue
             name = self.labels[label]
-            what, *rest = line[len(label):].split()
+            what, *rest = line[len(label) :].split()
             if what == b"watch":
                 path, token = rest
                 self.watches[token] = (name, path)
@@ -186,7 +193,7 @@ class Flow(RuleBasedStateMachine):
             assert connection.overflowing <= len(self.watches)
             if connection.blocked:
                 assert replies == LIMIT or connection.overflowing
-            assert self.answered[name] == self.sent[name][:len(self.answered[name])]
+            assert self.answered[name] == self.sent[name][: len(self.answered[name])]
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):
@@ -210,7 +217,7 @@ class Flow(RuleBasedStateMachine):
         owed = [path for path in self.owed[token] if not path.endswith(b"/same")]
         got = [path for path in self.got[token] if not path.endswith(b"/same")]
         if token not in self.standing:
-            assert got == owed[:len(got)], token
+            assert got == owed[: len(got)], token
             return
         assert got == owed, token
         for path in {path for path in self.owed[token] if path.endswith(b"/same")}:
@@ -222,7 +229,13 @@ class Flow(RuleBasedStateMachine):
 
 
 checked: Any = settings(
-    max_examples=int(EXAMPLES or 300), stateful_step_count=40, deadline=None, database=None,
-    derandomize=not EXAMPLES, suppress_health_check=list(HealthCheck), print_blob=True)
+    max_examples=int(EXAMPLES or 300),
+    stateful_step_count=40,
+    deadline=None,
+    database=None,
+    derandomize=not EXAMPLES,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
 Flow.TestCase.settings = checked
 TestFlow = Flow.TestCase

@@ -29,33 +29,101 @@ GUESTS = (1, 2, 3)
 CLIENTS = ("s0", "s1", "d1", "d1", "d2", "d2", "d3")
 
 # Few names, so that requests meet.
-ABSOLUTE = [b"/", b"/a", b"/a", b"/a/b", b"/a/b", b"/a/b/c", b"/a/d", b"/e", b"/tool",
-            b"/local/domain/1", b"/local/domain/1/x", b"/local/domain/1/x/y", b"/local/domain/2",
-            b"/local/domain/2/x", b"/local/domain/3/x", b"/local/domain", b"/local", b"/a-/b"]
+ABSOLUTE = [
+    b"/",
+    b"/a",
+    b"/a",
+    b"/a/b",
+    b"/a/b",
+    b"/a/b/c",
+    b"/a/d",
+    b"/e",
+    b"/tool",
+    b"/local/domain/1",
+    b"/local/domain/1/x",
+    b"/local/domain/1/x/y",
+    b"/local/domain/2",
+    b"/local/domain/2/x",
+    b"/local/domain/3/x",
+    b"/local/domain",
+    b"/local",
+    b"/a-/b",
+]
 RELATIVE = [b"x", b"x", b"x/y", b"x/y/z", b"w", b"x_/y"]
-SPECIAL = [b"@introduceDomain", b"@releaseDomain", b"@releaseDomain/1", b"@x", b"/@x", b"/@x/y",
-           b"/@releaseDomain"]
-ODD = [b"", b"//", b"/a/", b"/a//b", b"a b", b"/a.b", b"x/", b"/" + b"l" * 24,
-       b"/" + b"l" * 23, b"/local/domain/1/" + b"m" * 25, b"/local/domain/1/" + b"m" * 24,
-       b"n" * 24, b"n" * 25, b"@" + b"o" * 24, b"/local/domain/007/" + b"m" * 25]
-paths = st.one_of(*[st.sampled_from(ABSOLUTE)] * 5, *[st.sampled_from(RELATIVE)] * 3,
-                  st.sampled_from(SPECIAL), st.sampled_from(ODD))
+SPECIAL = [
+    b"@introduceDomain",
+    b"@releaseDomain",
+    b"@releaseDomain/1",
+    b"@x",
+    b"/@x",
+    b"/@x/y",
+    b"/@releaseDomain",
+]
+ODD = [
+    b"",
+    b"//",
+    b"/a/",
+    b"/a//b",
+    b"a b",
+    b"/a.b",
+    b"x/",
+    b"/" + b"l" * 24,
+    b"/" + b"l" * 23,
+    b"/local/domain/1/" + b"m" * 25,
+    b"/local/domain/1/" + b"m" * 24,
+    b"n" * 24,
+    b"n" * 25,
+    b"@" + b"o" * 24,
+    b"/local/domain/007/" + b"m" * 25,
+]
+paths = st.one_of(
+    *[st.sampled_from(ABSOLUTE)] * 5,
+    *[st.sampled_from(RELATIVE)] * 3,
+    st.sampled_from(SPECIAL),
+    st.sampled_from(ODD),
+)
 values = st.sampled_from([b"", b"v", b"w", b"v\0w", b"12345678", b"123456789"])
-permissions = st.sampled_from([
-    b"n0\0", b"r0\0", b"w0\0", b"b0\0", b"n1\0", b"r1\0", b"b1\0", b"n2\0", b"n1\0r2\0",
-    b"n1\0w2\0b3\0", b"r2\0n1\0", b"b2\0n1\0n3\0", b"n1\0r2\0n2\0", b"n3\0b1\0", b"n-1\0",
-    b"", b"n1", b"x1\0", b"n\0", b"n1\0\0", b"n1x\0", b"n0\0b1\0junk",
-])
+permissions = st.sampled_from(
+    [
+        b"n0\0",
+        b"r0\0",
+        b"w0\0",
+        b"b0\0",
+        b"n1\0",
+        b"r1\0",
+        b"b1\0",
+        b"n2\0",
+        b"n1\0r2\0",
+        b"n1\0w2\0b3\0",
+        b"r2\0n1\0",
+        b"b2\0n1\0n3\0",
+        b"n1\0r2\0n2\0",
+        b"n3\0b1\0",
+        b"n-1\0",
+        b"",
+        b"n1",
+        b"x1\0",
+        b"n\0",
+        b"n1\0\0",
+        b"n1x\0",
+        b"n0\0b1\0junk",
+    ]
+)
 tokens = st.sampled_from([b"t", b"t", b"u", b""])
-depths = st.sampled_from([b"", b"", b"", b"0\0", b"1\0", b"2\0", b"-1\0", b"\0", b"1",
-                          b"9" * 9 + b"\0"])
+depths = st.sampled_from(
+    [b"", b"", b"", b"0\0", b"1\0", b"2\0", b"-1\0", b"\0", b"1", b"9" * 9 + b"\0"]
+)
 ONE_PATH = ("READ", "DIRECTORY", "GET_PERMS")
 clients = st.sampled_from(CLIENTS)
 slots = st.sampled_from([0, 0, 0, 0, 1, 1, 2, 2, 3])
 
 LIMITS: dict[str, Any] = {
-    "quota_maxentity": 5, "quota_maxsize": 8, "quota_maxwatch": 3, "quota_transaction": 2,
-    "quota_maxrequests": 8, "quota_path_max": 24,
+    "quota_maxentity": 5,
+    "quota_maxsize": 8,
+    "quota_maxwatch": 3,
+    "quota_transaction": 2,
+    "quota_maxrequests": 8,
+    "quota_path_max": 24,
 }
 
 
@@ -65,13 +133,20 @@ class CoreAndModel(RuleBasedStateMachine):
     world: World
     model: Model
 
-    @initialize(merge=st.sampled_from([True, True, False]),
-                perms=st.sampled_from([True, True, True, False]),
-                watch_perms=st.sampled_from([True, True, True, False]),
-                quota=st.sampled_from([True, True, True, False]))
+    @initialize(
+        merge=st.sampled_from([True, True, False]),
+        perms=st.sampled_from([True, True, True, False]),
+        watch_perms=st.sampled_from([True, True, True, False]),
+        quota=st.sampled_from([True, True, True, False]),
+    )
     def start(self, merge: bool, perms: bool, watch_perms: bool, quota: bool) -> None:
-        given = dict(LIMITS, merge_activate=merge, perms_activate=perms,
-                     perms_watch_activate=watch_perms, quota_activate=quota)
+        given = dict(
+            LIMITS,
+            merge_activate=merge,
+            perms_activate=perms,
+            perms_watch_activate=watch_perms,
+            quota_activate=quota,
+        )
         self.world = World(Config(**given))
         self.model = Model(Limits(**given))
         self.model.connect("d0", 0)
@@ -110,8 +185,9 @@ class CoreAndModel(RuleBasedStateMachine):
 
     def same_events(self, got: dict[str, list[bytes]], what: str) -> None:
         want = self.model.take_events()
-        assert {k: Counter(v) for k, v in got.items()} \
-            == {k: Counter(v) for k, v in want.items()}, what
+        assert {k: Counter(v) for k, v in got.items()} == {
+            k: Counter(v) for k, v in want.items()
+        }, what
 
     # -- requests -------------------------------------------------------------
 
@@ -131,8 +207,12 @@ class CoreAndModel(RuleBasedStateMachine):
     def sets_perms(self, name: str, path: bytes, perms: bytes, slot: int) -> None:
         self.both(name, "SET_PERMS", path + b"\0" + perms, slot)
 
-    @rule(name=clients, path=paths, slot=slots,
-          offset=st.sampled_from([b"0", b"0", b"2", b"99", b"-1", b"x", b""]))
+    @rule(
+        name=clients,
+        path=paths,
+        slot=slots,
+        offset=st.sampled_from([b"0", b"0", b"2", b"99", b"-1", b"x", b""]),
+    )
     def lists_in_parts(self, name: str, path: bytes, slot: int, offset: bytes) -> None:
         self.both(name, "DIRECTORY_PART", path + b"\0" + offset + b"\0", slot)
 
@@ -149,28 +229,48 @@ class CoreAndModel(RuleBasedStateMachine):
         client = self.model.clients.get(name)
         if client and which < len(client.watches):
             watch = client.watches[which]
-            self.both(name, "UNWATCH", watch.path.text[watch.path.special:] + b"\0"
-                      + watch.token + b"\0")
+            self.both(
+                name, "UNWATCH", watch.path.text[watch.path.special :] + b"\0" + watch.token + b"\0"
+            )
 
     @rule(name=clients)
     def begins(self, name: str) -> None:
         self.both(name, "TRANSACTION_START", b"\0")
 
-    @rule(name=clients, slot=st.sampled_from([1, 1, 1, 2, 2, 3, 0]),
-          how=st.sampled_from([b"T\0"] * 6 + [b"F\0", b"F\0", b"T", b"X\0", b""]))
+    @rule(
+        name=clients,
+        slot=st.sampled_from([1, 1, 1, 2, 2, 3, 0]),
+        how=st.sampled_from([b"T\0"] * 6 + [b"F\0", b"F\0", b"T", b"X\0", b""]),
+    )
     def ends(self, name: str, slot: int, how: bytes) -> None:
         self.both(name, "TRANSACTION_END", how, slot)
 
-    @rule(name=clients, slot=slots, what=st.sampled_from([
-        ("CONTROL", b"nothing\0"), ("GET_DOMAIN_PATH", b"dom 12x\0"), ("GET_DOMAIN_PATH", b"7"),
-        ("IS_DOMAIN_INTRODUCED", b"1\0"), ("IS_DOMAIN_INTRODUCED", b"3"),
-        ("TRANSACTION_START", b"\0"), ("WATCH_EVENT", b""), ("READ", b"/a"), ("WRITE", b"/a"),
-        ("RESET_WATCHES", b"")]))
+    @rule(
+        name=clients,
+        slot=slots,
+        what=st.sampled_from(
+            [
+                ("CONTROL", b"nothing\0"),
+                ("GET_DOMAIN_PATH", b"dom 12x\0"),
+                ("GET_DOMAIN_PATH", b"7"),
+                ("IS_DOMAIN_INTRODUCED", b"1\0"),
+                ("IS_DOMAIN_INTRODUCED", b"3"),
+                ("TRANSACTION_START", b"\0"),
+                ("WATCH_EVENT", b""),
+                ("READ", b"/a"),
+                ("WRITE", b"/a"),
+                ("RESET_WATCHES", b""),
+            ]
+        ),
+    )
     def asks_something_else(self, name: str, slot: int, what: tuple[str, bytes]) -> None:
         self.both(name, *what, slot)
 
-    @rule(name=st.sampled_from(["s0", "s0", "d1"]), domid=st.sampled_from([1, 2, 3, 9]),
-          other=st.sampled_from([0, 1, 2, 3]))
+    @rule(
+        name=st.sampled_from(["s0", "s0", "d1"]),
+        domid=st.sampled_from([1, 2, 3, 9]),
+        other=st.sampled_from([0, 1, 2, 3]),
+    )
     def sets_target(self, name: str, domid: int, other: int) -> None:
         self.both(name, "SET_TARGET", b"%d\0%d\0" % (domid, other))
 
@@ -222,14 +322,17 @@ class CoreAndModel(RuleBasedStateMachine):
             connection = self.world.connection(name)[0]
             assert sorted(connection.transactions) == sorted(client.transactions), name
             assert connection.target == client.target
-            assert [(w.given, w.token, w.depth) for w in client.watches] \
-                == connection.watch_list(), name
+            assert [
+                (w.given, w.token, w.depth) for w in client.watches
+            ] == connection.watch_list(), name
             for tx_id, txn in client.transactions.items():
                 assert_same_tree(connection.transactions[tx_id].tree, txn.root)
-        assert self.world.server.watch_total \
-            == sum(len(c.watches) for c in self.model.clients.values())
-        assert self.world.server.open_transactions \
-            == sum(len(c.transactions) for c in self.model.clients.values())
+        assert self.world.server.watch_total == sum(
+            len(c.watches) for c in self.model.clients.values()
+        )
+        assert self.world.server.open_transactions == sum(
+            len(c.transactions) for c in self.model.clients.values()
+        )
         errors = [text for level, _, text in self.world.host.messages if level == "error"]
         assert not errors, errors[0]
 
@@ -240,15 +343,23 @@ class CoreAndModel(RuleBasedStateMachine):
 
 def assert_same_tree(tree: Any, root: Any) -> None:
     """Nodes, values and permissions; and the entry counts, counted anew."""
-    want = [(path, [(domid, ACCESS[a]) for domid, a in node.perms], node.value)
-            for path, node in walk(root)]
+    want = [
+        (path, [(domid, ACCESS[a]) for domid, a in node.perms], node.value)
+        for path, node in walk(root)
+    ]
     assert list(tree.walk()) == want
     assert tree.all_entries() == counted(root)
     assert tree.size == len(want) - 1
 
 
 fixed = settings(
-    max_examples=int(EXAMPLES or 500), stateful_step_count=60, deadline=None, database=None,
-    derandomize=not EXAMPLES, suppress_health_check=list(HealthCheck), print_blob=True)
+    max_examples=int(EXAMPLES or 500),
+    stateful_step_count=60,
+    deadline=None,
+    database=None,
+    derandomize=not EXAMPLES,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
 CoreAndModel.TestCase.settings = fixed
 TestCoreAndModel = CoreAndModel.TestCase

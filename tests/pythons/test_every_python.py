@@ -31,10 +31,21 @@ def find(version: str) -> str | None:
     folder = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     found += [str(path) for path in folder.glob(f"{version}.*/bin/python{version}")]
     for program in found:
-        if program and subprocess.run([program, "-c", "import venv, ensurepip, sys, sysconfig, os; "
-                                       "sys.exit(not os.path.exists("
-                                       "sysconfig.get_path('include') + '/Python.h'))"],
-                                      check=False, stderr=subprocess.DEVNULL).returncode == 0:
+        if (
+            program
+            and subprocess.run(
+                [
+                    program,
+                    "-c",
+                    "import venv, ensurepip, sys, sysconfig, os; "
+                    "sys.exit(not os.path.exists("
+                    "sysconfig.get_path('include') + '/Python.h'))",
+                ],
+                check=False,
+                stderr=subprocess.DEVNULL,
+            ).returncode
+            == 0
+        ):
             return program
     return None
 
@@ -42,8 +53,15 @@ def find(version: str) -> str | None:
 def run(*command: str, cwd: Path) -> str:
     """A command that must succeed; its output."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, check=False)
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 
@@ -53,8 +71,11 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution of this checkout."""
     folder = tmp_path_factory.mktemp("sdist")
     copy = tmp_path_factory.mktemp("copy") / "pyxsd"
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE,
-                           check=True).stdout.decode().split("\0")
+    names = (
+        subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+        .stdout.decode()
+        .split("\0")
+    )
     for name in filter(None, names):
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -73,12 +94,14 @@ def test_python(version: str, sdist: Path, tmp_path: Path) -> None:
     python = str(tmp_path / "env/bin/python")
     run(python, "-m", "pip", "install", "--quiet", *NEEDS, cwd=tmp_path)
     run(python, "-m", "pip", "install", "--quiet", "--no-deps", str(sdist), cwd=tmp_path)
-    shutil.copytree(ROOT / "tests", tmp_path / "tests",
-                    ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__")
+    )
     for name in ("docs", "packaging", "glue", "pyproject.toml"):
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tmp_path / name,
-                            ignore=shutil.ignore_patterns("__pycache__", "build"))
+            shutil.copytree(
+                ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "build")
+            )
         else:
             shutil.copyfile(ROOT / name, tmp_path / name)
     run(python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *SUITE, cwd=tmp_path)
@@ -90,11 +113,15 @@ def serves(python: str, folder: Path) -> None:
     place = folder / "run"
     place.mkdir()
     conf = folder / "pyxsd.conf"
-    conf.write_text(f"pid-file = {place}/pid\nxenstored-log-file = {place}/log\n"
-                    f"access-log-file = {place}/access\n")
-    with subprocess.Popen([python, "-I", "-m", "pyxsd", "--no-fork", "--no-domain-init",
-                           "--config-file", str(conf)], stdout=subprocess.PIPE,
-                          env=dict(os.environ, XENSTORED_RUNDIR=str(place))) as daemon:
+    conf.write_text(
+        f"pid-file = {place}/pid\nxenstored-log-file = {place}/log\n"
+        f"access-log-file = {place}/access\n"
+    )
+    with subprocess.Popen(
+        [python, "-I", "-m", "pyxsd", "--no-fork", "--no-domain-init", "--config-file", str(conf)],
+        stdout=subprocess.PIPE,
+        env=dict(os.environ, XENSTORED_RUNDIR=str(place)),
+    ) as daemon:
         try:
             with socket.socket(socket.AF_UNIX) as client:
                 for _ in range(600):

@@ -23,8 +23,9 @@ class Tape:
         self.domains = getattr(world.host, "domains", None)
         self.mfns = dict(world.host.mfns)
         self.data = b""
-        self.beginning = recording.begin(world.server, self.domains, world.host,
-                                         self.config, lambda: None)
+        self.beginning = recording.begin(
+            world.server, self.domains, world.host, self.config, lambda: None
+        )
 
     def taken(self) -> bytes:
         """All records so far."""
@@ -55,9 +56,13 @@ class Tape:
         replay = self.again()
         try:
             assert seen(replay.server) == seen(self.world.server)
-            one, two = (beginning.read(beginning.write(server, domains, self.config))
-                        for server, domains in ((self.world.server, self.domains),
-                                                (replay.server, replay.domains)))
+            one, two = (
+                beginning.read(beginning.write(server, domains, self.config))
+                for server, domains in (
+                    (self.world.server, self.domains),
+                    (replay.server, replay.domains),
+                )
+            )
             # Whether the access log is on is kept elsewhere in a replay.
             for row in (one, two):
                 del row["log"], row["wall"]

@@ -23,9 +23,12 @@ PERSISTED = (b"store,", b"watch,")
 
 def replay(directory: Path | str, *more: str) -> subprocess.CompletedProcess[bytes]:
     """The command, without any environment of the daemon."""
-    return subprocess.run([sys.executable, "-m", "pyxsd", "--replay", str(directory), *more],
-                          env={"PYTHONPATH": str(PROJECT), "PATH": os.environ["PATH"]},
-                          capture_output=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "pyxsd", "--replay", str(directory), *more],
+        env={"PYTHONPATH": str(PROJECT), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        check=False,
+    )
 
 
 def files(directory: Path) -> list[Path]:
@@ -51,8 +54,9 @@ def rough(path: Path) -> None:
     close one side."""
     for n in range(12):
         client = Client(path)
-        client.sock.sendall(b"".join(packet("WRITE", b"/rough/%d\0" % (i % 5) + b"v" * i)
-                                     for i in range(200)))
+        client.sock.sendall(
+            b"".join(packet("WRITE", b"/rough/%d\0" % (i % 5) + b"v" * i) for i in range(200))
+        )
         if n % 4 == 0:
             for _ in range(200):
                 assert client.answer()[0] == TYPES["WRITE"]
@@ -65,8 +69,9 @@ def rough(path: Path) -> None:
         else:
             # More events than its socket takes.
             client.send("WATCH", b"/\0everything\0")
-            client.sock.sendall(b"".join(packet("WRITE", b"/rough/%d/%d\0v" % (n, i))
-                                         for i in range(1500)))
+            client.sock.sendall(
+                b"".join(packet("WRITE", b"/rough/%d/%d\0v" % (n, i)) for i in range(1500))
+            )
         client.close()
 
 
@@ -75,8 +80,11 @@ def test_a_host_is_run_again() -> None:
     has the same store, and says so with exit status 0."""
     with Stand() as stand:
         directory = stand.root / "recorded"
-        stand.settings = {"record-directory": str(directory), "ring-scan-interval": "0",
-                          "test-eagain": "true"}
+        stand.settings = {
+            "record-directory": str(directory),
+            "ring-scan-interval": "0",
+            "test-eagain": "true",
+        }
         stand.start()
         with stand.client() as client:
             domains = [stand.host.create(domid) for domid in (5, 6, 7)]
@@ -113,8 +121,9 @@ def test_a_host_is_run_again() -> None:
         assert again.returncode == 0, again.stderr
         shown = again.stdout.splitlines()
         for kind in PERSISTED:
-            assert sorted(line for line in shown if line.startswith(kind) and b"/" in line) \
-                == sorted(line for line in stored if line.startswith(kind) and b"/" in line)
+            assert sorted(
+                line for line in shown if line.startswith(kind) and b"/" in line
+            ) == sorted(line for line in stored if line.startswith(kind) and b"/" in line)
         assert sum(line.startswith(b"store,") for line in shown) > 10
 
 
@@ -137,8 +146,9 @@ def test_requests_are_shown_one_by_one(made: Path) -> None:
     again = replay(made)
     assert again.returncode == 0, again.stderr
     lines = again.stdout.splitlines()
-    assert [line.split(b"write")[1].strip() for line in lines if b" write " in line] \
-        == [b"/n%d %d" % (n % 10, n) for n in range(40)]
+    assert [line.split(b"write")[1].strip() for line in lines if b" write " in line] == [
+        b"/n%d %d" % (n % 10, n) for n in range(40)
+    ]
     assert all(re.match(rb"\[\d{8}T\d\d:\d\d:\d\d\.\d{3}Z\]", line) for line in lines)
     assert sum(b" read " in line for line in lines) == 10
     assert b"51 requests were run again, up to number 51 at " in again.stderr
@@ -169,13 +179,14 @@ def test_a_damaged_recording(made: Path, tmp_path: Path) -> None:
     data = files(made)[0].read_bytes()
     copy = tmp_path / "recording-000001"
     for changed, said in (
-            (data[:-1], b"1 bytes are missing"),
-            (data[:-1] + bytes([data[-1] ^ 1]), b"the checksum is wrong"),
-            (data[:20], b"the file ends within its head"),
-            (data[:16], b"the recording is empty"),
-            (b"x" + data[1:], b"no recording"),
-            (data[:8] + b"\xff" + data[9:], b"version 255"),
-            (b"", b"no recording")):
+        (data[:-1], b"1 bytes are missing"),
+        (data[:-1] + bytes([data[-1] ^ 1]), b"the checksum is wrong"),
+        (data[:20], b"the file ends within its head"),
+        (data[:16], b"the recording is empty"),
+        (b"x" + data[1:], b"no recording"),
+        (data[:8] + b"\xff" + data[9:], b"version 255"),
+        (b"", b"no recording"),
+    ):
         copy.write_bytes(changed)
         again = replay(tmp_path)
         assert again.returncode == 1
@@ -193,6 +204,7 @@ def test_switched_on_and_off(tmp_path: Path) -> None:
     """Each time a recording of its own; the first was begun at the start."""
     directory = tmp_path / "recorded"
     with Daemon({"record-directory": str(directory)}) as daemon, Client(daemon.socket) as client:
+
         def says(word: bytes) -> bool:
             return client.ask("CONTROL", b"record\0")[1].startswith(b"Recording is " + word)
 
@@ -217,8 +229,10 @@ def test_switched_on_and_off(tmp_path: Path) -> None:
 def test_without_a_directory() -> None:
     with Daemon() as daemon, Client(daemon.socket) as client:
         for word in (b"", b"on\0", b"off\0"):
-            assert client.ask("CONTROL", b"record\0" + word)[1] \
+            assert (
+                client.ask("CONTROL", b"record\0" + word)[1]
                 == b"record-directory is not configured\0"
+            )
 
 
 def serves_and_complains(daemon: Daemon, complaint: str) -> None:
@@ -237,8 +251,9 @@ def serves_and_complains(daemon: Daemon, complaint: str) -> None:
 
 @pytest.mark.parametrize("where", ["/proc/pyxsd", "/dev/null/x"])
 def test_a_directory_that_cannot_be_made(where: str) -> None:
-    serves_and_complains(Daemon({"record-directory": where}),
-                         f"recording has ended: cannot record into {where}: ")
+    serves_and_complains(
+        Daemon({"record-directory": where}), f"recording has ended: cannot record into {where}: "
+    )
 
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
@@ -248,8 +263,10 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
     with Client(daemon.socket) as client:
         for n in range(300):
             client.ask("WRITE", b"/n\0%d" % n + b"v" * 2000)
-        wait_for(lambda: client.ask("CONTROL", b"record\0")[1] == b"Recording is off\n\0",
-                 "it does not end")
+        wait_for(
+            lambda: client.ask("CONTROL", b"record\0")[1] == b"Recording is off\n\0",
+            "it does not end",
+        )
     serves_and_complains(daemon, "recording-000001: File too large")
     again = replay(directory, "--as", "text")
     assert again.returncode == 0 and b"vvvvvv" in again.stdout

@@ -74,8 +74,18 @@ def a_life() -> tuple[bytes, bytes]:
 
 def test_a_life_has_records_of_most_kinds(life: tuple[bytes, bytes]) -> None:
     kinds = {kind for _, kind, _, _ in records(life[1])}
-    assert kinds >= {_journal.TURN, _journal.WORK, _journal.CONNECT, _journal.PORTS,
-                     _journal.SERVE, _journal.HOST, CLOCK, READ, WRITE, RESTART}
+    assert kinds >= {
+        _journal.TURN,
+        _journal.WORK,
+        _journal.CONNECT,
+        _journal.PORTS,
+        _journal.SERVE,
+        _journal.HOST,
+        CLOCK,
+        READ,
+        WRITE,
+        RESTART,
+    }
 
 
 def test_a_record_that_is_missing_is_noticed(life: tuple[bytes, bytes]) -> None:
@@ -84,7 +94,10 @@ def test_a_record_that_is_missing_is_noticed(life: tuple[bytes, bytes]) -> None:
     assert fault_of(beginning, data) is None
     begins = [at for at, *_ in records(data)] + [len(data)]
     for (at, kind, _, _), end in zip(records(data), begins[1:]):
-        if kind in (_journal.TURN, _journal.SERVE, CLOCK) and data[end:end + 1] == data[at:at + 1]:
+        if (
+            kind in (_journal.TURN, _journal.SERVE, CLOCK)
+            and data[end : end + 1] == data[at : at + 1]
+        ):
             continue  # one of two clocks in a row
         fault = fault_of(beginning, data[:at] + data[end:])
         if kind in (_journal.TURN, _journal.WORK):
@@ -111,8 +124,9 @@ def test_a_cut_record_is_refused(life: tuple[bytes, bytes]) -> None:
     close(replay)
 
 
-@pytest.mark.parametrize("kind", [READ, WRITE, RESTART, _journal.HOST, _journal.SERVE,
-                                  _journal.CONNECT])
+@pytest.mark.parametrize(
+    "kind", [READ, WRITE, RESTART, _journal.HOST, _journal.SERVE, _journal.CONNECT]
+)
 def test_another_subject_is_noticed(life: tuple[bytes, bytes], kind: int) -> None:
     beginning, data = life
     tried = 0
@@ -142,8 +156,12 @@ def test_more_than_was_asked_for_is_never_copied() -> None:
     tape = Tape(world)
     replay = Replay(tape.beginning, host=type(world.host)())
     long = 1 << 20
-    replay.feed(HEAD.pack(_journal.SERVE, 0, 0, 0, connection.id) + HEAD.pack(CLOCK, 0, 0, 0, 1)
-                + HEAD.pack(READ, 0, 0, long, connection.id) + bytes(long))
+    replay.feed(
+        HEAD.pack(_journal.SERVE, 0, 0, 0, connection.id)
+        + HEAD.pack(CLOCK, 0, 0, 0, 1)
+        + HEAD.pack(READ, 0, 0, long, connection.id)
+        + bytes(long)
+    )
     replay.step()
     assert replay.fault is not None and "READ" in replay.fault
     close(replay)

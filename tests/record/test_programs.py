@@ -50,11 +50,16 @@ def test_random_programs() -> None:
     compared = 0
     for seed in range(RANDOM):
         source = random.Random(seed)
-        compared += run(source.randbytes(1 + RECORD * source.choice((5, 20, 60, 200))),
-                        seed % 5, 9, seed % 2 == 0)
+        compared += run(
+            source.randbytes(1 + RECORD * source.choice((5, 20, 60, 200))),
+            seed % 5,
+            9,
+            seed % 2 == 0,
+        )
     assert compared > RANDOM
 
 
 def test_the_programs_that_reach_the_most() -> None:
-    assert sum(run(program, 3, 20, number % 2 == 0)
-               for number, program in enumerate(corpus())) > 100
+    assert (
+        sum(run(program, 3, 20, number % 2 == 0) for number, program in enumerate(corpus())) > 100
+    )

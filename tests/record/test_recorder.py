@@ -75,8 +75,9 @@ def test_written_once_a_second(daemon: Quiet) -> None:
 
 
 @pytest.mark.parametrize("error", [(), (28, "No space left on device")])
-def test_a_next_one_that_cannot_be_begun(daemon: Quiet, monkeypatch: pytest.MonkeyPatch,
-                                         error: tuple[Any, ...]) -> None:
+def test_a_next_one_that_cannot_be_begun(
+    daemon: Quiet, monkeypatch: pytest.MonkeyPatch, error: tuple[Any, ...]
+) -> None:
     def fails(*_: object) -> bytes:
         raise OSError(*error) if error else MemoryError
 

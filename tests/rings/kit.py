@@ -93,8 +93,11 @@ class Rings(RingWorld):
         for domid, guest in self.guests.items():
             if domid in self.host.domains.table and guest.page[-1:] == GUARD:
                 assert guest.page[PAGE_END:] == GUARD * (len(guest.page) - PAGE_END), domid
-        bugs = [text for level, _, text in self.host.messages
-                if level == "error" and "request failed" in text]
+        bugs = [
+            text
+            for level, _, text in self.host.messages
+            if level == "error" and "request failed" in text
+        ]
         assert not bugs, bugs[0]
         recount(self)
 
@@ -110,5 +113,21 @@ def indices(guest: Guest) -> dict[str, int]:
     return {name: guest.get(offset) for name, offset in INDICES.items()}
 
 
-__all__ = ["ALL_FEATURES", "BAD_INDICES", "BAD_LENGTH", "FIELDS", "GUARD", "INDICES", "MASK",
-           "PAGE_END", "RING", "Guest", "Make", "Rings", "indices", "packet", "packets", "start_at"]
+__all__ = [
+    "ALL_FEATURES",
+    "BAD_INDICES",
+    "BAD_LENGTH",
+    "FIELDS",
+    "GUARD",
+    "INDICES",
+    "MASK",
+    "PAGE_END",
+    "RING",
+    "Guest",
+    "Make",
+    "Rings",
+    "indices",
+    "packet",
+    "packets",
+    "start_at",
+]

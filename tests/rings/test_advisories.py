@@ -35,8 +35,13 @@ def test_xsa_72_reply_over_4096_bytes(rings: Rings) -> None:
 
 def test_xsa_115_events_need_permission(rings: Rings) -> None:
     """A guest is told neither of others' nodes nor of domains; it may not ask for them either."""
-    for path in (b"/", b"/local/domain/2", b"@introduceDomain", b"@releaseDomain",
-                 b"@releaseDomain/2"):
+    for path in (
+        b"/",
+        b"/local/domain/2",
+        b"@introduceDomain",
+        b"@releaseDomain",
+        b"@releaseDomain/2",
+    ):
         watch(rings, "d1", path)
     rings.drain("d1")
     rings.works(2)
@@ -48,11 +53,18 @@ def test_xsa_115_events_need_permission(rings: Rings) -> None:
     assert error(rings, "d1", "IS_DOMAIN_INTRODUCED", b"2\0") == "EACCES"
 
 
-@pytest.mark.parametrize("type_, payload", [
-    ("INTRODUCE", b"3\0001\0007\0"), ("RELEASE", b"2\0"), ("RESUME", b"2\0"),
-    ("SET_TARGET", b"1\0000\0"), ("IS_DOMAIN_INTRODUCED", b"1\0"),
-    ("INTRODUCE", b"1\0004660\0007\0"), ("RELEASE", b"1\0"),
-])
+@pytest.mark.parametrize(
+    "type_, payload",
+    [
+        ("INTRODUCE", b"3\0001\0007\0"),
+        ("RELEASE", b"2\0"),
+        ("RESUME", b"2\0"),
+        ("SET_TARGET", b"1\0000\0"),
+        ("IS_DOMAIN_INTRODUCED", b"1\0"),
+        ("INTRODUCE", b"1\0004660\0007\0"),
+        ("RELEASE", b"1\0"),
+    ],
+)
 def test_xsa_115_requests_of_domain_0(rings: Rings, type_: str, payload: bytes) -> None:
     """Nor may it introduce, release, resume, or give itself a target."""
     rings.guest(3)
@@ -60,14 +72,25 @@ def test_xsa_115_requests_of_domain_0(rings: Rings, type_: str, payload: bytes) 
     assert sorted(rings.host.domains.table) == [1, 2]
 
 
-@pytest.mark.parametrize("steps", [
-    ("release", "death"), ("death", "release"), ("release", "release"), ("death", "death"),
-    ("release", "introduce", "death"), ("death", "introduce", "release"),
-    ("bad", "release", "death"), ("bad", "death", "introduce", "release"),
-    ("shutdown", "release", "introduce", "death"), ("reconnect", "release", "introduce", "release"),
-], ids="-".join)
-def test_xsa_233_425_release_death_introduction_in_any_order(rings: Rings,
-                                                             steps: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ("release", "death"),
+        ("death", "release"),
+        ("release", "release"),
+        ("death", "death"),
+        ("release", "introduce", "death"),
+        ("death", "introduce", "release"),
+        ("bad", "release", "death"),
+        ("bad", "death", "introduce", "release"),
+        ("shutdown", "release", "introduce", "death"),
+        ("reconnect", "release", "introduce", "release"),
+    ],
+    ids="-".join,
+)
+def test_xsa_233_425_release_death_introduction_in_any_order(
+    rings: Rings, steps: tuple[str, ...]
+) -> None:
     """Nothing is freed twice and nothing stays, watches and transactions included."""
     watch(rings, "s0", b"@releaseDomain")
     for step in steps:
@@ -200,8 +223,9 @@ def test_xsa_326_unread_replies_are_not_lost(make_rings: Make) -> None:
         turns = 0 if guest.push() or data else turns + 1
     found, rest = packets(got)
     assert rest == b""
-    assert [(type_, req_id) for type_, req_id, _, _ in found] == \
-        [(TYPES["READ"], n) for n in range(100)]
+    assert [(type_, req_id) for type_, req_id, _, _ in found] == [
+        (TYPES["READ"], n) for n in range(100)
+    ]
 
 
 def test_xsa_326_unread_events(make_rings: Make) -> None:
@@ -212,8 +236,7 @@ def test_xsa_326_unread_events(make_rings: Make) -> None:
         watch(rings, "d1", b"/local/domain/1", token)
     blocked_at = 0
     for n in range(400):
-        rings.connection("s0")[1].feed(
-            packet("WRITE", b"/local/domain/1/%d\0v" % n, req_id=n))
+        rings.connection("s0")[1].feed(packet("WRITE", b"/local/domain/1/%d\0v" % n, req_id=n))
         rings.turn("s0")
         blocked_at = blocked_at or (n if rings.connection("s0")[0].blocked else 0)
     connection = rings.server.domains[1]

@@ -64,8 +64,11 @@ ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize(("request_", "payload", "want"), ANSWERS,
-                         ids=[f"{name} {payload!r}" for name, payload, _ in ANSWERS])
+@pytest.mark.parametrize(
+    ("request_", "payload", "want"),
+    ANSWERS,
+    ids=[f"{name} {payload!r}" for name, payload, _ in ANSWERS],
+)
 def test_answers(newer: Rings, request_: str, payload: bytes, want: Any) -> None:
     if isinstance(want, str):
         assert error(newer, "s0", request_, payload) == want
@@ -92,8 +95,7 @@ def test_features_are_told_to_the_domain(newer: Rings, value: int) -> None:
 
 
 # What a guest asks for, and the error.
-GUEST = [(b"\0\0", "EACCES"), (b"\x01", "EACCES"), (b"1\0", "EACCES"),
-         (b"2\0", "EACCES")]
+GUEST = [(b"\0\0", "EACCES"), (b"\x01", "EACCES"), (b"1\0", "EACCES"), (b"2\0", "EACCES")]
 
 
 @pytest.mark.parametrize(("payload", "want"), GUEST)

@@ -33,13 +33,29 @@ lengths = st.one_of(st.integers(0, 64), st.sampled_from([4095, 4096, 4097, 1 << 
 types = st.one_of(st.integers(0, 27), numbers)
 payloads = st.one_of(
     st.binary(max_size=64),
-    st.sampled_from([b"x\0", b"x\0v", b"x\0t\0", b"\0", b"T\0", b"F\0", b"/\0",
-                     b"/local/domain/2/alive\0v", b"/local/domain/2\0n1\0", b"1\0004660\0007\0",
-                     b"2\0", b"1\0000\0", b"x\0n1\0b2\0", b"/local/domain/2\0t\0",
-                     b"@releaseDomain\0t\0"]),
+    st.sampled_from(
+        [
+            b"x\0",
+            b"x\0v",
+            b"x\0t\0",
+            b"\0",
+            b"T\0",
+            b"F\0",
+            b"/\0",
+            b"/local/domain/2/alive\0v",
+            b"/local/domain/2\0n1\0",
+            b"1\0004660\0007\0",
+            b"2\0",
+            b"1\0000\0",
+            b"x\0n1\0b2\0",
+            b"/local/domain/2\0t\0",
+            b"@releaseDomain\0t\0",
+        ]
+    ),
 )
 valid = st.tuples(st.sampled_from(sorted(TYPES.values())), payloads, st.integers(0, 3)).map(
-    lambda r: packet(r[0], r[1], r[2]))
+    lambda r: packet(r[0], r[1], r[2])
+)
 headers = st.tuples(types, numbers, numbers, lengths).map(lambda h: HEADER.pack(*h))
 
 #: One thing that a guest does: (what, ...).
@@ -69,8 +85,9 @@ def act(rings: Rings, action: tuple[Any, ...]) -> None:
     elif what == "move":
         guest.put(FIELDS[action[1]], guest.get(FIELDS[action[1]]) + action[2])
     elif what == "scribble":
-        guest.page[action[1] : min(PAGE_END, action[1] + len(action[2]))] = \
-            action[2][: max(0, PAGE_END - action[1])]
+        guest.page[action[1] : min(PAGE_END, action[1] + len(action[2]))] = action[2][
+            : max(0, PAGE_END - action[1])
+        ]
     elif what == "take":
         guest.put(2056, guest.get(2060))
     elif what == "scan":
@@ -112,16 +129,24 @@ def run(script: list[tuple[Any, ...]]) -> None:
 
 
 @given(st.lists(actions, max_size=25))
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES == 200,
-          suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=EXAMPLES == 200,
+    suppress_health_check=list(HealthCheck),
+)
 def test_a_guest_that_does_anything(script: list[tuple[Any, ...]]) -> None:
     """Bytes, indices, fields, reconnects, in any order and between any turns."""
     run(script)
 
 
 @given(st.binary(min_size=PAGE_END, max_size=PAGE_END), st.booleans())
-@settings(max_examples=EXAMPLES // 4, deadline=None, derandomize=EXAMPLES == 200,
-          suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=EXAMPLES // 4,
+    deadline=None,
+    derandomize=EXAMPLES == 200,
+    suppress_health_check=list(HealthCheck),
+)
 def test_a_page_of_random_bytes(page: bytes, keep_connection: bool) -> None:
     """A domain is introduced with rubbish in its page; RELEASE gives all back."""
     rings = Rings()

@@ -26,8 +26,23 @@ from tests.world import EVENT, HEADER
 
 BASE = 5000
 #: Distances from BASE that a hostile index is set to.
-DISTANCES = [0, 1, 1023, 1024, 1025, 4096, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 31) + 1,
-             MASK - 1025, MASK - 1024, MASK - 1023, MASK - 15, MASK]
+DISTANCES = [
+    0,
+    1,
+    1023,
+    1024,
+    1025,
+    4096,
+    1 << 16,
+    (1 << 31) - 1,
+    1 << 31,
+    (1 << 31) + 1,
+    MASK - 1025,
+    MASK - 1024,
+    MASK - 1023,
+    MASK - 15,
+    MASK,
+]
 
 
 def parked(rings: Rings, domid: int, reason: int) -> None:
@@ -95,10 +110,16 @@ def test_reply_indices(rings: Rings, field: str, distance: int) -> None:
     rings.works(2)
 
 
-@pytest.mark.parametrize("field, value", [
-    *((field, value) for field in INDICES for value in (1 << 31, 1 << 20, 2 * RING)),
-    ("req_prod", -1), ("rsp_cons", -1), ("req_cons", 1), ("rsp_prod", 1),
-])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        *((field, value) for field in INDICES for value in (1 << 31, 1 << 20, 2 * RING)),
+        ("req_prod", -1),
+        ("rsp_cons", -1),
+        ("req_cons", 1),
+        ("rsp_prod", 1),
+    ],
+)
 def test_while_replies_wait(rings: Rings, field: str, value: int) -> None:
     """An index jumps while a reply is half sent, a request half read, a
     transaction open and watches set; the neighbour watches and asks on."""
@@ -134,8 +155,9 @@ def test_event_for_a_broken_ring(rings: Rings) -> None:
     assert rings.collect() == {}
 
 
-@pytest.mark.parametrize("length", [4097, 4112, 8192, 1 << 16, (1 << 31) - 1, 1 << 31,
-                                    MASK - 16, MASK - 15, MASK])
+@pytest.mark.parametrize(
+    "length", [4097, 4112, 8192, 1 << 16, (1 << 31) - 1, 1 << 31, MASK - 16, MASK - 15, MASK]
+)
 @pytest.mark.parametrize("at", [0, RING - 7], ids=["whole", "wrapped"])
 def test_lengths(rings: Rings, length: int, at: int) -> None:
     """A header that claims more than 4096 bytes, or a "negative" length."""

@@ -46,6 +46,7 @@ def fresh(rings: Rings, domid: int) -> None:
 
 # What a guest may have been doing.  Each leaves it in that state.
 
+
 def idle(rings: Rings, guest: Guest) -> None:
     """Nothing."""
 
@@ -167,10 +168,24 @@ def silent_break(rings: Rings, guest: Guest) -> None:
         guest.put(offset, 12345 * n)
 
 
-STATES = [idle, half_header, half_body, unread_request, unread_reply, reply_half_sent,
-          blocked_by_replies, as_many_replies_as_may_be, transactions, events_wait,
-          blocked_by_a_watcher, as_many_events_as_may_be, bad_indices, bad_reply_indices,
-          bad_length, silent_break]
+STATES = [
+    idle,
+    half_header,
+    half_body,
+    unread_request,
+    unread_reply,
+    reply_half_sent,
+    blocked_by_replies,
+    as_many_replies_as_may_be,
+    transactions,
+    events_wait,
+    blocked_by_a_watcher,
+    as_many_events_as_may_be,
+    bad_indices,
+    bad_reply_indices,
+    bad_length,
+    silent_break,
+]
 
 
 @pytest.mark.parametrize("value", [1, 0xFFFFFFFF], ids=["1", "any value"])
@@ -178,8 +193,7 @@ STATES = [idle, half_header, half_body, unread_request, unread_reply, reply_half
 def test_reconnect(make_rings: Make, state: Callable[[Rings, Guest], None], value: int) -> None:
     """In each state: done in one turn, told with a notification, all of before
     forgotten, and the guest goes on."""
-    rings = make_rings(quota_maxwatchevents=LIMIT, quota_maxoutstanding=LIMIT,
-                       quota_maxwatch=100)
+    rings = make_rings(quota_maxwatchevents=LIMIT, quota_maxoutstanding=LIMIT, quota_maxwatch=100)
     guest = rings.guests[1]
     start_at(guest, 1000)
     state(rings, guest)
@@ -201,11 +215,11 @@ def test_reconnect(make_rings: Make, state: Callable[[Rings, Guest], None], valu
 
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
-def test_reconnect_found_by_the_scan(make_rings: Make,
-                                     state: Callable[[Rings, Guest], None]) -> None:
+def test_reconnect_found_by_the_scan(
+    make_rings: Make, state: Callable[[Rings, Guest], None]
+) -> None:
     """A kick that was lost: the next look at all rings finds the wish."""
-    rings = make_rings(quota_maxwatchevents=LIMIT, quota_maxoutstanding=LIMIT,
-                       quota_maxwatch=100)
+    rings = make_rings(quota_maxwatchevents=LIMIT, quota_maxoutstanding=LIMIT, quota_maxwatch=100)
     state(rings, rings.guests[1])
     rings.guests[1].put(CONNECTION, 1)
     assert rings.host.domains.scan() >= 1

@@ -77,8 +77,9 @@ def test_pieces(rings: Rings, size: int) -> None:
         got += guest.take()
     found, rest = packets(got)
     assert rest == b""
-    assert [(type_, req_id) for type_, req_id, _, _ in found] == \
-        [(TYPES["WRITE"], n) for n in range(3)] + [(TYPES["READ"], 9)]
+    assert [(type_, req_id) for type_, req_id, _, _ in found] == [
+        (TYPES["WRITE"], n) for n in range(3)
+    ] + [(TYPES["READ"], 9)]
     assert found[-1][3] == VALUE[:40]
 
 
@@ -131,8 +132,11 @@ def test_nothing_to_do_notifies_nobody(rings: Rings) -> None:
     guest.feed(packet("READ", b"x\0")[:7])
     rings.turn("d1")
     assert rings.notified(1) == 1  # there is room again
-    assert indices(guest) == {**before, "req_prod": before["req_prod"] + 7,
-                              "req_cons": before["req_cons"] + 7}
+    assert indices(guest) == {
+        **before,
+        "req_prod": before["req_prod"] + 7,
+        "req_cons": before["req_cons"] + 7,
+    }
 
 
 def test_a_kick_that_makes_no_room_is_not_answered(rings: Rings) -> None:
@@ -156,8 +160,9 @@ def test_one_notify_for_many_events(rings: Rings) -> None:
     """What others do in one turn reaches a watcher with one notification."""
     watch(rings, "d1", b"/local/domain/1")
     rings.notified(1)
-    rings.feed("s0", b"".join(
-        packet("WRITE", b"/local/domain/1/n%d\0v" % n, req_id=n) for n in range(20)))
+    rings.feed(
+        "s0", b"".join(packet("WRITE", b"/local/domain/1/n%d\0v" % n, req_id=n) for n in range(20))
+    )
     assert rings.notified(1) == 1
     assert rings.notified(2) == 0
     assert len(events(rings, "d1")) == 20

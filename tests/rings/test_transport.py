@@ -20,20 +20,28 @@ GLUE = 0x1234  # what the glue's functions are called with; nothing looks into i
 PORTS = [7, 300, 12]
 
 NOTIFY = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32)
-TAKE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32),
-                        ctypes.c_uint32)
+TAKE = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_uint32
+)
 #: The functions of struct xsd_glue_api (glue/xsd_glue.h) in their order, up to those used here.
-NAMES = ("create destroy last_call last_text open_evtchn fdopen_evtchn open_gnttab open_domains "
-         "close_evtchn close_gnttab close_domains domains_source keep_over_exec map_page "
-         "unmap_page map_file unmap_file evtchn_fd bind_interdomain bind_virq unbind").split()
+NAMES = (
+    "create destroy last_call last_text open_evtchn fdopen_evtchn open_gnttab open_domains "
+    "close_evtchn close_gnttab close_domains domains_source keep_over_exec map_page "
+    "unmap_page map_file unmap_file evtchn_fd bind_interdomain bind_virq unbind"
+).split()
 
 
 class Table(ctypes.Structure):
     """struct xsd_glue_api."""
 
-    _fields_ = [("version", ctypes.c_uint32), ("size", ctypes.c_uint32),
-                *((name, ctypes.c_void_p) for name in NAMES),
-                ("notify", NOTIFY), ("pending", TAKE), ("unmask", TAKE)]
+    _fields_ = [
+        ("version", ctypes.c_uint32),
+        ("size", ctypes.c_uint32),
+        *((name, ctypes.c_void_p) for name in NAMES),
+        ("notify", NOTIFY),
+        ("pending", TAKE),
+        ("unmask", TAKE),
+    ]
 
 
 class Glue:

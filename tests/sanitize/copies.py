@@ -21,8 +21,17 @@ PROJECT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("PYXSD_COPIES") or PROJECT / "build" / "copies")
 
 #: What a copy holds, from the top of the project.
-PARTS = ("pyxsd", "glue", "tests", "packaging", "setup.py", "pyproject.toml",
-         "README.md", "MANIFEST.in", "LICENSE")
+PARTS = (
+    "pyxsd",
+    "glue",
+    "tests",
+    "packaging",
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+    "MANIFEST.in",
+    "LICENSE",
+)
 LEFT_OUT = {"__pycache__", "build", "build-san", "node_modules"}
 SUFFIXES_LEFT_OUT = {".so", ".o", ".pyc"}
 
@@ -88,11 +97,23 @@ def build(name: str, mode: str, env: Mapping[str, str]) -> Path:
     with open(copy / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         update(copy)
-        command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace",
-                   f"-j{os.cpu_count() or 1}"]
-        done = subprocess.run(command, cwd=copy, env={**os.environ, **env, "PYXSD_BUILD": mode},
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              check=False)
+        command = [
+            sys.executable,
+            "setup.py",
+            "-q",
+            "build_ext",
+            "--inplace",
+            f"-j{os.cpu_count() or 1}",
+        ]
+        done = subprocess.run(
+            command,
+            cwd=copy,
+            env={**os.environ, **env, "PYXSD_BUILD": mode},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         raise BuildFailed(f"{copy}\n{done.stdout[-8000:]}")
     return copy
@@ -100,7 +121,8 @@ def build(name: str, mode: str, env: Mapping[str, str]) -> Path:
 
 def runtime(library: str) -> str:
     """The path of a sanitizer's run-time library of gcc, "" where it is not installed."""
-    done = subprocess.run(["gcc", f"-print-file-name={library}"], stdout=subprocess.PIPE,
-                          text=True, check=False)
+    done = subprocess.run(
+        ["gcc", f"-print-file-name={library}"], stdout=subprocess.PIPE, text=True, check=False
+    )
     path = done.stdout.strip()
     return path if os.path.isabs(path) and os.path.exists(path) else ""

@@ -18,15 +18,33 @@ from tests.sanitize import copies, plugin
 
 #: What runs; those that are not there yet are left out.
 SUITES = (
-    "tests/conformance", "tests/security", "tests/property", "tests/fuzz/test_cases.py",
-    "tests/unit", "tests/rings", "tests/domains/test_life.py", "tests/domains/test_death.py",
+    "tests/conformance",
+    "tests/security",
+    "tests/property",
+    "tests/fuzz/test_cases.py",
+    "tests/unit",
+    "tests/rings",
+    "tests/domains/test_life.py",
+    "tests/domains/test_death.py",
     "tests/domains/test_fairness.py",
 )
 #: Tests that start processes or look at time and memory: nothing of them is about our C.
-LEFT_OUT = tuple(f"tests/unit/test_{name}.py" for name in (
-    "background", "config", "daemon_log", "descriptors", "destinations", "listening", "log_files",
-    "notify", "options", "pid_files", "syslog",
-))
+LEFT_OUT = tuple(
+    f"tests/unit/test_{name}.py"
+    for name in (
+        "background",
+        "config",
+        "daemon_log",
+        "descriptors",
+        "destinations",
+        "listening",
+        "log_files",
+        "notify",
+        "options",
+        "pid_files",
+        "syslog",
+    )
+)
 MINUTES = 10
 
 
@@ -46,7 +64,7 @@ def environment(**more: str) -> dict[str, str]:
         # Of all blocks, so that a stray byte of an object is seen as well.
         "PYTHONMALLOC": "malloc",
         "ASAN_OPTIONS": "detect_leaks=1:leak_check_at_exit=0:detect_stack_use_after_return=0:"
-                        "abort_on_error=0:exitcode=99:allocator_may_return_null=1",
+        "abort_on_error=0:exitcode=99:allocator_may_return_null=1",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
         "PYTHONDONTWRITEBYTECODE": "1",
         **more,
@@ -68,14 +86,33 @@ def test_suites(copy: Path) -> None:
     """No memory error, no undefined behaviour, no leak, and no test fails."""
     suites = [suite for suite in SUITES if (copy / suite).exists()]
     assert "tests/conformance" in suites
-    command = [sys.executable, "-m", "pytest", "-q", "-s", "-x", "-p", "tests.sanitize.plugin",
-               "-p", "no:cacheprovider", *suites,
-               *(f"--ignore={name}" for name in LEFT_OUT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-s",
+        "-x",
+        "-p",
+        "tests.sanitize.plugin",
+        "-p",
+        "no:cacheprovider",
+        *suites,
+        *(f"--ignore={name}" for name in LEFT_OUT),
+    ]
     env = environment(PYXSD_HYPOTHESIS_EXAMPLES="5", PYXSD_UNDER_SANITIZER="1")
     env.pop("PYTEST_ADDOPTS", None)
-    done = subprocess.run(command, cwd=copy, env=env, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
-                          timeout=60 * MINUTES)
+    done = subprocess.run(
+        command,
+        cwd=copy,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=60 * MINUTES,
+    )
     # The interpreter's own frames say nothing.
     lines = [line for line in done.stdout.splitlines() if "python3" not in line or " #" not in line]
     shown = "\n".join(lines)[-16000:]
@@ -101,9 +138,24 @@ def broken(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library with faults, compiled as the debug build compiles."""
     library = tmp_path_factory.mktemp("broken") / "broken.so"
     subprocess.run(
-        ["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-O0", "-g", "-shared", "-fPIC",
-         "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-o", str(library),
-         str(Path(__file__).with_name("broken.c"))], check=True)
+        [
+            "gcc",
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-O0",
+            "-g",
+            "-shared",
+            "-fPIC",
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=undefined",
+            "-o",
+            str(library),
+            str(Path(__file__).with_name("broken.c")),
+        ],
+        check=True,
+    )
     return library
 
 
@@ -111,13 +163,30 @@ def broken(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_fault_is_seen(fault: str, copy: Path, broken: Path, tmp_path: Path) -> None:
     """The way the suites run finds each kind of fault."""
     test = tmp_path / "test_broken.py"
-    test.write_text(f"import ctypes\n\n\ndef test_it():\n"
-                    f"    ctypes.CDLL({str(broken)!r}).broken_{fault}()\n")
+    test.write_text(
+        f"import ctypes\n\n\ndef test_it():\n    ctypes.CDLL({str(broken)!r}).broken_{fault}()\n"
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-s", "-p", "tests.sanitize.plugin",
-         "-p", "no:cacheprovider", f"--rootdir={tmp_path}", str(test)],
-        cwd=copy, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        check=False)
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-s",
+            "-p",
+            "tests.sanitize.plugin",
+            "-p",
+            "no:cacheprovider",
+            f"--rootdir={tmp_path}",
+            str(test),
+        ],
+        cwd=copy,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     status, text, lost = FAULTS[fault]
     found = plugin.leaks(done.stdout)
     assert (done.returncode, text in done.stdout, len(found)) == (status, True, lost), done.stdout

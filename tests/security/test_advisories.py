@@ -33,10 +33,12 @@ def others_are_served(world: World) -> None:
 
 # -- XSA-38: ring indices and message sizes trusted ---------------------------
 
+
 @pytest.mark.parametrize("name", ["s0", "d1"])
 @pytest.mark.parametrize("length", [4097, 0x10000, 0x7FFFFFFF, 0xFFFFFFF0, 0xFFFFFFFF])
-def test_xsa_38_message_sizes_only_end_their_connection(world: World, name: str,
-                                                        length: int) -> None:
+def test_xsa_38_message_sizes_only_end_their_connection(
+    world: World, name: str, length: int
+) -> None:
     connection, transport = world.connection(name)
     world.feed(name, HEADER.pack(TYPES["WRITE"], 1, 0, length) + b"x" * 9000)
     assert transport.failed == 3
@@ -49,10 +51,12 @@ def test_xsa_38_message_sizes_only_end_their_connection(world: World, name: str,
 
 # -- XSA-72: reply over 4096 bytes --------------------------------------------
 
+
 def test_xsa_72_replies_over_4096_bytes_are_e2big(make_world: Make) -> None:
     """Names, values and permission lists that grew in pieces."""
-    world: World = make_world(quota_maxentity=5000, quota_maxsize=4096, quota_path_max=3000,
-                              quota_maxperms=0)
+    world: World = make_world(
+        quota_maxentity=5000, quota_maxsize=4096, quota_path_max=3000, quota_maxperms=0
+    )
     for n in range(410):
         ok(world, "d1", "MKDIR", b"dir/%09d\0" % n)
     assert error(world, "d1", "DIRECTORY", b"dir\0") == "E2BIG"
@@ -68,6 +72,7 @@ def test_xsa_72_replies_over_4096_bytes_are_e2big(make_world: Make) -> None:
 
 
 # -- XSA-115: watch events and special watches without permission ------------
+
 
 def test_xsa_115_no_events_of_what_may_not_be_read(world: World) -> None:
     watch(world, "d1", b"/")
@@ -96,10 +101,21 @@ def test_xsa_115_special_watches_need_permission(world: World) -> None:
     assert events(world, "d1") == [(b"@introduceDomain", b"t")]
 
 
-@pytest.mark.parametrize("request_", [
-    ("IS_DOMAIN_INTRODUCED", b"2\0"), ("INTRODUCE", b"9\x001\x007\0"), ("RELEASE", b"2\0"),
-    ("RESUME", b"2\0"), ("SET_TARGET", b"1\x000\0"), ("GET_QUOTA", b""), ("SET_QUOTA", b"x\x001\0"),
-    ("GET_FEATURE", b"1\0"), ("SET_FEATURE", b"1\x001\0"), ("SET_PERMS", b"@releaseDomain\0r1\0")])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ("IS_DOMAIN_INTRODUCED", b"2\0"),
+        ("INTRODUCE", b"9\x001\x007\0"),
+        ("RELEASE", b"2\0"),
+        ("RESUME", b"2\0"),
+        ("SET_TARGET", b"1\x000\0"),
+        ("GET_QUOTA", b""),
+        ("SET_QUOTA", b"x\x001\0"),
+        ("GET_FEATURE", b"1\0"),
+        ("SET_FEATURE", b"1\x001\0"),
+        ("SET_PERMS", b"@releaseDomain\0r1\0"),
+    ],
+)
 def test_xsa_115_domain_0_only(world: World, request_: tuple[str, bytes]) -> None:
     before = tree(world)
     assert error(world, "d1", *request_) == "EACCES"
@@ -109,6 +125,7 @@ def test_xsa_115_domain_0_only(world: World, request_: tuple[str, bytes]) -> Non
 
 
 # -- XSA-206: transactions starved by others' writes --------------------------
+
 
 def test_xsa_206_a_guest_cannot_starve_domain_0(world: World) -> None:
     """However often it writes what the transaction reads, some attempt goes through."""
@@ -127,10 +144,13 @@ def test_xsa_206_a_guest_cannot_starve_domain_0(world: World) -> None:
 
 # -- XSA-233, XSA-425: double free at RELEASE and domain death ---------------
 
-@pytest.mark.parametrize("order", list(itertools.permutations(
-    ["release", "introduce", "disconnect"])), ids="-".join)
-def test_xsa_233_425_release_death_and_introduction_in_any_order(world: World,
-                                                                 order: tuple[str, ...]) -> None:
+
+@pytest.mark.parametrize(
+    "order", list(itertools.permutations(["release", "introduce", "disconnect"])), ids="-".join
+)
+def test_xsa_233_425_release_death_and_introduction_in_any_order(
+    world: World, order: tuple[str, ...]
+) -> None:
     for round_ in range(6):
         for what in (*order, *order):
             gone = world.server.domains.get(1)
@@ -153,8 +173,10 @@ def test_xsa_233_425_release_death_and_introduction_in_any_order(world: World,
                 world.server.fire_special(b"@releaseDomain", [1])
             world.rest.pop("d1", None)
             recount(world)
-        assert world.server.watch_total == world.server.open_transactions == 0 \
+        assert (
+            world.server.watch_total == world.server.open_transactions == 0
             or 1 in world.server.domains
+        )
     others_are_served(world)
 
 
@@ -181,6 +203,7 @@ def test_xsa_233_425_in_a_transaction(world: World) -> None:
 
 
 # -- XSA-272, 419, 421, 483: entry quota -------------------------------------
+
 
 @pytest.mark.parametrize("seed", range(8))
 def test_xsa_272_419_421_483_counts_equal_a_recount(make_world: Make, seed: int) -> None:
@@ -259,6 +282,7 @@ def test_xsa_483_counts_follow_when_an_owner_dies(make_world: Make) -> None:
 
 # -- XSA-322: a reused domid inherits rights ----------------------------------
 
+
 @pytest.mark.parametrize("how", ["release", "failing release"])
 def test_xsa_322_a_reused_domid_has_no_old_rights(world: World, how: str) -> None:
     domid = 1 if how == "release" else 9
@@ -276,6 +300,7 @@ def test_xsa_322_a_reused_domid_has_no_old_rights(world: World, how: str) -> Non
 
 
 # -- XSA-323: relative path over the limit ------------------------------------
+
 
 def test_xsa_323_no_path_is_over_the_limit(make_world: Make) -> None:
     """Written relative or in full, the same paths are legal; what is stored can be
@@ -297,6 +322,7 @@ def test_xsa_323_no_path_is_over_the_limit(make_world: Make) -> None:
 
 # -- XSA-324: token so long that the event exceeds 4096 -----------------------
 
+
 @pytest.mark.parametrize("token_len", [4000, 4089, 4090])
 def test_xsa_324_events_are_never_broken_packets(world: World, token_len: int) -> None:
     """ "x" + NUL + token + NUL: 4090 gives a first event of 4093 bytes, and "x/y/z"
@@ -304,14 +330,17 @@ def test_xsa_324_events_are_never_broken_packets(world: World, token_len: int) -
     token = b"T" * token_len
     world.feed("d1", packet("WATCH", b"x\0" + token + b"\0"))
     got = world.drain("d1")
-    assert [(type_, len(body)) for type_, _, _, body in got] \
-        == [(TYPES["WATCH"], 3), (EVENT, token_len + 3)]
+    assert [(type_, len(body)) for type_, _, _, body in got] == [
+        (TYPES["WATCH"], 3),
+        (EVENT, token_len + 3),
+    ]
     for path in (b"x", b"x/y", b"x/y/z", b"x/y/z/" + b"w" * 1000):
         ok(world, "s0", "WRITE", b"/local/domain/1/" + path + b"\0v")
         got = world.drain("d1")
         if len(path) + token_len + 2 <= 4096:
-            assert [(type_, body) for type_, _, _, body in got] \
-                == [(EVENT, path + b"\0" + token + b"\0")]
+            assert [(type_, body) for type_, _, _, body in got] == [
+                (EVENT, path + b"\0" + token + b"\0")
+            ]
         else:
             assert got == []
     assert ok(world, "d1", "GET_DOMAIN_PATH", b"1\0")
@@ -320,10 +349,17 @@ def test_xsa_324_events_are_never_broken_packets(world: World, token_len: int) -
 
 # -- XSA-325, 326, 416: memory without bound ----------------------------------
 
+
 @pytest.fixture
 def small(make_world: Make) -> World:
-    world: World = make_world(quota_maxoutstanding=8, quota_maxwatchevents=8, quota_maxwatch=8,
-                              quota_transaction=4, quota_maxrequests=16, quota_maxentity=50)
+    world: World = make_world(
+        quota_maxoutstanding=8,
+        quota_maxwatchevents=8,
+        quota_maxwatch=8,
+        quota_transaction=4,
+        quota_maxrequests=16,
+        quota_maxentity=50,
+    )
     return world
 
 
@@ -347,9 +383,12 @@ def test_xsa_326_unread_events_are_bounded(small: World) -> None:
     transport.room = 0
     for who in ("s0", "s1", "d1"):
         for n in range(300):
-            small.feed(who, write(b"/local/domain/1/%s" % who.encode(), b"v")
-                       + packet("RM", b"/local/domain/1/%s\0" % who.encode())
-                       + packet("MKDIR", b"/local/domain/1/%s-%d\0" % (who.encode(), n)))
+            small.feed(
+                who,
+                write(b"/local/domain/1/%s" % who.encode(), b"v")
+                + packet("RM", b"/local/domain/1/%s\0" % who.encode())
+                + packet("MKDIR", b"/local/domain/1/%s-%d\0" % (who.encode(), n)),
+            )
             assert connection.queued[1] <= 8
             assert connection.waiting_events <= 8 * 9
             for other in ("s0", "s1", "d1"):
@@ -402,6 +441,7 @@ def test_xsa_416_partial_packets_are_bounded(small: World) -> None:
 
 # -- XSA-330, 484: RESET_WATCHES ----------------------------------------------
 
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_xsa_330_484_reset_watches_leaves_nothing(world: World, inside: bool) -> None:
     for _ in range(5):
@@ -422,6 +462,7 @@ def test_xsa_330_484_reset_watches_leaves_nothing(world: World, inside: bool) ->
 
 
 # -- XSA-352, 353: ownership, and "/" -----------------------------------------
+
 
 @pytest.mark.parametrize("perms_activate", [True, False])
 def test_xsa_352_an_owner_cannot_give_a_node_away(make_world: Make, perms_activate: bool) -> None:
@@ -450,11 +491,34 @@ def test_xsa_353_the_root_is_checked_like_any_node(world: World, perms: bytes) -
 
 # -- XSA-414, 415, 440, 481: an error changes nothing -------------------------
 
-ODD_PATHS = [b"", b"/", b"//", b"/local/domain/", b"/local/domain", b"/local/domain//x",
-             b"/local/domain/1/", b"/local/domain/-", b"/local/domain/x", b"local/", b"@", b"/@",
-             b"@/", b"@releaseDomain/", b"@releaseDomain/x", b"@introduceDomain/1/2", b".",
-             b"..", b"/..", b"\xff", b"/\xc3\xa4", b"x/", b"/local/domain/99999999999999999999/x",
-             b"/local/domain/" + b"9" * 3000, b"x" * 3000, b"/x" * 1500]
+ODD_PATHS = [
+    b"",
+    b"/",
+    b"//",
+    b"/local/domain/",
+    b"/local/domain",
+    b"/local/domain//x",
+    b"/local/domain/1/",
+    b"/local/domain/-",
+    b"/local/domain/x",
+    b"local/",
+    b"@",
+    b"/@",
+    b"@/",
+    b"@releaseDomain/",
+    b"@releaseDomain/x",
+    b"@introduceDomain/1/2",
+    b".",
+    b"..",
+    b"/..",
+    b"\xff",
+    b"/\xc3\xa4",
+    b"x/",
+    b"/local/domain/99999999999999999999/x",
+    b"/local/domain/" + b"9" * 3000,
+    b"x" * 3000,
+    b"/x" * 1500,
+]
 
 
 @pytest.mark.parametrize("path", ODD_PATHS, ids=lambda path: repr(path[:30]))
@@ -465,8 +529,13 @@ def test_xsa_414_415_440_481_odd_paths(world: World, who: str, path: bytes) -> N
     before = tree(world)
     changed = False
     for type_, rest in itertools.product(range(27), (b"", b"t\0", b"n0\0", b"0\0", b"T\0")):
-        if type_ in (TYPES["INTRODUCE"], TYPES["RELEASE"], TYPES["SET_TARGET"],
-                     TYPES["TRANSACTION_START"], TYPES["RESET_WATCHES"]):
+        if type_ in (
+            TYPES["INTRODUCE"],
+            TYPES["RELEASE"],
+            TYPES["SET_TARGET"],
+            TYPES["TRANSACTION_START"],
+            TYPES["RESET_WATCHES"],
+        ):
             continue
         if len(path) + 1 + len(rest) > 4096:
             continue
@@ -503,6 +572,7 @@ def test_xsa_414_440_failed_creations_leave_the_tree_whole(make_world: Make) -> 
 
 # -- XSA-417: stale permission entries honoured -------------------------------
 
+
 def test_xsa_417_entries_of_a_dead_domain_are_gone(world: World) -> None:
     """Everywhere, in open transactions that are committed later as well."""
     ok(world, "s0", "WRITE", b"/a/b\0v")
@@ -518,6 +588,7 @@ def test_xsa_417_entries_of_a_dead_domain_are_gone(world: World) -> None:
 
 
 # -- XSA-418: deep trees exhaust the stack ------------------------------------
+
 
 def test_xsa_418_no_recursion_on_client_made_depth(make_world: Make) -> None:
     """A chain of 2,000 components: made, read, copied, merged, walked, forgotten, removed."""
@@ -542,8 +613,18 @@ def test_xsa_418_no_recursion_on_client_made_depth(make_world: Make) -> None:
 
 # -- XSA-420: negative length after conversion --------------------------------
 
-NUMBERS = [b"-1", b"-2147483648", b"-9223372036854775808", b"9223372036854775807", b"4294967295",
-           b"4294967296", b"18446744073709551615", b"18446744073709551616", b"9" * 400, b"-0"]
+NUMBERS = [
+    b"-1",
+    b"-2147483648",
+    b"-9223372036854775808",
+    b"9223372036854775807",
+    b"4294967295",
+    b"4294967296",
+    b"18446744073709551615",
+    b"18446744073709551616",
+    b"9" * 400,
+    b"-0",
+]
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -551,15 +632,24 @@ def test_xsa_420_numbers_from_clients(world: World, number: bytes) -> None:
     """Offsets, depths, domids and lengths out of every range."""
     ok(world, "s0", "WRITE", b"/n/a\0v")
     for type_, payload in (
-            ("DIRECTORY_PART", b"/n\0%s\0"), ("WATCH", b"/n\0t\0%s\0"),
-            ("WATCH", b"@releaseDomain/%s\0t\0"),
-            ("GET_DOMAIN_PATH", b"%s\0"), ("IS_DOMAIN_INTRODUCED", b"%s\0"), ("RELEASE", b"%s\0"),
-            ("RESUME", b"%s\0"), ("SET_TARGET", b"%s\x001\0"), ("SET_TARGET", b"1\0%s\0"),
-            ("INTRODUCE", b"%s\x001\x007\0"), ("INTRODUCE", b"5\x001\0%s\0"),
-            ("SET_PERMS", b"/n\0n%s\0"), ("SET_PERMS", b"/n\0n0\0r%s\0"),
-            ("CONTROL", b"quota\0%s\0"),
-            ("CONTROL", b"quota\0set\0nodes\0%s\0"), ("CONTROL", b"mfn\0%s\0"),
-            ("READ", b"/local/domain/%s/x\0")):
+        ("DIRECTORY_PART", b"/n\0%s\0"),
+        ("WATCH", b"/n\0t\0%s\0"),
+        ("WATCH", b"@releaseDomain/%s\0t\0"),
+        ("GET_DOMAIN_PATH", b"%s\0"),
+        ("IS_DOMAIN_INTRODUCED", b"%s\0"),
+        ("RELEASE", b"%s\0"),
+        ("RESUME", b"%s\0"),
+        ("SET_TARGET", b"%s\x001\0"),
+        ("SET_TARGET", b"1\0%s\0"),
+        ("INTRODUCE", b"%s\x001\x007\0"),
+        ("INTRODUCE", b"5\x001\0%s\0"),
+        ("SET_PERMS", b"/n\0n%s\0"),
+        ("SET_PERMS", b"/n\0n0\0r%s\0"),
+        ("CONTROL", b"quota\0%s\0"),
+        ("CONTROL", b"quota\0set\0nodes\0%s\0"),
+        ("CONTROL", b"mfn\0%s\0"),
+        ("READ", b"/local/domain/%s/x\0"),
+    ):
         got, body = world.ask("s0", type_, payload % number)
         recount(world)
         if type_ in ("RELEASE", "RESUME") and number not in (b"-0",):

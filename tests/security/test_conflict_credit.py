@@ -40,9 +40,8 @@ def credit(world: World, name: str) -> float:
 
 
 @pytest.mark.parametrize("heavy", [0, 40])
-def test_a_guest_pays_though_it_wrote_before_the_transaction_too(shared: World,
-                                                                 heavy: int) -> None:
-    begin(shared, "d2")            # so that changes are kept from here on
+def test_a_guest_pays_though_it_wrote_before_the_transaction_too(shared: World, heavy: int) -> None:
+    begin(shared, "d2")  # so that changes are kept from here on
     for n in range(heavy):
         ok(shared, "d1", "WRITE", DEEP + b"\0%d" % n)
     before = credit(shared, "d1")
@@ -55,13 +54,17 @@ def test_a_guest_pays_though_it_wrote_before_the_transaction_too(shared: World,
     assert credit(shared, "d1") == 0
 
 
-@pytest.mark.parametrize(("heavy", "light", "payload", "count"), [
-    pytest.param("d1", "d2", DEEP, 30, id="its own heavy changes"),
-    pytest.param("d2", "d1", DEEP, 30, id="the heavy changes of another"),
-    pytest.param("d2", "d1", b"k", 1500, id="the many changes of another"),
-])
-def test_a_change_is_not_hidden_behind_later_ones(shared: World, heavy: str, light: str,
-                                                  payload: bytes, count: int) -> None:
+@pytest.mark.parametrize(
+    ("heavy", "light", "payload", "count"),
+    [
+        pytest.param("d1", "d2", DEEP, 30, id="its own heavy changes"),
+        pytest.param("d2", "d1", DEEP, 30, id="the heavy changes of another"),
+        pytest.param("d2", "d1", b"k", 1500, id="the many changes of another"),
+    ],
+)
+def test_a_change_is_not_hidden_behind_later_ones(
+    shared: World, heavy: str, light: str, payload: bytes, count: int
+) -> None:
     """Domain 1 writes what the transaction has read; then both write what it has not."""
     tx_id = reader(shared)
     before = credit(shared, "d1")
@@ -91,7 +94,7 @@ def test_who_is_heavy_does_not_pay_for_later_transactions(shared: World) -> None
 
 def test_what_was_undone_before_the_transaction_costs_nothing(shared: World) -> None:
     """Domain 1 changed /x and changed it back; then came the transaction, and domain 2."""
-    begin(shared, "d2")            # so that changes are kept from here on
+    begin(shared, "d2")  # so that changes are kept from here on
     ok(shared, "d1", "WRITE", b"/x\0other")
     ok(shared, "d1", "WRITE", b"/x\0v")
     before = credit(shared, "d1")

@@ -17,6 +17,7 @@ Make = Callable[..., Any]
 
 # -- running a transaction's requests again costs no more than one request may ----
 
+
 def test_a_replay_does_not_list_a_large_directory_again_and_again(world: World) -> None:
     """Each DIRECTORY_PART of a guest looks at all names, also where its answer is empty."""
     name = b"n" * 900
@@ -50,8 +51,12 @@ def test_a_piece_of_a_large_directory_copies_only_the_piece(world: World) -> Non
         tracemalloc.stop()
     assert len(counts) == 1
     # A name more, one less, and another one at its place.
-    for type_, path in (("WRITE", b"d/x"), ("RM", b"d/x"), ("RM", b"d/300" + name),
-                        ("WRITE", b"d/300" + name[1:] + b"m")):
+    for type_, path in (
+        ("WRITE", b"d/x"),
+        ("RM", b"d/x"),
+        ("RM", b"d/300" + name),
+        ("WRITE", b"d/300" + name[1:] + b"m"),
+    ):
         ok(world, "d1", type_, path + b"\0")
         counts.add(ok(world, "d1", "DIRECTORY_PART", b"d\0000\0").split(b"\0")[0])
     assert len(counts) == 4
@@ -100,11 +105,19 @@ def _blame_gets_as_far(world: World, tx_id: int, changes: int, marked: bool = Tr
     return bool(connection.credit < before)
 
 
-@pytest.mark.parametrize(("kind", "changes"), [
-    ("nothing", 450), ("nothing", 1800), ("removes 900 nodes", 200), ("copies 511 nodes", 10),
-    ("copies 511 nodes", 100)])
-def test_the_search_for_the_guilty_goes_by_halves_where_it_costs_much(world: World, kind: str,
-                                                                      changes: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("nothing", 450),
+        ("nothing", 1800),
+        ("removes 900 nodes", 200),
+        ("copies 511 nodes", 10),
+        ("copies 511 nodes", 100),
+    ],
+)
+def test_the_search_for_the_guilty_goes_by_halves_where_it_costs_much(
+    world: World, kind: str, changes: int
+) -> None:
     """Of 100 changes with a trial of 1,300 units each not even that is possible, but it is known
     that domain 2 changed what is read."""
     requests = [("WRITE", b"z\0v")]
@@ -144,10 +157,12 @@ def test_pieces_of_a_listing_cost_by_its_names(world: World, times: int, done: b
     assert end(world, "d1", tx_id) == ("OK" if done else "EAGAIN")
 
 
-@pytest.mark.parametrize(("listings", "marked", "found"), [
-    (80, False, True), (110, False, False), (110, True, True)])
-def test_the_search_for_the_guilty_has_what_the_replay_left(world: World, listings: int,
-                                                            marked: bool, found: bool) -> None:
+@pytest.mark.parametrize(
+    ("listings", "marked", "found"), [(80, False, True), (110, False, False), (110, True, True)]
+)
+def test_the_search_for_the_guilty_has_what_the_replay_left(
+    world: World, listings: int, marked: bool, found: bool
+) -> None:
     """A replay with 110 listings of 400 names takes 3,800 units of work, and so does each of the
     two trials of the change: together too much for one commit."""
     for n in range(400):
@@ -157,6 +172,7 @@ def test_the_search_for_the_guilty_has_what_the_replay_left(world: World, listin
 
 
 # -- events of one request are delivered in slices of time -----------------------
+
 
 def test_a_commit_of_many_changes_is_delivered_in_slices(world: World) -> None:
     """No event is lost or out of order, and the request itself delivers only a few."""
@@ -174,13 +190,13 @@ def test_a_commit_of_many_changes_is_delivered_in_slices(world: World) -> None:
     world.turn()
     got = [body.split(b"\0")[:2] for type_, _, _, body in world.drain("d1") if type_ == 15]
     for n in range(20):
-        assert [path for path, token in got if token == b"%d" % n] == \
-            [b"/local/domain/1/k%d" % k for k in range(100)]
+        assert [path for path, token in got if token == b"%d" % n] == [
+            b"/local/domain/1/k%d" % k for k in range(100)
+        ]
 
 
 @pytest.mark.parametrize("watched", [b"/local/domain/1", b"/elsewhere"])
-def test_a_commit_of_long_paths_looks_for_few_watches_at_once(world: World,
-                                                              watched: bytes) -> None:
+def test_a_commit_of_long_paths_looks_for_few_watches_at_once(world: World, watched: bytes) -> None:
     """Each change counts, and a long path more, whether or not somebody watches it."""
     watch(world, "s1", watched)
     tx_id = begin(world, "d1")
@@ -212,6 +228,7 @@ def test_a_commit_of_long_paths_looks_for_few_watches_at_once(world: World,
 
 
 # -- every watcher is told of a change -------------------------------------------
+
 
 def _watchers(world: World, path: bytes, count: int) -> None:
     """s1 watches a path, and after it s0 does, so often."""
@@ -248,6 +265,7 @@ def test_all_are_told_of_the_last_change_of_a_broken_ring(world: World) -> None:
 
 
 # -- what one request makes the daemon keep --------------------------------------
+
 
 def test_one_commit_leaves_few_events_without_room(world: World) -> None:
     """Of a watcher that never reads: its own share is 1 MiB, and this comes on top of it."""

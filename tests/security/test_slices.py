@@ -76,6 +76,7 @@ def test_old_trees(world: World, how: str) -> None:
 
 # -- events that wait ------------------------------------------------------------
 
+
 @pytest.mark.parametrize("who", ["watcher", "cause", "watch"])
 def test_waiting_events(make_world: Make, who: str) -> None:
     """s1 has 600 watches and does not read, and four others have caused events for it."""
@@ -101,7 +102,7 @@ def test_waiting_events(make_world: Make, who: str) -> None:
         assert count > 1
         close(world, "s1")
     assert count > (4 if who == "watcher" else 1)
-    for name in causes[who == "cause":]:
+    for name in causes[who == "cause" :]:
         assert world.connection(name)[0].overflowing == (1 if who == "watch" else 0), name
         assert world.connection(name)[0].blocked == (who == "watch"), name
 
@@ -214,6 +215,7 @@ def test_dropped_events_count_until_they_are_freed(world: World) -> None:
 
 # -- searches for watches --------------------------------------------------------
 
+
 def test_many_watches_on_one_path(world: World) -> None:
     """A change that 5,000 watches match keeps its place and no list of them; the watches at
     that place can go, and new ones are not told."""
@@ -234,7 +236,7 @@ def test_many_watches_on_one_path(world: World) -> None:
     for n in range(200):
         ok(world, "s7", "WATCH", b"/w\0%d\0" % n)
     world.turn()
-    assert len(world.drain("s7")) <= 200 + 2 * 200      # replies and first events
+    assert len(world.drain("s7")) <= 200 + 2 * 200  # replies and first events
     for n in range(2, 6):
         told = [body for kind, _, _, body in world.drain(f"s{n}") if kind == 15]
         assert len(told) == 1000 == len(set(told))
@@ -341,8 +343,10 @@ def test_many_watches_below_a_removed_path(world: World) -> None:
     got = [body.split(b"\0")[0] for kind, _, _, body in world.drain("s3") if kind == 15]
     assert got == paths[1::3]
     got = [body.split(b"\0")[0] for kind, _, _, body in world.drain("s2") if kind == 15]
-    assert [path for path in got if not paths[300] <= path < paths[600]] \
-        == [*paths[0:300:3], *paths[600::3]]
+    assert [path for path in got if not paths[300] <= path < paths[600]] == [
+        *paths[0:300:3],
+        *paths[600::3],
+    ]
     for name in [name for name in world.sockets if name != "s0"]:
         close(world, name)
     assert live_watches() == before

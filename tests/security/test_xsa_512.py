@@ -63,8 +63,15 @@ def _failed(world: RingWorld) -> None:
     count = world.server.domains[5].watch_count
     assert error(world, "d5", "WATCH", b"/a\0deep\x003\0") == "EEXIST"
     assert error(world, "d5", "WATCH", b"device/vif\0r\0") == "EEXIST"
-    for payload in (b"", b"/new/way", b"/new/way\0", b"/new/way\0t", b"//\0t\0",
-                    b"/new/way\0t\0x\0", b"@name\0t\x002\0"):
+    for payload in (
+        b"",
+        b"/new/way",
+        b"/new/way\0",
+        b"/new/way\0t",
+        b"//\0t\0",
+        b"/new/way\0t\0x\0",
+        b"@name\0t\x002\0",
+    ):
         assert error(world, "d5", "WATCH", payload) == "EINVAL", payload[:20]
     while world.ask("d5", "WATCH", b"/q/%d\0t\0" % world.server.domains[5].watch_count)[0] != ERROR:
         pass
@@ -129,10 +136,19 @@ def _aborted(world: RingWorld) -> None:
     release(world)
 
 
-@pytest.mark.parametrize("round_", [
-    _introduced_again, _reconnected, _failed, _unwatched, _died_while_told,
-    _died_with_events_waiting, _aborted,
-], ids=lambda round_: round_.__name__[1:])
+@pytest.mark.parametrize(
+    "round_",
+    [
+        _introduced_again,
+        _reconnected,
+        _failed,
+        _unwatched,
+        _died_while_told,
+        _died_with_events_waiting,
+        _aborted,
+    ],
+    ids=lambda round_: round_.__name__[1:],
+)
 def test_nothing_stays(round_: Callable[[RingWorld], None]) -> None:
     world = RingWorld(Config())
     world.connection("s0")

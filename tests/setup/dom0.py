@@ -26,14 +26,20 @@ $XENSTORED --pid-file /var/run/xen/xenstored.pid $XENSTORED_ARGS
 
 #: A whole copy of pyxsd, as a package installs it.
 PACKAGE = "/usr/lib/python3/dist-packages/pyxsd"
-PARTS: dict[str, str | None] = {"/cli.py": "", "/_core.cpython-311.so": "", "/_glue.abi3.so": "",
-                                "/setup/launch.py": ""}
+PARTS: dict[str, str | None] = {
+    "/cli.py": "",
+    "/_core.cpython-311.so": "",
+    "/_glue.abi3.so": "",
+    "/setup/launch.py": "",
+}
 
 
 def copy(folder: str, version: str) -> dict[str, str | None]:
     """The files of a whole installed copy."""
-    return {**{folder + name: text for name, text in PARTS.items()},
-            folder + "/__init__.py": f'__version__ = "{version}"\n'}
+    return {
+        **{folder + name: text for name, text in PARTS.items()},
+        folder + "/__init__.py": f'__version__ = "{version}"\n',
+    }
 
 
 #: What every dom0 has here: path, text.  Programs are executable; None is a folder.
@@ -51,7 +57,7 @@ COMMON: dict[str, str | None] = {
     "/usr/lib/x86_64-linux-gnu/libxengnttab.so.1": "",
     "/usr/lib/x86_64-linux-gnu/libxenctrl.so.4.17": "",
     "/etc/xen/oxenstored.conf": "xenstored-kva = /proc/xen/xsd_kva\n"
-                                "xenstored-port = /proc/xen/xsd_port\n",
+    "xenstored-port = /proc/xen/xsd_port\n",
     "/run": None,
     "/var/log/xen": None,
 }
@@ -59,15 +65,16 @@ DEBIAN: dict[str, str | None] = {
     **COMMON,
     "/etc/init.d/xen": "#!/bin/sh\n. /etc/default/xen\n",
     "/etc/default/xen": "# Settings of Xen's daemons\n#XENSTORED=/usr/sbin/oxenstored\n"
-                        "XENSTORED_ARGS=\n",
+    "XENSTORED_ARGS=\n",
     "/usr/lib/xen-4.17/bin/oxenstored": PROGRAM,
     "/usr/lib/xen-4.17/bin/xenstored": PROGRAM,
 }
 SYSTEMD: dict[str, str | None] = {
     **COMMON,
     UNIT: "[Service]\nType=notify\nExecStart=/etc/xen/scripts/launch-xenstore\n",
-    "/etc/xen/scripts/launch-xenstore":
-        LAUNCH_XENSTORE.format(settings="/etc/sysconfig/xencommons"),
+    "/etc/xen/scripts/launch-xenstore": LAUNCH_XENSTORE.format(
+        settings="/etc/sysconfig/xencommons"
+    ),
     "/etc/sysconfig/xencommons": "#XENSTORED=/usr/sbin/oxenstored\n",
     "/usr/sbin/oxenstored": PROGRAM,
 }
@@ -102,13 +109,21 @@ def make(folder: Path, files: Mapping[str, str | None]) -> Path:
 
 def content(folder: Path) -> dict[str, object]:
     """Everything below a folder: path, and text or link with the mode."""
-    return {str(path.relative_to(folder)):
-            (os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file()
-             else None, path.lstat().st_mode)
-            for path in folder.rglob("*") if not path.is_socket()}
+    return {
+        str(path.relative_to(folder)): (
+            os.readlink(path)
+            if path.is_symlink()
+            else path.read_bytes()
+            if path.is_file()
+            else None,
+            path.lstat().st_mode,
+        )
+        for path in folder.rglob("*")
+        if not path.is_socket()
+    }
 
 
-def programs(folder: Path, python: str = f"exec {sys.executable} \"$@\"") -> Path:
+def programs(folder: Path, python: str = f'exec {sys.executable} "$@"') -> Path:
     """A folder with a copy of the launcher and a python3 beside it; the launcher's path.
 
     `python` is the python3's shell text; "" leaves it away.

@@ -18,48 +18,109 @@ DROP_IN = "/etc/systemd/system/xenstored.service.d/pyxsd.conf"
 
 # name, files, program, its kind, origin
 STARTS = [
-    ("debian", DEBIAN, OXENSTORED, "oxenstored",
-     "Debian's init script; /etc/default/xen does not set XENSTORED"),
-    ("debian-c", {path: text for path, text in DEBIAN.items() if path != OXENSTORED},
-     "/usr/lib/xen-4.17/bin/xenstored", "C xenstored",
-     "Debian's init script; /etc/default/xen does not set XENSTORED"),
-    ("debian-selected", {**DEBIAN, "/etc/default/xen": f"\nXENSTORED={LAUNCHER}\n"},
-     LAUNCHER, "pyxsd", "/etc/default/xen, line 2"),
-    ("debian-empty", {**DEBIAN, "/etc/default/xen": "XENSTORED=\n"}, OXENSTORED, "oxenstored",
-     "Debian's init script; /etc/default/xen does not set XENSTORED"),
-    ("systemd", SYSTEMD, "/usr/sbin/oxenstored", "oxenstored",
-     "Xen's systemd unit; /etc/sysconfig/xencommons does not set XENSTORED"),
-    ("systemd-default",
-     {**SYSTEMD, "/etc/default/xencommons": f"XENSTORED={LAUNCHER}\n",
-      "/etc/xen/scripts/launch-xenstore":
-          LAUNCH_XENSTORE.format(settings="/etc/default/xencommons")},
-     LAUNCHER, "pyxsd", "/etc/default/xencommons, line 1"),
-    ("systemd-drop-in",
-     {**SYSTEMD, DROP_IN: (ROOT / "packaging/systemd/xenstored.service.d/pyxsd.conf").read_text()},
-     LAUNCHER, "pyxsd", "Xen's systemd unit"),
-    ("systemd-masked-drop-in",
-     {**SYSTEMD, DROP_IN: "[Service]\nExecStart=\nExecStart=-/usr/sbin/oxenstored\n",
-      DROP_IN.replace("/etc", "/usr/lib"): f"[Service]\nExecStart={LAUNCHER}\n"},
-     "/usr/sbin/oxenstored", "oxenstored", "Xen's systemd unit"),
-    ("init",
-     {**COMMON, "/etc/init.d/xencommons": "#!/bin/sh\n", "/usr/sbin/xenstored": "#!/bin/sh\n",
-      "/etc/default/xencommons": "XENSTORED=/usr/sbin/xenstored\n"},
-     "/usr/sbin/xenstored", "C xenstored", "/etc/default/xencommons, line 1"),
+    (
+        "debian",
+        DEBIAN,
+        OXENSTORED,
+        "oxenstored",
+        "Debian's init script; /etc/default/xen does not set XENSTORED",
+    ),
+    (
+        "debian-c",
+        {path: text for path, text in DEBIAN.items() if path != OXENSTORED},
+        "/usr/lib/xen-4.17/bin/xenstored",
+        "C xenstored",
+        "Debian's init script; /etc/default/xen does not set XENSTORED",
+    ),
+    (
+        "debian-selected",
+        {**DEBIAN, "/etc/default/xen": f"\nXENSTORED={LAUNCHER}\n"},
+        LAUNCHER,
+        "pyxsd",
+        "/etc/default/xen, line 2",
+    ),
+    (
+        "debian-empty",
+        {**DEBIAN, "/etc/default/xen": "XENSTORED=\n"},
+        OXENSTORED,
+        "oxenstored",
+        "Debian's init script; /etc/default/xen does not set XENSTORED",
+    ),
+    (
+        "systemd",
+        SYSTEMD,
+        "/usr/sbin/oxenstored",
+        "oxenstored",
+        "Xen's systemd unit; /etc/sysconfig/xencommons does not set XENSTORED",
+    ),
+    (
+        "systemd-default",
+        {
+            **SYSTEMD,
+            "/etc/default/xencommons": f"XENSTORED={LAUNCHER}\n",
+            "/etc/xen/scripts/launch-xenstore": LAUNCH_XENSTORE.format(
+                settings="/etc/default/xencommons"
+            ),
+        },
+        LAUNCHER,
+        "pyxsd",
+        "/etc/default/xencommons, line 1",
+    ),
+    (
+        "systemd-drop-in",
+        {
+            **SYSTEMD,
+            DROP_IN: (ROOT / "packaging/systemd/xenstored.service.d/pyxsd.conf").read_text(),
+        },
+        LAUNCHER,
+        "pyxsd",
+        "Xen's systemd unit",
+    ),
+    (
+        "systemd-masked-drop-in",
+        {
+            **SYSTEMD,
+            DROP_IN: "[Service]\nExecStart=\nExecStart=-/usr/sbin/oxenstored\n",
+            DROP_IN.replace("/etc", "/usr/lib"): f"[Service]\nExecStart={LAUNCHER}\n",
+        },
+        "/usr/sbin/oxenstored",
+        "oxenstored",
+        "Xen's systemd unit",
+    ),
+    (
+        "init",
+        {
+            **COMMON,
+            "/etc/init.d/xencommons": "#!/bin/sh\n",
+            "/usr/sbin/xenstored": "#!/bin/sh\n",
+            "/etc/default/xencommons": "XENSTORED=/usr/sbin/xenstored\n",
+        },
+        "/usr/sbin/xenstored",
+        "C xenstored",
+        "/etc/default/xencommons, line 1",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("files", "program", "kind", "origin"), [row[1:] for row in STARTS],
-                         ids=[row[0] for row in STARTS])
-def test_what_starts(tmp_path: Path, files: dict[str, str | None], program: str, kind: str,
-                     origin: str) -> None:
+@pytest.mark.parametrize(
+    ("files", "program", "kind", "origin"),
+    [row[1:] for row in STARTS],
+    ids=[row[0] for row in STARTS],
+)
+def test_what_starts(
+    tmp_path: Path, files: dict[str, str | None], program: str, kind: str, origin: str
+) -> None:
     found = boot.look(Tree(str(make(tmp_path, files))))
     assert (found.fault, found.program, found.kind, found.origin) == ("", program, kind, origin)
 
 
 # name, settings of Debian's file (None: missing), what is said
 FAULTS: list[tuple[str, str, str]] = [
-    ("missing", "XENSTORED=/usr/sbin/gone\n",
-     "/etc/default/xen, line 1: /usr/sbin/gone is missing"),
+    (
+        "missing",
+        "XENSTORED=/usr/sbin/gone\n",
+        "/etc/default/xen, line 1: /usr/sbin/gone is missing",
+    ),
     ("no-program", "XENSTORED=/etc/default/xen\n", "line 1: /etc/default/xen cannot be executed"),
     ("relative", "XENSTORED=pyxsd\n", "'pyxsd' is no absolute path"),
     ("syntax", "XENSTORED='/a\n", "/etc/default/xen: the shell does not understand it"),
@@ -68,8 +129,9 @@ FAULTS: list[tuple[str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("text", "said"), [row[1:] for row in FAULTS],
-                         ids=[row[0] for row in FAULTS])
+@pytest.mark.parametrize(
+    ("text", "said"), [row[1:] for row in FAULTS], ids=[row[0] for row in FAULTS]
+)
 def test_what_does_not_start(tmp_path: Path, text: str, said: str) -> None:
     found = boot.look(Tree(str(make(tmp_path, {**DEBIAN, "/etc/default/xen": text}))))
     assert said in found.fault

@@ -13,8 +13,10 @@ from pyxsd.setup import boot, choose, cli, settings
 from pyxsd.setup.tree import Tree
 from tests.setup.dom0 import COMMON, DEBIAN, PROGRAM, SYSTEMD, UNIT, content, lacking, make
 
-SETTINGS = {"debian": (DEBIAN, "/etc/default/xen"),
-            "systemd": (SYSTEMD, "/etc/sysconfig/xencommons")}
+SETTINGS = {
+    "debian": (DEBIAN, "/etc/default/xen"),
+    "systemd": (SYSTEMD, "/etc/sysconfig/xencommons"),
+}
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -52,8 +54,9 @@ def test_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str], host
     assert said == f"Nothing to do: {file} does not name pyxsd.\n"
 
 
-def test_what_others_changed_meanwhile_stays(tmp_path: Path,
-                                             capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_others_changed_meanwhile_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     program = "/usr/lib/xen-4.17/bin/xenstored"
     root = make(tmp_path, {**DEBIAN, "/etc/default/xen": f"XENSTORED={program}\n"})
     file = root / "etc/default/xen"
@@ -66,8 +69,9 @@ def test_what_others_changed_meanwhile_stays(tmp_path: Path,
     assert (root / "etc/default/xen.before-pyxsd").exists()
 
 
-def test_a_line_written_by_hand_is_switched_off(tmp_path: Path,
-                                                capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_written_by_hand_is_switched_off(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """deselect says so: nobody knows how it was before."""
     root = make(tmp_path, {**DEBIAN, "/etc/default/xen": f"XENSTORED={boot.LAUNCHER}\n"})
     status, said, _ = run(capsys, "deselect", "--root", str(root))
@@ -76,8 +80,9 @@ def test_a_line_written_by_hand_is_switched_off(tmp_path: Path,
     assert boot.look(Tree(str(root))).kind == "oxenstored"
 
 
-def test_the_backup_is_of_the_time_before_pyxsd(tmp_path: Path,
-                                                capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_backup_is_of_the_time_before_pyxsd(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Also where a second launcher is selected after the first."""
     root = make(tmp_path, {**DEBIAN, "/opt/launch": PROGRAM})
     before = (root / "etc/default/xen").read_text()
@@ -90,15 +95,17 @@ def test_the_backup_is_of_the_time_before_pyxsd(tmp_path: Path,
 
 
 def test_a_file_without_a_last_newline_comes_back_as_it_was(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = make(tmp_path, {**DEBIAN, "/etc/default/xen": "A=1"})
     run(capsys, "select", "--root", str(root))
     run(capsys, "deselect", "--root", str(root))
     assert (root / "etc/default/xen").read_text() == "A=1"
 
 
-def test_a_missing_file_is_made_and_removed(tmp_path: Path,
-                                            capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_is_made_and_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = make(tmp_path, {**SYSTEMD, "/etc/sysconfig": None})
     (root / "etc/sysconfig/xencommons").unlink()
     before = content(root)
@@ -119,7 +126,8 @@ REFUSED = [
 
 @pytest.mark.parametrize(("text", "said"), REFUSED)
 def test_a_file_that_is_not_understood_is_left_alone(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, said: str) -> None:
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, said: str
+) -> None:
     root = make(tmp_path, {**DEBIAN, "/etc/default/xen": text})
     before = content(root)
     status, out, error = run(capsys, "select", "--force", "--root", str(root))
@@ -136,8 +144,9 @@ def test_select_heeds_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert run(capsys, "select", "--force", "--root", str(root))[0] == 0
 
 
-def test_a_launcher_that_is_missing_is_never_selected(tmp_path: Path,
-                                                      capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_launcher_that_is_missing_is_never_selected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = make(tmp_path, DEBIAN)
     (root / "usr/sbin/pyxsd-launch").unlink()
     before = content(root)
@@ -146,16 +155,20 @@ def test_a_launcher_that_is_missing_is_never_selected(tmp_path: Path,
     assert "the next boot would have no xenstored" in error
 
 
-def test_select_mends_a_program_that_is_gone(tmp_path: Path,
-                                             capsys: pytest.CaptureFixture[str]) -> None:
+def test_select_mends_a_program_that_is_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = make(tmp_path, {**DEBIAN, "/etc/default/xen": "XENSTORED=/usr/sbin/gone\n"})
     assert run(capsys, "select", "--root", str(root))[0] == 0
-    assert "Careful, the next boot may start no xenstored: /etc/default/xen, line 1: " \
+    assert (
+        "Careful, the next boot may start no xenstored: /etc/default/xen, line 1: "
         in run(capsys, "deselect", "--root", str(root))[1]
+    )
 
 
-def test_a_unit_s_own_command_is_not_edited(tmp_path: Path,
-                                            capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_unit_s_own_command_is_not_edited(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = make(tmp_path, {**SYSTEMD, UNIT: "[Service]\nExecStart=/usr/sbin/oxenstored\n"})
     before = content(root)
     status, _, error = run(capsys, "select", "--root", str(root))
@@ -164,8 +177,15 @@ def test_a_unit_s_own_command_is_not_edited(tmp_path: Path,
 
 
 def test_another_file_and_launcher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = make(tmp_path, {**DEBIAN, "/opt/launch": PROGRAM, "/etc/mine": "A=1\n",
-                           "/etc/init.d/xen": "#!/bin/sh\n. /etc/default/xen\n. /etc/mine\n"})
+    root = make(
+        tmp_path,
+        {
+            **DEBIAN,
+            "/opt/launch": PROGRAM,
+            "/etc/mine": "A=1\n",
+            "/etc/init.d/xen": "#!/bin/sh\n. /etc/default/xen\n. /etc/mine\n",
+        },
+    )
     words = ("--root", str(root), "--file", "/etc/mine", "--launcher", "/opt/launch")
     assert run(capsys, "select", *words)[0] == 0
     assert settings.find((root / "etc/mine").read_text(), "XENSTORED").value == "/opt/launch"
@@ -175,19 +195,26 @@ def test_another_file_and_launcher(tmp_path: Path, capsys: pytest.CaptureFixture
 
 # files of the host, words, what is said
 NOT_READ: list[tuple[dict[str, str | None], str]] = [
-    (DEBIAN, "no boot script of this host reads /etc/mine (the one that is read is "
-     "/etc/default/xen); --force writes it all the same"),
-    ({**COMMON, "/usr/sbin/oxenstored": PROGRAM},
-     "no boot script of this host reads /etc/mine (no way of starting a xenstored was found: "),
-    ({**SYSTEMD, UNIT: "[Service]\nExecStart=/usr/sbin/oxenstored\n"},
-     "no boot script of this host reads /etc/mine (Xen's systemd unit); --force"),
+    (
+        DEBIAN,
+        "no boot script of this host reads /etc/mine (the one that is read is "
+        "/etc/default/xen); --force writes it all the same",
+    ),
+    (
+        {**COMMON, "/usr/sbin/oxenstored": PROGRAM},
+        "no boot script of this host reads /etc/mine (no way of starting a xenstored was found: ",
+    ),
+    (
+        {**SYSTEMD, UNIT: "[Service]\nExecStart=/usr/sbin/oxenstored\n"},
+        "no boot script of this host reads /etc/mine (Xen's systemd unit); --force",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("files", "said"), NOT_READ)
 def test_a_file_that_nothing_reads_is_refused(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str | None],
-        said: str) -> None:
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str | None], said: str
+) -> None:
     root = make(tmp_path, {**files, "/etc/mine": "A=1\n"})
     before = content(root)
     words = ("select", "--root", str(root), "--file", "/etc/mine")
@@ -198,8 +225,9 @@ def test_a_file_that_nothing_reads_is_refused(
     assert "XENSTORED=/usr/sbin/pyxsd-launch\n" in (root / "etc/mine").read_text()
 
 
-def test_a_link_to_the_file_that_is_read_is_taken(tmp_path: Path,
-                                                  capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_link_to_the_file_that_is_read_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = make(tmp_path, DEBIAN)
     (root / "etc/mine").symlink_to("default/xen")
     assert run(capsys, "select", "--root", str(root), "--file", "/etc/mine")[0] == 0
@@ -207,8 +235,9 @@ def test_a_link_to_the_file_that_is_read_is_taken(tmp_path: Path,
 
 
 @pytest.mark.parametrize("command", ["select", "deselect"])
-def test_a_file_is_named_by_its_whole_path(tmp_path: Path, capsys: pytest.CaptureFixture[str],
-                                           command: str) -> None:
+def test_a_file_is_named_by_its_whole_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
     root = make(tmp_path, DEBIAN)
     before = content(root)
     status, _, error = run(capsys, command, "--root", str(root), "--file", "etc/default/xen")
@@ -219,7 +248,8 @@ def test_a_file_is_named_by_its_whole_path(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize("launcher", ["usr/sbin/x", "./x", "x", "/opt/a b", "/opt/$(x)", "/x\n"])
 @pytest.mark.parametrize("command", ["check", "select", "deselect"])
 def test_a_launcher_that_a_boot_script_does_not_find(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, launcher: str) -> None:
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, launcher: str
+) -> None:
     root = make(tmp_path, DEBIAN)
     before = content(root)
     status, _, error = run(capsys, command, "--root", str(root), "--launcher", launcher)
@@ -235,15 +265,20 @@ def test_force_is_named_where_it_helps(tmp_path: Path, capsys: pytest.CaptureFix
     assert error.endswith("pyxsd-setup: not selected, since it would not work.\n"), error
 
 
-def test_a_full_disk_leaves_the_file_whole(tmp_path: Path,
-                                           capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_leaves_the_file_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """On a full file system nothing is changed and nothing is left behind."""
     if os.geteuid() != 0:
         lacking("only root can mount a small file system")
     root = make(tmp_path, DEBIAN)
     folder = root / "etc/default"
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "pyxsd-test", str(folder)],
-                             stderr=subprocess.PIPE, text=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "pyxsd-test", str(folder)],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     if mounted.returncode:
         lacking(f"cannot mount a small file system: {mounted.stderr}")
     try:
@@ -256,14 +291,17 @@ def test_a_full_disk_leaves_the_file_whole(tmp_path: Path,
         before = content(folder)
         status, out, error = run(capsys, "select", "--force", "--root", str(root))
         assert (status, out, content(folder)) == (1, "", before)
-        assert error == ("pyxsd-setup: cannot write /etc/default/xen: No space left on device; "
-                         "nothing was changed.\n")
+        assert error == (
+            "pyxsd-setup: cannot write /etc/default/xen: No space left on device; "
+            "nothing was changed.\n"
+        )
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_file_that_no_boot_script_reads_is_no_choice(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """--force writes it; what the next boot starts is not told of it."""
     root = make(tmp_path, DEBIAN)
     status, said, _ = run(capsys, "select", "--root", str(root), "--file", "/etc/x", "--force")
@@ -283,8 +321,9 @@ def test_an_empty_file_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("command", ["select", "deselect"])
-def test_a_fifo_is_no_settings_file(tmp_path: Path, capsys: pytest.CaptureFixture[str],
-                                    command: str) -> None:
+def test_a_fifo_is_no_settings_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
     root = make(tmp_path, DEBIAN)
     file = root / "etc/default/xen"
     file.unlink()
@@ -295,16 +334,20 @@ def test_a_fifo_is_no_settings_file(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert file.is_fifo()
 
 
-def test_deselect_of_a_file_that_is_not_there(tmp_path: Path,
-                                              capsys: pytest.CaptureFixture[str]) -> None:
+def test_deselect_of_a_file_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = make(tmp_path, DEBIAN)
     (root / "etc/default/xen").unlink()
-    assert run(capsys, "deselect", "--root", str(root))[1] == \
-        "Nothing to do: /etc/default/xen is not there.\n"
+    assert (
+        run(capsys, "deselect", "--root", str(root))[1]
+        == "Nothing to do: /etc/default/xen is not there.\n"
+    )
 
 
 def test_select_lists_that_the_host_starts_no_xenstored(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = {path: text for path, text in DEBIAN.items() if path != "/etc/init.d/xen"}
     root = make(tmp_path, files)
     status, _, error = run(capsys, "select", "--root", str(root))
@@ -312,15 +355,25 @@ def test_select_lists_that_the_host_starts_no_xenstored(
     assert "error:   next boot: no way of starting a xenstored was found" in error
 
 
-@pytest.mark.parametrize(("error", "said"), [
-    (OSError(28, "No space left on device"), "No space left on device; nothing was changed.\n"),
-    (PermissionError(13, "Permission denied"),
-     "Permission denied; nothing was changed; run this as root.\n"),
-])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device; nothing was changed.\n"),
+        (
+            PermissionError(13, "Permission denied"),
+            "Permission denied; nothing was changed; run this as root.\n",
+        ),
+    ],
+)
 @pytest.mark.parametrize("command", ["select", "deselect"])
 def test_a_file_that_cannot_be_written(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-        command: str, error: OSError, said: str) -> None:
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    error: OSError,
+    said: str,
+) -> None:
     root = make(tmp_path, DEBIAN)
     if command == "deselect":
         run(capsys, "select", "--root", str(root))
@@ -331,5 +384,8 @@ def test_a_file_that_cannot_be_written(
 
     monkeypatch.setattr(Tree, "replace", refuse)
     assert run(capsys, command, "--root", str(root)) == (
-        1, "", f"pyxsd-setup: cannot write /etc/default/xen: {said}")
+        1,
+        "",
+        f"pyxsd-setup: cannot write /etc/default/xen: {said}",
+    )
     assert content(root) == before

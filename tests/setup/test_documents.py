@@ -22,8 +22,11 @@ def text_of(name: str) -> str:
 
 def rows(text: str) -> list[list[str]]:
     """The cells of all table rows, but heads and rules."""
-    return [[cell.strip() for cell in line.strip("|").split(" | ")]
-            for line in text.split("\n") if line.startswith("| `")]
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in text.split("\n")
+        if line.startswith("| `")
+    ]
 
 
 def test_control_commands() -> None:
@@ -39,8 +42,11 @@ def test_control_commands() -> None:
 
 def test_log_messages_exist() -> None:
     """Each message that troubleshooting explains is one that the code has."""
-    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "pyxsd").rglob("*.py*")
-                        if path.suffix in (".py", ".pyx"))
+    sources = "\n".join(
+        path.read_text(encoding="utf-8")
+        for path in (ROOT / "pyxsd").rglob("*.py*")
+        if path.suffix in (".py", ".pyx")
+    )
     sources = re.sub(r"\"\s*\n\s*f?\"", "", sources)  # strings of several lines
     section = text_of("troubleshooting").partition("## The log says")[2]
     messages = [message for row in rows(section) for message in re.findall(r"`([^`]+)`", row[0])]
@@ -50,11 +56,17 @@ def test_log_messages_exist() -> None:
 
 def test_start_messages_exist() -> None:
     """The fixed words of what the start may say are in the launcher or the daemon."""
-    sources = "\n".join((ROOT / path).read_text(encoding="utf-8") for path in
-                        ("packaging/launcher/pyxsd-launch", "pyxsd/setup/launch.py",
-                         "pyxsd/__main__.py"))
-    sources += "\n".join(path.read_text(encoding="utf-8")
-                         for path in (ROOT / "pyxsd" / "system").glob("*.py"))
+    sources = "\n".join(
+        (ROOT / path).read_text(encoding="utf-8")
+        for path in (
+            "packaging/launcher/pyxsd-launch",
+            "pyxsd/setup/launch.py",
+            "pyxsd/__main__.py",
+        )
+    )
+    sources += "\n".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "pyxsd" / "system").glob("*.py")
+    )
     sources = re.sub(r"\"\s*\n\s*f?\"", "", sources)
     section = text_of("troubleshooting").partition("## It hangs")[0]
     for first, _ in rows(section):
@@ -87,8 +99,11 @@ def test_the_sample_of_status_is_what_status_prints() -> None:
     sample = re.search(r"(?:    .*\n){4}", text_of("installation").partition("status\n\ntells")[2])
     assert sample is not None
     lines = [line[4:] for line in sample.group().splitlines()]
-    assert [line[:18].rstrip() for line in lines[:3]] == \
-        ["running now:", "at the next boot:", "installed:"]
+    assert [line[:18].rstrip() for line in lines[:3]] == [
+        "running now:",
+        "at the next boot:",
+        "installed:",
+    ]
     assert lines[3] == "The next boot changes from oxenstored to pyxsd."
 
 

@@ -56,18 +56,26 @@ class Host:
         (self.folder / "conf").write_text(
             f"pid-file = {self.folder}/configured.pid\nxenstored-log-file = {self.folder}/log\n"
             f"access-log-file = {self.folder}/access\nxenstored-kva = {self.folder}/host/xsd_kva\n"
-            f"xenstored-port = {self.folder}/host/xsd_port\n")
+            f"xenstored-port = {self.folder}/host/xsd_port\n"
+        )
         (self.folder / "default").write_text(
             f"XENSTORED={self.launcher}\nXENSTORED_ARGS='--config-file {self.folder}/conf'\n"
             # Both without the rights that a container lacks.
-            "XENSTORED_MAX_OPEN_FDS=1024\nXENSTORED_OOM_MEM_THRESHOLD=0\n")
+            "XENSTORED_MAX_OPEN_FDS=1024\nXENSTORED_OOM_MEM_THRESHOLD=0\n"
+        )
         self.env = peers.standin_env(self.folder / "host", libs=peers.build_standin())
         self.env["XENSTORED_RUNDIR"] = str(self.folder / "run")
 
     def shell(self, text: str, shell: str = "sh") -> subprocess.CompletedProcess[str]:
         """Runs a script's text."""
-        return subprocess.run([shell, "-c", text], env=self.env, capture_output=True, text=True,
-                              check=False, timeout=120)
+        return subprocess.run(
+            [shell, "-c", text],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
 
     def pid(self) -> int:
         """The daemon that listens, 0 if none does."""
@@ -85,8 +93,11 @@ class Host:
 @pytest.fixture
 def host() -> Iterator[Host]:
     """A host on which nothing runs."""
-    for program, package in (("start-stop-daemon", "dpkg"), ("choom", "util-linux"),
-                             ("xenstore-read", "xenstore-utils")):
+    for program, package in (
+        ("start-stop-daemon", "dpkg"),
+        ("choom", "util-linux"),
+        ("xenstore-read", "xenstore-utils"),
+    ):
         need(program, package)
     here = Host()
     yield here
@@ -106,8 +117,7 @@ def test_debian_s_script_twice(host: Host) -> None:
     assert found, f"{DEBIAN} has no function xenstored_start"
     # Scores below 0 need rights that a container lacks.
     assert "-n -1000" in found.group()
-    text = AROUND.format(folder=host.folder,
-                         function=found.group().replace("-n -1000", "-n 100"))
+    text = AROUND.format(folder=host.folder, function=found.group().replace("-n -1000", "-n 100"))
     first = host.shell(text)
     assert first.returncode == 0, first.stdout + first.stderr
     pid = host.pid()
@@ -131,9 +141,12 @@ def test_launch_xenstore_twice(host: Host) -> None:
     """Run again, it removes the pid file and waits for it, if the file is not there first."""
     folder = host.folder
     text = script(LAUNCH_XENSTORE)
-    for old, new in (("/etc/xen/scripts/hotplugpath.sh", "/dev/null"),
-                     ("/etc/default/xencommons", f"{folder}/default"),
-                     ("/var/run/xen", f"{folder}"), ("systemd-notify", "false")):
+    for old, new in (
+        ("/etc/xen/scripts/hotplugpath.sh", "/dev/null"),
+        ("/etc/default/xencommons", f"{folder}/default"),
+        ("/var/run/xen", f"{folder}"),
+        ("systemd-notify", "false"),
+    ):
         assert old in text
         text = text.replace(old, new)
     text = text.replace("/etc/sysconfig/xencommons", f"{folder}/default")

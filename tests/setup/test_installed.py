@@ -31,16 +31,24 @@ VERSIONS: list[tuple[str, str, str]] = [
 
 @pytest.mark.parametrize(("path", "text", "version"), VERSIONS)
 def test_version(tmp_path: Path, path: str, text: str, version: str) -> None:
-    root = make(tmp_path, {**without_pyxsd(COMMON), f"{DEBIAN}/pyxsd/cli.py": "",
-                           DEBIAN + path: text})
+    root = make(
+        tmp_path, {**without_pyxsd(COMMON), f"{DEBIAN}/pyxsd/cli.py": "", DEBIAN + path: text}
+    )
     assert installed.copies(Tree(str(root))) == [
-        installed.Copy(DEBIAN, version, installed.PARTS[1:])]
+        installed.Copy(DEBIAN, version, installed.PARTS[1:])
+    ]
 
 
 def test_those_of_packages_come_first_and_each_once(tmp_path: Path) -> None:
     """/usr/lib64 may be a link to /usr/lib: one copy, seen by two names."""
-    root = make(tmp_path, {**without_pyxsd(COMMON), f"{PIP}/pyxsd/cli.py": "",
-                           f"{FEDORA.replace('lib64', 'lib')}/pyxsd/cli.py": ""})
+    root = make(
+        tmp_path,
+        {
+            **without_pyxsd(COMMON),
+            f"{PIP}/pyxsd/cli.py": "",
+            f"{FEDORA.replace('lib64', 'lib')}/pyxsd/cli.py": "",
+        },
+    )
     (root / "usr/lib64").symlink_to("lib")
     assert [copy.folder for copy in installed.copies(Tree(str(root)))] == [FEDORA, PIP]
 

@@ -64,8 +64,14 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("words", "status", "out", "error"), ENDS)
-def test_words_that_start_nothing(run: Path, capsys: pytest.CaptureFixture[str], words: list[str],
-                                  status: int, out: str, error: str) -> None:
+def test_words_that_start_nothing(
+    run: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    status: int,
+    out: str,
+    error: str,
+) -> None:
     assert start(*words) == status
     told = capsys.readouterr()
     assert not (run / "became").exists()
@@ -73,8 +79,9 @@ def test_words_that_start_nothing(run: Path, capsys: pytest.CaptureFixture[str],
     assert told.err.startswith(error) and bool(told.err) == bool(error)
 
 
-def test_one_answers(run: Path, monkeypatch: pytest.MonkeyPatch,
-                     capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_answers(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Nothing is started, and the start script gets its pid file; questions are passed on."""
     with Daemon() as daemon:
         monkeypatch.setenv("XENSTORED_RUNDIR", str(daemon.run))
@@ -82,7 +89,8 @@ def test_one_answers(run: Path, monkeypatch: pytest.MonkeyPatch,
         assert (run / "pid").read_text() == f"{daemon.pid}\n"
         assert capsys.readouterr().err == (
             f"pyxsd-launch: nothing to start: a xenstored (pyxsd, process {daemon.pid}) answers "
-            f"on {daemon.socket}\n")
+            f"on {daemon.socket}\n"
+        )
         assert start("--pid-file", str(run / "no" / "pid")) == 0
         assert f"cannot write the pid file {run}/no/pid: No such file" in capsys.readouterr().err
         assert start() == 0
@@ -92,8 +100,9 @@ def test_one_answers(run: Path, monkeypatch: pytest.MonkeyPatch,
         assert start("--show-state", "x") == BECAME
 
 
-def test_one_hangs(run: Path, path: Path, monkeypatch: pytest.MonkeyPatch,
-                   capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_hangs(
+    run: Path, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It is asked as long as the message says, and no second one is started."""
     asked: list[float] = []
 
@@ -111,31 +120,37 @@ def test_one_hangs(run: Path, path: Path, monkeypatch: pytest.MonkeyPatch,
     assert capsys.readouterr().err == (
         "pyxsd-launch: cannot start pyxsd: a xenstored (an unknown program, process "
         f"{os.getpid()}) listens on {path} but has not answered for 5 seconds; "
-        "it hangs, or is very busy\n")
+        "it hangs, or is very busy\n"
+    )
     assert not (run / "became").exists()
 
 
-def test_one_was_left_behind(run: Path, path: Path, monkeypatch: pytest.MonkeyPatch,
-                             capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_was_left_behind(
+    run: Path, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("XENSTORED_RUNDIR", str(path.parent))
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
     assert start() == BECAME
-    assert capsys.readouterr().err == (f"pyxsd-launch: {path} was left behind by a daemon that is "
-                                       "gone; pyxsd replaces it\n")
+    assert capsys.readouterr().err == (
+        f"pyxsd-launch: {path} was left behind by a daemon that is gone; pyxsd replaces it\n"
+    )
 
 
-def test_it_cannot_be_told(run: Path, monkeypatch: pytest.MonkeyPatch,
-                           capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_cannot_be_told(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A path too long for a socket: pyxsd will say what is wrong."""
     monkeypatch.setenv("XENSTORED_RUNDIR", "/" + "x" * 200)
     assert start() == BECAME
     assert capsys.readouterr().err.startswith(
-        "pyxsd-launch: cannot tell whether a xenstored runs: /xxx")
+        "pyxsd-launch: cannot tell whether a xenstored runs: /xxx"
+    )
 
 
-def test_a_part_is_missing(run: Path, monkeypatch: pytest.MonkeyPatch,
-                           capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_is_missing(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "pyxsd.cli", None)
     assert start() == launch.STATUS_NOT_INSTALLED == 5
     assert "Its package is damaged, or was made for another Python than" in capsys.readouterr().err

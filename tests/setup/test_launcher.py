@@ -31,23 +31,39 @@ class Place:
         self.pid_file = folder / "pid"
         self.logged = folder / "logged"
         self.config = folder / "conf"
-        self.config.write_text(f"pid-file = {folder}/configured-pid\n"
-                               f"xenstored-log-file = {folder}/log\n"
-                               f"access-log-file = {folder}/access\n")
+        self.config.write_text(
+            f"pid-file = {folder}/configured-pid\n"
+            f"xenstored-log-file = {folder}/log\n"
+            f"access-log-file = {folder}/access\n"
+        )
         # A logger that writes its words into a file: the machine's log is left alone.
         stubs = folder / "stubs"
         stubs.mkdir()
         (stubs / "logger").write_text(f'#!/bin/sh\necho "$@" >>{self.logged}\n')
         (stubs / "logger").chmod(0o755)
-        self.env = {"PATH": ":".join([str(stubs), *BASE]), "XENSTORED_RUNDIR": f"{folder}/run",
-                    "JOURNAL_STREAM": ""}
+        self.env = {
+            "PATH": ":".join([str(stubs), *BASE]),
+            "XENSTORED_RUNDIR": f"{folder}/run",
+            "JOURNAL_STREAM": "",
+        }
 
     def run(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
         """The launcher as a boot script calls it, in the end to its end."""
         return subprocess.run(
-            [str(self.launcher), "--config-file", str(self.config), "--no-domain-init",
-             "--pid-file", str(self.pid_file), *words], env={**self.env, **env},
-            capture_output=True, text=True, check=False)
+            [
+                str(self.launcher),
+                "--config-file",
+                str(self.config),
+                "--no-domain-init",
+                "--pid-file",
+                str(self.pid_file),
+                *words,
+            ],
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def pid(self) -> int:
         """The daemon's."""
@@ -82,8 +98,10 @@ def test_started_twice(place: Place) -> None:
         assert client.ask("READ", b"/tool/xenstored\0")[1] == os.fsencode(place.launcher)
     again = place.run()
     assert again.returncode == 0
-    assert f"nothing to start: a xenstored (pyxsd, process {pid}) answers on {place.socket}" \
+    assert (
+        f"nothing to start: a xenstored (pyxsd, process {pid}) answers on {place.socket}"
         in again.stderr
+    )
     assert place.pid() == pid == running.listener(str(place.socket))
     with Client(place.socket) as client:
         assert client.ask("READ", b"/here\0") == (2, b"yes")
@@ -111,8 +129,10 @@ def test_a_socket_that_was_left_behind(place: Place) -> None:
     socket.socket(socket.AF_UNIX).bind(str(place.socket))
     started = place.run()
     assert started.returncode == 0
-    assert f"{place.socket} was left behind by a daemon that is gone; pyxsd replaces it" \
+    assert (
+        f"{place.socket} was left behind by a daemon that is gone; pyxsd replaces it"
         in started.stderr
+    )
     assert running.look(str(place.socket)).state == running.LIVE
 
 
@@ -132,8 +152,10 @@ def test_a_daemon_that_hangs(place: Place) -> None:
     os.kill(pid, signal.SIGSTOP)
     refused = place.run()
     assert refused.returncode == launch.STATUS_HANGS == 1
-    assert f"a xenstored (pyxsd, process {pid}) listens on {place.socket} but has not answered " \
+    assert (
+        f"a xenstored (pyxsd, process {pid}) listens on {place.socket} but has not answered "
         "for 5 seconds; it hangs, or is very busy" in refused.stderr
+    )
     os.kill(pid, signal.SIGCONT)
     assert place.run().returncode == 0
 
@@ -154,13 +176,18 @@ PASSED_ON = [(["--help"], "usage: pyxsd-launch ["), (["--config-test"], "Configu
 def test_questions_are_passed_on(place: Place, words: list[str], said: str) -> None:
     place.run()
     answer = place.run(*words)
-    assert (answer.returncode, answer.stdout[:len(said)], answer.stderr) == (0, said, "")
+    assert (answer.returncode, answer.stdout[: len(said)], answer.stderr) == (0, said, "")
 
 
 def test_in_the_foreground(place: Place) -> None:
     """With --no-fork the started process is the daemon: signals reach it."""
-    command = [str(place.launcher), "--config-file", str(place.config), "--no-domain-init",
-               "--no-fork"]
+    command = [
+        str(place.launcher),
+        "--config-file",
+        str(place.config),
+        "--no-domain-init",
+        "--no-fork",
+    ]
     with subprocess.Popen(command, env=place.env, stdout=subprocess.PIPE) as daemon:
         wait_for(lambda: running.look(str(place.socket)).state == running.LIVE, "no answer")
         assert running.listener(str(place.socket)) == daemon.pid
@@ -171,16 +198,23 @@ def test_in_the_foreground(place: Place) -> None:
 # name, what python3 beside the launcher does ("": there is none), what is said
 BROKEN = [
     ("none", "", "cannot start pyxsd: there is no Python: /nowhere/python3 is missing"),
-    ("old", "echo pyxsd needs Python 3.9 or later, and this is 3.6 >&2; exit 1",
-     "cannot load it (pyxsd needs Python 3.9 or later, and this is 3.6)"),
-    ("without-pyxsd", f"shift; exec {sys.executable} -I -S \"$@\"",
-     "cannot load it (ModuleNotFoundError: No module named 'pyxsd')"),
+    (
+        "old",
+        "echo pyxsd needs Python 3.9 or later, and this is 3.6 >&2; exit 1",
+        "cannot load it (pyxsd needs Python 3.9 or later, and this is 3.6)",
+    ),
+    (
+        "without-pyxsd",
+        f'shift; exec {sys.executable} -I -S "$@"',
+        "cannot load it (ModuleNotFoundError: No module named 'pyxsd')",
+    ),
     ("crash", "kill -SEGV $$", "cannot load it (it ended with status 139)"),
 ]
 
 
-@pytest.mark.parametrize(("python", "said"), [row[1:] for row in BROKEN],
-                         ids=[row[0] for row in BROKEN])
+@pytest.mark.parametrize(
+    ("python", "said"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN]
+)
 def test_python_is_missing_or_broken(place: Place, python: str, said: str) -> None:
     shutil.rmtree(place.folder / "bin")
     programs(place.folder / "bin", python)
@@ -215,14 +249,19 @@ def test_a_package_that_is_half_there(place: Place) -> None:
         shutil.copy(source / name, package)
     libraries = [str(place.folder / "lib"), *(p for p in sys.path if p.endswith("-packages"))]
     starter = place.folder / "starter.py"
-    starter.write_text(f"import sys\nsys.path[:0] = {libraries!r}\n"
-                       "from pyxsd.setup.launch import main\nsys.exit(main(sys.argv[1:]))\n")
+    starter.write_text(
+        f"import sys\nsys.path[:0] = {libraries!r}\n"
+        "from pyxsd.setup.launch import main\nsys.exit(main(sys.argv[1:]))\n"
+    )
     (place.folder / "bin" / "python3").write_text(
-        f'#!/bin/sh\n[ "$2" = -m ] || exit 0\nshift 3\nexec {sys.executable} -S {starter} "$@"\n')
+        f'#!/bin/sh\n[ "$2" = -m ] || exit 0\nshift 3\nexec {sys.executable} -S {starter} "$@"\n'
+    )
     failed = place.run()
     assert failed.returncode == 5, failed.stderr
-    assert "cannot start pyxsd: No module named 'pyxsd._accesslog'.  Its package is damaged" \
+    assert (
+        "cannot start pyxsd: No module named 'pyxsd._accesslog'.  Its package is damaged"
         in failed.stderr
+    )
 
 
 def test_nothing_of_root_s_home_or_environment_gets_in(place: Place) -> None:
@@ -241,15 +280,18 @@ pyxsd.cli.main = lambda argv: print(*sorted(set(sys.modules) - before))
 from pyxsd.setup.launch import main
 main(["pyxsd-launch"])
 """
-    done = subprocess.run([sys.executable, "-c", code], env=place.env, stdout=subprocess.PIPE,
-                          text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=place.env, stdout=subprocess.PIPE, text=True, check=True
+    )
     assert done.stdout.split() == ["pyxsd.setup", "pyxsd.setup.launch"]
 
 
 def test_stderr_is_copied_to_the_system_s_log(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log, \
-            open(tmp_path / "stderr", "w") as stream:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log,
+        open(tmp_path / "stderr", "w") as stream,
+    ):
         log.bind(str(path))
         copy = launch.SystemLog(stream, str(path))
         for text in ("pyxsd-launch: one\ntw", "o\n", "", "rest"):

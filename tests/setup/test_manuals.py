@@ -21,10 +21,15 @@ PAGES = sorted(path.name[:-3] for path in FOLDER.glob("*.md"))
 MAKE = "python packaging/man/make.py"
 
 #: Program, its page, and its commands.
-PROGRAMS = [("pyxsd", "pyxsd.8", [""]),
-            ("pyxsd.setup.cli", "pyxsd-setup.8", ["", "status", "check", "select", "deselect",
-                                                     "update", "take-over", "give-back"]),
-            ("pyxsd_bench", "pyxsd-bench.1", ["", "run", "report", "compare", "list", "load"])]
+PROGRAMS = [
+    ("pyxsd", "pyxsd.8", [""]),
+    (
+        "pyxsd.setup.cli",
+        "pyxsd-setup.8",
+        ["", "status", "check", "select", "deselect", "update", "take-over", "give-back"],
+    ),
+    ("pyxsd_bench", "pyxsd-bench.1", ["", "run", "report", "compare", "list", "load"]),
+]
 
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 
@@ -45,8 +50,13 @@ def text_of(page: str) -> str:
 
 
 def need_program(module: str) -> None:
-    if subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, check=False,
-                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+    if subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        cwd=ROOT,
+        check=False,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ).returncode:
         lacking(f"{module} is not installed")
 
 
@@ -68,17 +78,28 @@ def test_every_entry_has_a_text(page: str) -> None:
     assert entries and [entry for entry in entries if not re.search(r"\w\w", entry[1])] == []
 
 
-@pytest.mark.parametrize(("module", "page", "commands"), PROGRAMS,
-                         ids=[page for _, page, _ in PROGRAMS])
+@pytest.mark.parametrize(
+    ("module", "page", "commands"), PROGRAMS, ids=[page for _, page, _ in PROGRAMS]
+)
 def test_pages_and_help_name_the_same_options(module: str, page: str, commands: list[str]) -> None:
     need_program(module)
     helped: set[str] = set()
     for command in commands:
         words = [sys.executable, "-m", module, *([command] if command else []), "--help"]
-        told = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
-                              env=dict(os.environ, COLUMNS="1000", NO_COLOR="1")).stdout
-        helped |= {option for line in told.split("\n") if re.match(r"  +-", line)
-                   for option in OPTION.findall(re.split(r"\s{2,}", line.strip())[0])}
+        told = subprocess.run(
+            words,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            env=dict(os.environ, COLUMNS="1000", NO_COLOR="1"),
+        ).stdout
+        helped |= {
+            option
+            for line in told.split("\n")
+            if re.match(r"  +-", line)
+            for option in OPTION.findall(re.split(r"\s{2,}", line.strip())[0])
+        }
     terms = re.findall(r"^\.TP\n\\fB((?:\\-)+\S.*?)\\fR", text_of(page), re.MULTILINE)
     paged = {option for term in terms for option in OPTION.findall(term.replace("\\", ""))}
     assert paged == helped
@@ -87,8 +108,14 @@ def test_pages_and_help_name_the_same_options(module: str, page: str, commands: 
 
 def test_the_page_names_every_key_with_its_default() -> None:
     page = text_of("pyxsd.conf.5").replace("\\-", "-")
-    found = dict(re.findall(r"^\.TP\n\\fB([\w-]+)\\fR = .*\n"
-                            r".*\((?:default: \\fB(.*)\\fR|no default)\)$", page, re.MULTILINE))
+    found = dict(
+        re.findall(
+            r"^\.TP\n\\fB([\w-]+)\\fR = .*\n"
+            r".*\((?:default: \\fB(.*)\\fR|no default)\)$",
+            page,
+            re.MULTILINE,
+        )
+    )
     defaults = configuration.Config()
     expected = {}
     for key in configuration.keys():
@@ -101,9 +128,12 @@ def test_the_page_names_every_key_with_its_default() -> None:
 def test_man_has_no_complaint(page: str) -> None:
     need("man", "man-db")
     need("groff", "groff-base")
-    done = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z",
-                           str(FOLDER / page)], capture_output=True, check=False,
-                          env={**os.environ, "LC_ALL": "C.UTF-8"})
+    done = subprocess.run(
+        ["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", str(FOLDER / page)],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -139,8 +169,10 @@ def test_the_drop_in_is_understood_by_systemd(tmp_path: Path) -> None:
     (tmp_path / "xenstored.service.d").mkdir()
     text = (ROOT / "packaging/systemd/xenstored.service.d/pyxsd.conf").read_text()
     (tmp_path / "xenstored.service.d" / "pyxsd.conf").write_text(
-        text.replace("/usr/sbin/pyxsd-launch", "/bin/true"))
-    done = subprocess.run([analyze, "verify", "--man=no", str(unit)], capture_output=True,
-                          text=True, check=False)
+        text.replace("/usr/sbin/pyxsd-launch", "/bin/true")
+    )
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+    )
     about_it = [line for line in done.stderr.split("\n") if "xenstored.service" in line]
     assert about_it == []

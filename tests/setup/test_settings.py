@@ -40,8 +40,11 @@ def test_clear(text: str, value: str | None, line: int) -> None:
 def test_the_shell_agrees(text: str) -> None:
     """What is found without running the text is what running it gives."""
     shell = subprocess.run(
-        ["sh", "-c", f"exec 3>&1 >/dev/null\n{text}\nprintf %s \"${{XENSTORED-unset}}\" >&3"],
-        stdout=subprocess.PIPE, check=True, env={"PATH": "/bin:/usr/bin"})
+        ["sh", "-c", f'exec 3>&1 >/dev/null\n{text}\nprintf %s "${{XENSTORED-unset}}" >&3'],
+        stdout=subprocess.PIPE,
+        check=True,
+        env={"PATH": "/bin:/usr/bin"},
+    )
     found = settings.find(text, "XENSTORED").value
     assert shell.stdout.decode() == ("unset" if found is None else found)
 
@@ -92,8 +95,9 @@ def test_faults(text: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("sh"), subprocess.TimeoutExpired("sh", 1)])
-def test_without_a_shell_there_is_no_fault(monkeypatch: pytest.MonkeyPatch,
-                                           error: Exception) -> None:
+def test_without_a_shell_there_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
@@ -114,8 +118,10 @@ EDITS = [
     ("A=1\n", f"A=1\n{MARK}\nXENSTORED={LAUNCHER}\n"),
     ("A=1\n\n", f"A=1\n\n{MARK}\nXENSTORED={LAUNCHER}\n"),
     ("XENSTORED=/o\nA=1\n", f"{OFF}XENSTORED=/o\nA=1\n{MARK}\nXENSTORED={LAUNCHER}\n"),
-    ("  export XENSTORED=/o # x\n",
-     f"{OFF}  export XENSTORED=/o # x\n{MARK}\nXENSTORED={LAUNCHER}\n"),
+    (
+        "  export XENSTORED=/o # x\n",
+        f"{OFF}  export XENSTORED=/o # x\n{MARK}\nXENSTORED={LAUNCHER}\n",
+    ),
     ("#XENSTORED=/o\n", f"#XENSTORED=/o\n{MARK}\nXENSTORED={LAUNCHER}\n"),
 ]
 

@@ -27,8 +27,11 @@ SELECTED = {**DEBIAN, "/etc/default/xen": f"XENSTORED={LAUNCHER}\n"}
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Path]:
     """A dom0 in a folder whose name is short enough for a socket."""
-    root = Path(subprocess.run(["mktemp", "-d", "/tmp/dom0.XXXX"], stdout=subprocess.PIPE,
-                               text=True, check=True).stdout.strip())
+    root = Path(
+        subprocess.run(
+            ["mktemp", "-d", "/tmp/dom0.XXXX"], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout.strip()
+    )
     yield root
     subprocess.run(["rm", "-rf", str(root)], check=True)
 
@@ -49,47 +52,65 @@ def status(capsys: pytest.CaptureFixture[str], host: Path, *words: str) -> tuple
 
 def test_nothing_runs(capsys: pytest.CaptureFixture[str], host: Path) -> None:
     make(host, without_pyxsd(DEBIAN))
-    assert status(capsys, host) == (0, (
-        "running now:      nothing\n"
-        "at the next boot: oxenstored (/usr/lib/xen-4.17/bin/oxenstored); "
-        "Debian's init script; /etc/default/xen does not set XENSTORED\n"
-        "installed:        no pyxsd\n"))
+    assert status(capsys, host) == (
+        0,
+        (
+            "running now:      nothing\n"
+            "at the next boot: oxenstored (/usr/lib/xen-4.17/bin/oxenstored); "
+            "Debian's init script; /etc/default/xen does not set XENSTORED\n"
+            "installed:        no pyxsd\n"
+        ),
+    )
     assert status(capsys, host, "--in-use") == (1, "")
 
 
-def test_pyxsd_runs_and_is_selected(capsys: pytest.CaptureFixture[str], host: Path,
-                                    daemon: Daemon) -> None:
+def test_pyxsd_runs_and_is_selected(
+    capsys: pytest.CaptureFixture[str], host: Path, daemon: Daemon
+) -> None:
     make(host, {**SELECTED, **copy(PACKAGE, pyxsd.__version__)})
     version = pyxsd.__version__
-    assert status(capsys, host) == (0, (
-        f"running now:      pyxsd {version}, process {daemon.pid}, answers on {daemon.socket}\n"
-        f"at the next boot: pyxsd {version} ({LAUNCHER}); /etc/default/xen, line 1\n"
-        f"installed:        pyxsd {version} in /usr/lib/python3/dist-packages\n"))
-    assert status(capsys, host, "--in-use") == (0, (
-        f"pyxsd is running (process {daemon.pid}).\n"
-        "pyxsd is what the next boot starts (/etc/default/xen, line 1).\n"))
+    assert status(capsys, host) == (
+        0,
+        (
+            f"running now:      pyxsd {version}, process {daemon.pid}, answers on {daemon.socket}\n"
+            f"at the next boot: pyxsd {version} ({LAUNCHER}); /etc/default/xen, line 1\n"
+            f"installed:        pyxsd {version} in /usr/lib/python3/dist-packages\n"
+        ),
+    )
+    assert status(capsys, host, "--in-use") == (
+        0,
+        (
+            f"pyxsd is running (process {daemon.pid}).\n"
+            "pyxsd is what the next boot starts (/etc/default/xen, line 1).\n"
+        ),
+    )
 
 
-def test_another_version_is_installed(capsys: pytest.CaptureFixture[str], host: Path,
-                                      daemon: Daemon) -> None:
+def test_another_version_is_installed(
+    capsys: pytest.CaptureFixture[str], host: Path, daemon: Daemon
+) -> None:
     make(host, {**SELECTED, **copy(PACKAGE, "99.1")})
     _, said = status(capsys, host)
     assert f"running now:      pyxsd {pyxsd.__version__}, process" in said
     assert "at the next boot: pyxsd 99.1 (" in said
-    assert said.endswith(f"The daemon that runs is still version {pyxsd.__version__}; version 99.1 "
-                         "is installed and starts at the next boot of the host, or now with "
-                         "`pyxsd-setup update`.\n")
+    assert said.endswith(
+        f"The daemon that runs is still version {pyxsd.__version__}; version 99.1 "
+        "is installed and starts at the next boot of the host, or now with "
+        "`pyxsd-setup update`.\n"
+    )
 
 
-def test_it_runs_and_is_no_longer_selected(capsys: pytest.CaptureFixture[str], host: Path,
-                                           daemon: Daemon) -> None:
+def test_it_runs_and_is_no_longer_selected(
+    capsys: pytest.CaptureFixture[str], host: Path, daemon: Daemon
+) -> None:
     make(host, DEBIAN)
     assert status(capsys, host)[1].endswith("The next boot changes from pyxsd to oxenstored.\n")
     assert status(capsys, host, "--in-use") == (0, f"pyxsd is running (process {daemon.pid}).\n")
 
 
-def test_a_daemon_that_hangs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-                             host: Path, daemon: Daemon) -> None:
+def test_a_daemon_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: Path, daemon: Daemon
+) -> None:
     make(host, DEBIAN)
     os.kill(daemon.pid, signal.SIGSTOP)
     try:
@@ -112,8 +133,9 @@ def test_a_socket_that_was_left_behind(capsys: pytest.CaptureFixture[str], host:
     assert status(capsys, host, "--in-use")[0] == 1
 
 
-def test_a_daemon_whose_socket_was_removed(capsys: pytest.CaptureFixture[str], host: Path,
-                                           daemon: Daemon) -> None:
+def test_a_daemon_whose_socket_was_removed(
+    capsys: pytest.CaptureFixture[str], host: Path, daemon: Daemon
+) -> None:
     make(host, DEBIAN)
     daemon.socket.rename(host / "away")
     try:
@@ -126,15 +148,21 @@ def test_a_daemon_whose_socket_was_removed(capsys: pytest.CaptureFixture[str], h
 
 @pytest.mark.parametrize("pid_file", ["run/xenstore.pid", "run/xen/xenstored.pid", "run/mine"])
 def test_a_daemon_without_a_socket_is_found_by_its_pid_file(
-        capsys: pytest.CaptureFixture[str], host: Path, pid_file: str) -> None:
+    capsys: pytest.CaptureFixture[str], host: Path, pid_file: str
+) -> None:
     """The two that boot scripts give, and the configured one."""
     make(host, {**DEBIAN, "/etc/xen/oxenstored.conf": "pid-file = /var/run/mine\n"})
     (host / "run/xen").mkdir()
-    with Daemon(arguments=("--no-fork", "--disable-socket", "--pid-file", str(host / pid_file)),
-                env={"XENSTORED_RUNDIR": str(host / "elsewhere")}, wait=False) as daemon:
+    with Daemon(
+        arguments=("--no-fork", "--disable-socket", "--pid-file", str(host / pid_file)),
+        env={"XENSTORED_RUNDIR": str(host / "elsewhere")},
+        wait=False,
+    ) as daemon:
         # The file is made first, and gets its text, locked, a moment later.
-        wait_for(lambda: (host / pid_file).exists() and (host / pid_file).read_text() != "",
-                 "no pid file")
+        wait_for(
+            lambda: (host / pid_file).exists() and (host / pid_file).read_text() != "",
+            "no pid file",
+        )
         _, said = status(capsys, host)
         assert f"pyxsd, process {daemon.pid}, without a socket at " in said
         assert status(capsys, host, "--in-use")[0] == 0
@@ -154,8 +182,11 @@ def test_only_a_socket_that_listens_has_a_listener(tmp_path: Path) -> None:
 def test_the_copy_of_an_environment_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     """This one lies in no folder of the system's Python."""
     assert cli.main(["status"]) == 0
-    assert re.search(rf"^installed: +pyxsd {re.escape(pyxsd.__version__)} in {ROOT}$",
-                     capsys.readouterr().out, re.MULTILINE)
+    assert re.search(
+        rf"^installed: +pyxsd {re.escape(pyxsd.__version__)} in {ROOT}$",
+        capsys.readouterr().out,
+        re.MULTILINE,
+    )
 
 
 # settings of Debian's file, whether pyxsd may be what they mean
@@ -169,8 +200,9 @@ DOUBTFUL = [
 
 
 @pytest.mark.parametrize(("text", "used"), DOUBTFUL)
-def test_in_use_where_the_settings_are_doubtful(capsys: pytest.CaptureFixture[str], host: Path,
-                                                text: str, used: bool) -> None:
+def test_in_use_where_the_settings_are_doubtful(
+    capsys: pytest.CaptureFixture[str], host: Path, text: str, used: bool
+) -> None:
     make(host, {**DEBIAN, "/etc/default/xen": text})
     code, said = status(capsys, host, "--in-use")
     assert (code, bool(said)) == ((0, True) if used else (1, False))
@@ -190,8 +222,9 @@ client.recv(100)
 client.sendall(bytes(12) + b"\\x03\\0\\0\\0OK\\0")
 client.recv(1)
 """
-    with subprocess.Popen(["python3", "-c", code, path], stdout=subprocess.PIPE,
-                          cwd=ROOT) as server:
+    with subprocess.Popen(
+        ["python3", "-c", code, path], stdout=subprocess.PIPE, cwd=ROOT
+    ) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == b"up\n"
         assert running.listener(path) == server.pid
@@ -206,8 +239,11 @@ def test_a_script_is_known_by_its_name(tmp_path: Path, options: list[str]) -> No
     """The first word behind the interpreter that is no option."""
     script = tmp_path / "oxenstored"
     script.write_text("print('up', flush=True)\ninput()\n")
-    with subprocess.Popen([sys.executable, *options, str(script), "pyxsd"], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, *options, str(script), "pyxsd"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         assert running.kind_of_process(process.pid) == "oxenstored"

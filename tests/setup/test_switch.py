@@ -102,8 +102,10 @@ def test_what_the_host_had_before_select(host: Host, capsys: pytest.CaptureFixtu
     assert host.run("take-over", "--program", host.program, "--yes") == 0
     assert "The next boot" not in capsys.readouterr().out.split("Done: ")[1]
     assert host.run("give-back", "--yes") == 0
-    assert "The next boot starts pyxsd still; `pyxsd-setup deselect` changes that." \
+    assert (
+        "The next boot starts pyxsd still; `pyxsd-setup deselect` changes that."
         in capsys.readouterr().out
+    )
     assert host.stand.what_runs() == host.stand.name
 
 
@@ -130,8 +132,9 @@ def test_it_is_refused(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     assert stand.what_runs() == "pyxsd"
 
 
-def test_it_asks(host: Host, capsys: pytest.CaptureFixture[str],
-                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_asks(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Terminal(io.StringIO):
         """Somebody who types."""
 

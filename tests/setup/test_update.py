@@ -22,8 +22,11 @@ from tests.update.kit import UpdatedDaemon
 @pytest.fixture
 def host() -> Iterator[Path]:
     """A dom0 in a folder whose name is short enough for a socket."""
-    root = Path(subprocess.run(["mktemp", "-d", "/tmp/dom0.XXXX"], stdout=subprocess.PIPE,
-                               text=True, check=True).stdout.strip())
+    root = Path(
+        subprocess.run(
+            ["mktemp", "-d", "/tmp/dom0.XXXX"], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout.strip()
+    )
     yield make(root, DEBIAN)
     subprocess.run(["rm", "-rf", str(root)], check=True)
 
@@ -53,22 +56,30 @@ def run(host: Path, *words: str) -> int:
     return cli.main(["update", "--root", str(host), *words])
 
 
-def test_it_is_updated(capsys: pytest.CaptureFixture[str], host: Path,
-                       daemon: UpdatedDaemon) -> None:
+def test_it_is_updated(
+    capsys: pytest.CaptureFixture[str], host: Path, daemon: UpdatedDaemon
+) -> None:
     pid = daemon.pid
     assert run(host, "--yes") == 0
     out = capsys.readouterr().out
     assert daemon.pid != pid
     assert f"running now:      pyxsd {pyxsd.__version__}, process {pid}, answers on" in out
     assert "will start:       " in out and "-m pyxsd --live --restart" in out
-    assert out.endswith(f"Updated: pyxsd {pyxsd.__version__}, process {daemon.pid}, serves now; "
-                        f"process {pid} ends.\n")
+    assert out.endswith(
+        f"Updated: pyxsd {pyxsd.__version__}, process {daemon.pid}, serves now; "
+        f"process {pid} ends.\n"
+    )
 
 
-@pytest.mark.parametrize("typed,status", [("n\n", 1), ("\n", 1), ("", 1), ("y\n", 0),
-                                          ("YES\n", 0)])
-def test_it_asks_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-                      host: Path, daemon: UpdatedDaemon, typed: str, status: int) -> None:
+@pytest.mark.parametrize("typed,status", [("n\n", 1), ("\n", 1), ("", 1), ("y\n", 0), ("YES\n", 0)])
+def test_it_asks_once(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    host: Path,
+    daemon: UpdatedDaemon,
+    typed: str,
+    status: int,
+) -> None:
     pid = daemon.pid
     monkeypatch.setattr(sys, "stdin", Terminal(typed))
     assert run(host) == status
@@ -76,8 +87,12 @@ def test_it_asks_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     assert capsys.readouterr().out.count("Update now?") == 1
 
 
-def test_nobody_to_ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-                       host: Path, daemon: UpdatedDaemon) -> None:
+def test_nobody_to_ask(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    host: Path,
+    daemon: UpdatedDaemon,
+) -> None:
     pid = daemon.pid
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     assert run(host) == 1
@@ -129,10 +144,13 @@ class Answers:
         self.now += seconds
 
 
-@pytest.mark.parametrize(("now", "named"), [
-    (NOW, "0.0.1"), (dataclasses.replace(NOW, version=""), "of an older version")])
-def test_a_pyxsd_without_live_update(monkeypatch: pytest.MonkeyPatch, now: running.Running,
-                                     named: str) -> None:
+@pytest.mark.parametrize(
+    ("now", "named"),
+    [(NOW, "0.0.1"), (dataclasses.replace(NOW, version=""), "of an older version")],
+)
+def test_a_pyxsd_without_live_update(
+    monkeypatch: pytest.MonkeyPatch, now: running.Running, named: str
+) -> None:
     """It answers the question with OK, and names no program."""
     Answers(monkeypatch, b"OK\0")
     with pytest.raises(choose.Refused, match=rf"\({named}\) cannot be updated while it runs"):

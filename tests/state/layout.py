@@ -17,74 +17,177 @@ Fields = list[tuple[str, Any]]
 EVENTS: Fields = [("path", "blob"), ("k", "Q")]
 
 JOB: Fields = [
-    ("text", "blob"), ("name", "blob"), ("deep", "?"), ("below", "?"), ("begun", "?"),
-    ("newest", "Q"), ("before", "I"), ("after", "I"),
-    ("search", {"if begun": [("newest", "Q"), ("done", "?"), ("own", "?"), ("parts", "Q"),
-                             ("next", "Q")]}),
+    ("text", "blob"),
+    ("name", "blob"),
+    ("deep", "?"),
+    ("below", "?"),
+    ("begun", "?"),
+    ("newest", "Q"),
+    ("before", "I"),
+    ("after", "I"),
+    (
+        "search",
+        {"if begun": [("newest", "Q"), ("done", "?"), ("own", "?"), ("parts", "Q"), ("next", "Q")]},
+    ),
 ]
 
 CHANGES: Fields = [("event", "i"), ("path", "blob")]
 
 JOBS: Fields = [
     ("commit", "?"),
-    ("changes", {"if commit": [("newest", "Q"), ("before", "I"), ("after", "I"),
-                               ("rows", CHANGES)]}),
+    (
+        "changes",
+        {"if commit": [("newest", "Q"), ("before", "I"), ("after", "I"), ("rows", CHANGES)]},
+    ),
     ("job", {"unless commit": JOB}),
 ]
 
 TRANSACTION: Fields = [
-    ("id", "I"), ("start", "Q"), ("epoch", "Q"), ("since", "d"), ("base", "I"), ("tree", "I"),
-    ("churn", "Q"), ("replaced", "q"), ("given_up", "?"), ("recorded_bytes", "q"),
-    ("count", "I"), ("quota_reached", "?"),
-    ("read", {"optional": [("path", "blob")]}), ("written", {"optional": [("path", "blob")]}),
+    ("id", "I"),
+    ("start", "Q"),
+    ("epoch", "Q"),
+    ("since", "d"),
+    ("base", "I"),
+    ("tree", "I"),
+    ("churn", "Q"),
+    ("replaced", "q"),
+    ("given_up", "?"),
+    ("recorded_bytes", "q"),
+    ("count", "I"),
+    ("quota_reached", "?"),
+    ("read", {"optional": [("path", "blob")]}),
+    ("written", {"optional": [("path", "blob")]}),
     ("requests", [("type", "I"), ("payload", "blob"), ("status", "i"), ("digest", "Q")]),
     ("changes", CHANGES),
 ]
 
 CONNECTION: Fields = [
-    ("id", "Q"), ("domid", "q"), ("closed", "?"), ("label", "blob"),
-    ("rest", {"unless closed": [
-        ("watches", [("serial", "Q"), ("depth", "I"), ("path_len", "I"), ("token_len", "I"),
-                     ("path", "bytes of path_len"), ("token", "bytes of token_len")]),
-        ("target", "q"), ("features", "I"), ("ops", "Q"), ("bad", "?"), ("ended", "?"),
-        ("deaf", "?"), ("hung_up", "?"), ("stalled", "?"), ("awaits", "?"), ("asked", "16s"),
-        ("used", "Q"), ("interest", "i"), ("credit", "d"), ("last_tx", "I"),
-        ("replaced", "q"),
-        ("most_watches", "q"), ("most_transactions", "q"), ("generation", "Q"),
-        ("input", "blob"), ("sent", "Q"), ("reply_end", "Q"), ("part_left", "Q"),
-        ("part_event", "?"), ("output", "blob"), ("events", [("offset", "Q"), ("serial", "Q")]),
-        ("transactions", TRANSACTION),
-        ("listings", {"optional": [("rows", [("node", "I"), ("epoch", "Q"), ("generation", "Q"),
-                                             ("names", "blob")])]}),
-        ("pending", [("serial", "Q"), ("waiting", EVENTS),
-                     ("overflow", [("number", "Q"), *EVENTS, ("cause", "Q")])]),
-        ("overfull", [("serial", "Q")]),
-        ("jobs", {"optional": [("rows", JOBS)]}),
-    ]}),
+    ("id", "Q"),
+    ("domid", "q"),
+    ("closed", "?"),
+    ("label", "blob"),
+    (
+        "rest",
+        {
+            "unless closed": [
+                (
+                    "watches",
+                    [
+                        ("serial", "Q"),
+                        ("depth", "I"),
+                        ("path_len", "I"),
+                        ("token_len", "I"),
+                        ("path", "bytes of path_len"),
+                        ("token", "bytes of token_len"),
+                    ],
+                ),
+                ("target", "q"),
+                ("features", "I"),
+                ("ops", "Q"),
+                ("bad", "?"),
+                ("ended", "?"),
+                ("deaf", "?"),
+                ("hung_up", "?"),
+                ("stalled", "?"),
+                ("awaits", "?"),
+                ("asked", "16s"),
+                ("used", "Q"),
+                ("interest", "i"),
+                ("credit", "d"),
+                ("last_tx", "I"),
+                ("replaced", "q"),
+                ("most_watches", "q"),
+                ("most_transactions", "q"),
+                ("generation", "Q"),
+                ("input", "blob"),
+                ("sent", "Q"),
+                ("reply_end", "Q"),
+                ("part_left", "Q"),
+                ("part_event", "?"),
+                ("output", "blob"),
+                ("events", [("offset", "Q"), ("serial", "Q")]),
+                ("transactions", TRANSACTION),
+                (
+                    "listings",
+                    {
+                        "optional": [
+                            (
+                                "rows",
+                                [
+                                    ("node", "I"),
+                                    ("epoch", "Q"),
+                                    ("generation", "Q"),
+                                    ("names", "blob"),
+                                ],
+                            )
+                        ]
+                    },
+                ),
+                (
+                    "pending",
+                    [
+                        ("serial", "Q"),
+                        ("waiting", EVENTS),
+                        ("overflow", [("number", "Q"), *EVENTS, ("cause", "Q")]),
+                    ],
+                ),
+                ("overfull", [("serial", "Q")]),
+                ("jobs", {"optional": [("rows", JOBS)]}),
+            ]
+        },
+    ),
 ]
 
 RECORDS: dict[bytes, Fields] = {
     b"SERV": [
-        ("hash_key", "16s"), ("now", "d"), ("tree", "I"), ("epoch", "Q"), ("last_id", "Q"),
-        ("last_anonymous", "Q"), ("ops", "Q"), ("failures", "Q"), ("last_event", "Q"),
-        ("last_debt", "Q"), ("queued", "Q"), ("merged_events", "Q"), ("refused", "Q"),
-        ("failed", "Q"), ("no_culprit", "Q"), ("merged", "Q"), ("done", "Q"),
-        ("quotas", [("most", "q")]), ("owners", [("owner", "q"), ("most", "q")]),
+        ("hash_key", "16s"),
+        ("now", "d"),
+        ("tree", "I"),
+        ("epoch", "Q"),
+        ("last_id", "Q"),
+        ("last_anonymous", "Q"),
+        ("ops", "Q"),
+        ("failures", "Q"),
+        ("last_event", "Q"),
+        ("last_debt", "Q"),
+        ("queued", "Q"),
+        ("merged_events", "Q"),
+        ("refused", "Q"),
+        ("failed", "Q"),
+        ("no_culprit", "Q"),
+        ("merged", "Q"),
+        ("done", "Q"),
+        ("quotas", [("most", "q")]),
+        ("owners", [("owner", "q"), ("most", "q")]),
         ("last_serial", "Q"),
     ],
     b"CONN": CONNECTION,
     b"LATE": [
-        ("commits", "Q"), ("churn", "Q"), ("owed", "?"),
+        ("commits", "Q"),
+        ("churn", "Q"),
+        ("owed", "?"),
         ("next_credit", {"if owed": [("time", "d")]}),
         ("transactions", [("id", "Q"), ("tx_id", "I"), ("start", "Q"), ("since", "d")]),
-        ("paused", [("id", "Q")]), ("penalised", [("id", "Q")]),
+        ("paused", [("id", "Q")]),
+        ("penalised", [("id", "Q")]),
         ("lost", [("id", "Q"), ("marks", [("mark", "Q"), ("commit", "Q")])]),
-        ("changes", [("commit", "Q"), ("id", "Q"), ("before", "I"), ("after", "I"),
-                     ("weight", "q"), ("mark", "Q")]),
+        (
+            "changes",
+            [
+                ("commit", "Q"),
+                ("id", "Q"),
+                ("before", "I"),
+                ("after", "I"),
+                ("weight", "q"),
+                ("mark", "Q"),
+            ],
+        ),
     ],
     b"TURN": [
-        ("least", "Q"), ("arrivals", "Q"),
-        ("waiting", [("used", "Q"), ("order", "Q"), ("id", "Q")]), ("flushing", [("id", "Q")]),
+        ("least", "Q"),
+        ("arrivals", "Q"),
+        ("waiting", [("used", "Q"), ("order", "Q"), ("id", "Q")]),
+        ("flushing", [("id", "Q")]),
     ],
 }
 
@@ -99,7 +202,7 @@ class _Bytes:
     def take(self, n: int) -> bytes:
         assert n <= len(self.data) - self.at
         self.at += n
-        return self.data[self.at - n:self.at]
+        return self.data[self.at - n : self.at]
 
     def number(self, letter: str) -> Any:
         return struct.unpack("=" + letter, self.take(struct.calcsize("=" + letter)))[0]
@@ -114,7 +217,7 @@ class _Bytes:
         if isinstance(kind, list):
             return [self.fields(kind) for _ in range(self.number("I"))]
         if isinstance(kind, dict):
-            (when, fields), = kind.items()
+            ((when, fields),) = kind.items()
             there = self.number("?") if when == "optional" else _holds(when, row)
             return self.fields(fields) if there else None
         if kind == "blob":
@@ -138,12 +241,15 @@ def _put_field(kind: Any, value: Any, row: dict[str, Any]) -> bytes:
     if isinstance(kind, list):
         return struct.pack("=I", len(value)) + b"".join(_put(kind, each) for each in value)
     if isinstance(kind, dict):
-        (when, fields), = kind.items()
+        ((when, fields),) = kind.items()
         flag = struct.pack("=?", value is not None) if when == "optional" else b""
         return flag + (_put(fields, value) if value is not None else b"")
     if kind == "blob":
-        return struct.pack("=I", 0xFFFFFFFF) if value is None \
+        return (
+            struct.pack("=I", 0xFFFFFFFF)
+            if value is None
             else struct.pack("=I", len(value)) + value
+        )
     if kind.startswith("bytes of "):
         return bytes(value)
     return struct.pack("=" + kind, value)

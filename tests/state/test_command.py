@@ -16,8 +16,9 @@ from tests.state.recorded import DATA
 
 
 def run(*words: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "pyxsd", *words], stdout=stdout,
-                          stderr=subprocess.PIPE, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "pyxsd", *words], stdout=stdout, stderr=subprocess.PIPE, check=False
+    )
 
 
 def test_the_formats_are_those_of_the_command_line() -> None:
@@ -42,8 +43,9 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert done.returncode == 0
     first, last = (show.read_any(path.read_bytes()) for path in (source, again))
     assert last.nodes == first.nodes
-    assert sorted((c.name, c.watches) for c in last.clients) \
-        == sorted((c.name, c.watches) for c in first.clients)
+    assert sorted((c.name, c.watches) for c in last.clients) == sorted(
+        (c.name, c.watches) for c in first.clients
+    )
     assert b"its page or its remote port is not known" in done.stderr
 
 

@@ -55,8 +55,9 @@ def apart(levels: int) -> bytes:
     for _ in range(levels):
         made += again(number, True) + node(b"a", True) + page(1) + node(b"", True) + HELD
         made += again(number, True) + node(b"b", True) + page(1) + node(b"", True) + HELD
-        made += again(number + 3, True) + again(number + 6, True) + page(2, 1) \
-            + node(b"", True) + HELD
+        made += (
+            again(number + 3, True) + again(number + 6, True) + page(2, 1) + node(b"", True) + HELD
+        )
         number += 8
     return made
 
@@ -80,8 +81,9 @@ def with_parts(made: bytes) -> bytes:
     world = World()
     found = records.read(image.save(world.server), image.TYPES)
     world.close()
-    return put_together([(record.type, made if record.type == b"GRPH" else record.body)
-                         for record in found])
+    return put_together(
+        [(record.type, made if record.type == b"GRPH" else record.body) for record in found]
+    )
 
 
 @pytest.mark.parametrize(("made", "words"), TWICE)

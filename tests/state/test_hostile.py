@@ -102,20 +102,26 @@ SOCKET = record(2, struct.pack("<IHHi4xHHI", 1, 1, 0, 7, 0, 0, 0))
 
 
 def node(path: bytes, value: bytes = b"", letter: bytes = b"n") -> bytes:
-    return record(5, struct.pack("<IIHHHHcBH", 0, 0, len(path) + 1, len(value), 0, 1, letter, 0, 0)
-                  + path + b"\0" + value)
+    return record(
+        5,
+        struct.pack("<IIHHHHcBH", 0, 0, len(path) + 1, len(value), 0, 1, letter, 0, 0)
+        + path
+        + b"\0"
+        + value,
+    )
 
 
 def watch(number: int, path: bytes, token: bytes) -> bytes:
-    return record(3, struct.pack("<IHH", number, len(path) + 1, len(token) + 1)
-                  + path + b"\0" + token + b"\0")
+    return record(
+        3, struct.pack("<IHH", number, len(path) + 1, len(token) + 1) + path + b"\0" + token + b"\0"
+    )
 
 
 ROOT = node(b"/")
 
 DAMAGED = [
     (b"", "the file has 0 bytes and no whole header"),
-    (b"nonsense" + HEADER[8:], "does not begin with \"xenstore\""),
+    (b"nonsense" + HEADER[8:], 'does not begin with "xenstore"'),
     (stream.HEADER.pack(b"xenstore", 3, 0), "version 3; known are 1 and 2"),
     (stream.HEADER.pack(b"xenstore", 1, 2), "unknown flags: 0x2"),
     (HEADER + END, "record 1 (END) at byte 16: there was no GLOBAL"),
@@ -124,26 +130,47 @@ DAMAGED = [
     (HEADER + GLOBAL + END + b"x", "record 2 (END) at byte 32: 1 bytes stand behind it"),
     (HEADER + GLOBAL + struct.pack("<II", 5, 0xFFFFFFF8), "(NODE) at byte 32: 4294967288 bytes"),
     (HEADER + GLOBAL + struct.pack("<II", 5, 7), "its length, 7, is not a multiple of 8"),
-    (HEADER + GLOBAL + record(5, struct.pack("<IIHHHH", 0, 0, 2, 0, 0, 0xFFFF)) + END,
-     "record 2 (NODE) at byte 32: 262140 bytes are missing"),
+    (
+        HEADER + GLOBAL + record(5, struct.pack("<IIHHHH", 0, 0, 2, 0, 0, 0xFFFF)) + END,
+        "record 2 (NODE) at byte 32: 262140 bytes are missing",
+    ),
     (HEADER + GLOBAL + record(5, struct.pack("<IIHHHH", 0, 0, 0, 0, 0, 0)) + END, "the path does"),
-    (HEADER + GLOBAL + record(2, struct.pack("<IHHi4xHHI", 1, 2, 0, 7, 0, 0, 0)) + END,
-     "a connection of kind 2"),
-    (HEADER + GLOBAL + record(2, struct.pack("<IHHi4xHHI", 1, 1, 0, 7, 0, 9, 4) + b"abcd") + END,
-     "9 bytes of a packet in 4 bytes of output"),
-    (HEADER + GLOBAL + record(2, struct.pack("<IHHi4xHHI", 1, 1, 0, 7, 0, 0, 0xFFFFFFFF)) + END,
-     "4294967295 bytes are missing"),
-    (HEADER + GLOBAL + record(3, struct.pack("<IHH", 1, 3, 2) + b"a\0b\0\0") + END,
-     "the path does not end in its only NUL"),
+    (
+        HEADER + GLOBAL + record(2, struct.pack("<IHHi4xHHI", 1, 2, 0, 7, 0, 0, 0)) + END,
+        "a connection of kind 2",
+    ),
+    (
+        HEADER + GLOBAL + record(2, struct.pack("<IHHi4xHHI", 1, 1, 0, 7, 0, 9, 4) + b"abcd") + END,
+        "9 bytes of a packet in 4 bytes of output",
+    ),
+    (
+        HEADER + GLOBAL + record(2, struct.pack("<IHHi4xHHI", 1, 1, 0, 7, 0, 0, 0xFFFFFFFF)) + END,
+        "4294967295 bytes are missing",
+    ),
+    (
+        HEADER + GLOBAL + record(3, struct.pack("<IHH", 1, 3, 2) + b"a\0b\0\0") + END,
+        "the path does not end in its only NUL",
+    ),
     (HEADER + GLOBAL + record(6, struct.pack("<HH", 0xFFFF, 0xFFFF)) + END, "bytes are missing"),
     (HEADER + GLOBAL + record(6, struct.pack("<HHI", 1, 0, 5)) + END, "1 names are missing"),
     (HEADER + GLOBAL + record(8, struct.pack("<IHHQ", 1, 3, 2, 0)) + END, "at any known place"),
     (HEADER + GLOBAL + record(8, struct.pack("<IHHQ", 1, 0, 0, 0)) + END, "at any known place"),
     (HEADER + record(1, bytes(16)) + END, "8 bytes are left over"),
-    (HEADER + GLOBAL + SOCKET + record(3, struct.pack("<IHH", 1, 3, 2) + b"/a\0t\0" + bytes(11))
-     + END, "(WATCH) at byte 64: 11 bytes are left over"),
-    (HEADER + GLOBAL + record(5, struct.pack("<IIHHHHcBH", 0, 0, 2, 0, 0, 1, b"n", 0, 0) + b"/\0"
-                              + bytes(14)) + END, "(NODE) at byte 32: 18 bytes are left over"),
+    (
+        HEADER
+        + GLOBAL
+        + SOCKET
+        + record(3, struct.pack("<IHH", 1, 3, 2) + b"/a\0t\0" + bytes(11))
+        + END,
+        "(WATCH) at byte 64: 11 bytes are left over",
+    ),
+    (
+        HEADER
+        + GLOBAL
+        + record(5, struct.pack("<IIHHHHcBH", 0, 0, 2, 0, 0, 1, b"n", 0, 0) + b"/\0" + bytes(14))
+        + END,
+        "(NODE) at byte 32: 18 bytes are left over",
+    ),
 ]
 
 
@@ -192,11 +219,16 @@ def test_a_hostile_stream_costs_no_more_than_its_size() -> None:
 
 # -- files --------------------------------------------------------------------
 
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    for path, words in ((tmp_path, "Is a directory"), (fifo, "not a file"),
-                        (tmp_path / "none", "No such file"), (Path("/dev/zero"), "not a file")):
+    for path, words in (
+        (tmp_path, "Is a directory"),
+        (fifo, "not a file"),
+        (tmp_path / "none", "No such file"),
+        (Path("/dev/zero"), "not a file"),
+    ):
         with pytest.raises(StateError) as error:
             show.show_file(str(path))
         assert str(error.value).startswith(f"{path}: ") and words in str(error.value)

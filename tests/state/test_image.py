@@ -32,20 +32,26 @@ def test_random_programs() -> None:
     made = 0
     for seed in range(RANDOM):
         source = random.Random(seed)
-        made += twins.run(source.randbytes(1 + RECORD * source.choice((5, 20, 60, 200))),
-                          lambda number: number % 7 == 3)
+        made += twins.run(
+            source.randbytes(1 + RECORD * source.choice((5, 20, 60, 200))),
+            lambda number: number % 7 == 3,
+        )
     assert made > RANDOM
 
 
 def test_the_programs_that_reach_the_most() -> None:
-    assert sum(twins.run(program, lambda number: number % 5 == 1, 20)
-               for program in corpus()) > 500
+    assert sum(twins.run(program, lambda number: number % 5 == 1, 20) for program in corpus()) > 500
 
 
 # -- by hand ------------------------------------------------------------------
 
-def again(world: World, now: float | None = None, config: Config | None = None,
-          alter: Callable[[bytes], bytes] = bytes) -> World:
+
+def again(
+    world: World,
+    now: float | None = None,
+    config: Config | None = None,
+    alter: Callable[[bytes], bytes] = bytes,
+) -> World:
     """A world whose server was made of the image of this one's, altered so; its clients have new
     ends."""
     data = alter(image.save(world.server))
@@ -96,7 +102,7 @@ def test_events_that_are_still_to_be_delivered(go: int) -> None:
         world.server.service(world.connection("s1")[0])
     other = again(world)
     for each in (world, other):
-        each.server.agenda.slice_ns = 10 ** 12
+        each.server.agenda.slice_ns = 10**12
         each.turn()
     one, two = events_of(world, "s1"), events_of(other, "s1")
     assert one == two and len(one) > 290 and one != sorted(one, reverse=True)
@@ -125,7 +131,7 @@ def test_a_commit_that_is_half_told(slices: int) -> None:
     other = again(world)
     for each in (world, other):
         # In one piece, so that nothing is sent in between.
-        each.server.agenda.slice_ns = each.server.agenda.turn_ns = 10 ** 15
+        each.server.agenda.slice_ns = each.server.agenda.turn_ns = 10**15
         each.turn()
     one, two = events_of(world, "s1"), events_of(other, "s1")
     # What was changed twice is told of once, since the first event is still in the output.
@@ -332,10 +338,17 @@ def test_in_slices_while_clients_go_on(seed: int) -> None:
     while not saving.step(0.0):
         steps += 1
         path = b"/top/%d/%d\0" % (source.randrange(42), source.randrange(3000))
-        for request, payload in source.sample([
-                ("WRITE", path + b"other"), ("RM", path), ("MKDIR", path + b"new/x/y\0"),
-                ("SET_PERMS", path + b"b0\0r5\0"), ("RM", b"/top/%d\0" % source.randrange(40)),
-                ("WATCH", path + b"t\0")], 3):
+        for request, payload in source.sample(
+            [
+                ("WRITE", path + b"other"),
+                ("RM", path),
+                ("MKDIR", path + b"new/x/y\0"),
+                ("SET_PERMS", path + b"b0\0r5\0"),
+                ("RM", b"/top/%d\0" % source.randrange(40)),
+                ("WATCH", path + b"t\0"),
+            ],
+            3,
+        ):
             world.ask("s0", request, payload)
         if steps % 9 == 0 and opened:
             world.ask("s1", "WRITE", b"/top/more\0w", opened[0])
@@ -428,8 +441,12 @@ def test_another_process_with_the_key(tmp_path: Any) -> None:
     (tmp_path / "image").write_bytes(data)
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     environment.pop("PYXSD_HASH_KEY", None)
-    done = subprocess.run([sys.executable, "-c", OTHER, str(tmp_path / "image")], env=environment,
-                          stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER, str(tmp_path / "image")],
+        env=environment,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
     assert done.stdout == data
 
 
@@ -443,6 +460,7 @@ def test_another_key_is_refused() -> None:
 
 
 # -- shown --------------------------------------------------------------------
+
 
 def test_shown(tmp_path: Any) -> None:
     world = example()
@@ -459,18 +477,21 @@ def test_shown(tmp_path: Any) -> None:
         converted = show.show_file(str(path), as_format)
         assert any("1 open transactions" in line for line in converted.told)
         assert any("2 events that wait" in line for line in converted.told)
-        assert {node.path: node for node in show.read_any(converted.output).nodes}[b"/a/b"].value \
-            == b"value"
+        assert {node.path: node for node in show.read_any(converted.output).nodes}[
+            b"/a/b"
+        ].value == b"value"
 
 
 # -- damage -------------------------------------------------------------------
+
 
 def load(data: bytes, any_key: bool = False) -> Any:
     """A server made of an image, which nobody talks to; StateError."""
     server = Server(Config(), Host())
     try:
-        image.load(image.read(data), server, 1000.0, lambda number, domid: MemoryTransport(),
-                   any_key)
+        image.load(
+            image.read(data), server, 1000.0, lambda number, domid: MemoryTransport(), any_key
+        )
     except StateError:
         server.close()
         raise
@@ -529,8 +550,10 @@ def test_altered_with_the_right_checksum() -> None:
         for at in range(len(record.body)):
             body = bytearray(record.body)
             body[at] ^= source.choice((1, 0x80, 0xFF, 0x10))
-            altered = put_together((each.type, bytes(body) if other == number else each.body)
-                                   for other, each in enumerate(whole))
+            altered = put_together(
+                (each.type, bytes(body) if other == number else each.body)
+                for other, each in enumerate(whole)
+            )
             try:
                 server = load(altered, any_key=True)
             except StateError as error:
@@ -551,32 +574,97 @@ MEANINGLESS = [
     (b"CONN", "id", 1, "the connection 1 stands there twice"),
     (b"CONN", "domid", -2, "the domain -2"),
     (b"CONN", "interest", 77, "waits for 77"),
-    (b"CONN", "pending", [{"serial": 12345, "waiting": [], "overflow": []}],
-     "there is no watch 12345"),
-    (b"CONN", "listings", {"rows": [{"node": 0, "epoch": 1, "generation": 1, "names": b""}]},
-     "a listing of nothing"),
-    (b"CONN", "watches", [{"serial": 1, "depth": 0, "path_len": 2, "token_len": 1,
-                           "path": b"//", "token": b"t"}], "a watch on b'//'"),
-    (b"CONN", "watches", [{"serial": 99, "depth": 0, "path_len": 2, "token_len": 1,
-                           "path": b"/a", "token": b"t"}], "a watch with the number 99"),
+    (
+        b"CONN",
+        "pending",
+        [{"serial": 12345, "waiting": [], "overflow": []}],
+        "there is no watch 12345",
+    ),
+    (
+        b"CONN",
+        "listings",
+        {"rows": [{"node": 0, "epoch": 1, "generation": 1, "names": b""}]},
+        "a listing of nothing",
+    ),
+    (
+        b"CONN",
+        "watches",
+        [{"serial": 1, "depth": 0, "path_len": 2, "token_len": 1, "path": b"//", "token": b"t"}],
+        "a watch on b'//'",
+    ),
+    (
+        b"CONN",
+        "watches",
+        [{"serial": 99, "depth": 0, "path_len": 2, "token_len": 1, "path": b"/a", "token": b"t"}],
+        "a watch with the number 99",
+    ),
     (b"CONN", "output", b"x", "the output is not whole packets"),
     (b"CONN", "part_left", 9999, "9999 bytes of a packet in "),
-    (b"CONN", "jobs", {"rows": [{"commit": False, "changes": None, "job": {
-        "text": b"a/b", "name": None, "deep": False, "below": False, "begun": False, "newest": 1,
-        "before": 0, "after": 0, "search": None}}]}, "not a path: b'a/b'"),
-    (b"CONN", "jobs", {"rows": [{"commit": True, "job": None, "changes": {
-        "newest": 1, "before": 0, "after": 0, "rows": []}}]}, "changes between no trees"),
-    (b"LATE", "transactions", [{"id": 1, "tx_id": 2, "start": 3, "since": 4.0}] * 2,
-     "the transaction 2 of 1 stands there twice"),
+    (
+        b"CONN",
+        "jobs",
+        {
+            "rows": [
+                {
+                    "commit": False,
+                    "changes": None,
+                    "job": {
+                        "text": b"a/b",
+                        "name": None,
+                        "deep": False,
+                        "below": False,
+                        "begun": False,
+                        "newest": 1,
+                        "before": 0,
+                        "after": 0,
+                        "search": None,
+                    },
+                }
+            ]
+        },
+        "not a path: b'a/b'",
+    ),
+    (
+        b"CONN",
+        "jobs",
+        {
+            "rows": [
+                {
+                    "commit": True,
+                    "job": None,
+                    "changes": {"newest": 1, "before": 0, "after": 0, "rows": []},
+                }
+            ]
+        },
+        "changes between no trees",
+    ),
+    (
+        b"LATE",
+        "transactions",
+        [{"id": 1, "tx_id": 2, "start": 3, "since": 4.0}] * 2,
+        "the transaction 2 of 1 stands there twice",
+    ),
     (b"LATE", "paused", [{"id": 77}], "77 is missing"),
     (b"LATE", "lost", [{"id": 77, "marks": [{"mark": 3, "commit": 1}]}], "77 is missing"),
-    (b"LATE", "changes", [{"commit": 1, "id": 1, "before": 2, "after": 3, "weight": 0, "mark": 0}],
-     "a change of weight 0"),
-    (b"LATE", "changes", [{"commit": 0, "id": 1, "before": 2, "after": 3, "weight": 5, "mark": 0}],
-     "the change 0 after"),
+    (
+        b"LATE",
+        "changes",
+        [{"commit": 1, "id": 1, "before": 2, "after": 3, "weight": 0, "mark": 0}],
+        "a change of weight 0",
+    ),
+    (
+        b"LATE",
+        "changes",
+        [{"commit": 0, "id": 1, "before": 2, "after": 3, "weight": 5, "mark": 0}],
+        "the change 0 after",
+    ),
     (b"TURN", "waiting", [{"used": 1, "order": 1, "id": 77}], "77 is missing"),
-    (b"TURN", "waiting", [{"used": 1, "order": 1, "id": 2}, {"used": 0, "order": 2, "id": 3}],
-     "waits in the wrong place"),
+    (
+        b"TURN",
+        "waiting",
+        [{"used": 1, "order": 1, "id": 2}, {"used": 0, "order": 2, "id": 3}],
+        "waits in the wrong place",
+    ),
 ]
 
 
@@ -595,9 +683,12 @@ def test_records_that_are_not_known() -> None:
     world = example()
     data = image.save(world.server)
     for type_, refused in ((b"more", False), (b"mORE", False), (b"MORE", True), (b"More", True)):
-        more = put_together([*((record.type, record.body)
-                               for record in records.read(data, image.TYPES)),
-                             (type_, b"what a later version says")])
+        more = put_together(
+            [
+                *((record.type, record.body) for record in records.read(data, image.TYPES)),
+                (type_, b"what a later version says"),
+            ]
+        )
         if refused:
             with pytest.raises(StateError, match=r"\(M(ORE|ore)\) at byte \d+: not known"):
                 load(more)
@@ -609,9 +700,13 @@ def test_records_that_are_not_known() -> None:
 @pytest.mark.parametrize("missing", [b"SERV", b"LATE", b"TURN", b"CONN", b"GRPH"])
 def test_records_that_are_missing(missing: bytes) -> None:
     world = example()
-    less = put_together([(record.type, record.body)
-                         for record in records.read(image.save(world.server), image.TYPES)
-                         if record.type != missing])
+    less = put_together(
+        [
+            (record.type, record.body)
+            for record in records.read(image.save(world.server), image.TYPES)
+            if record.type != missing
+        ]
+    )
     world.close()
     with pytest.raises(StateError):
         load(less)
@@ -669,9 +764,12 @@ def test_transactions_that_have_ended_are_forgotten(how: str) -> None:
             world.connection("s0")[1].eof = True
             world.turn("s0")
             del world.sockets["s0"]
-    found = [record for record in records.read(image.save(world.server), image.TYPES)
-             if record.type == b"LATE"]
-    late, = layout.decode(b"LATE", bytes(found[0].body))
+    found = [
+        record
+        for record in records.read(image.save(world.server), image.TYPES)
+        if record.type == b"LATE"
+    ]
+    (late,) = layout.decode(b"LATE", bytes(found[0].body))
     assert len(late["transactions"]) == world.server.open_transactions == 1
     world.close()
 

@@ -52,7 +52,14 @@ def test_nodes(world: World) -> None:
     for path in (b"/a/@b", b"/a/@b/c"):
         assert world.ask("s0", "WRITE", path + b"\0v")[1] == b"OK\0"
     nodes = {node.path: node for node in picture_of(world).nodes}
-    assert {b"/", b"/a", b"/a/@b", b"/a/@b/c", b"@releaseDomain", b"@introduceDomain",
-            b"/tool/xenstored"} <= set(nodes)
+    assert {
+        b"/",
+        b"/a",
+        b"/a/@b",
+        b"/a/@b/c",
+        b"@releaseDomain",
+        b"@introduceDomain",
+        b"/tool/xenstored",
+    } <= set(nodes)
     assert nodes[b"/a/@b"].permissions == (Permission(0, 0),)
     assert nodes[b"/a/@b"].value == b"v"

@@ -30,7 +30,7 @@ def damaged(data: bytes, source: random.Random) -> bytes:
         elif how == 2:
             out[at:at] = source.randbytes(source.randrange(1, 9))
         else:
-            out[at:at] = out[source.randrange(len(out)):][: source.randrange(1, 65)]
+            out[at:at] = out[source.randrange(len(out)) :][: source.randrange(1, 65)]
     return bytes(out)
 
 

@@ -21,9 +21,13 @@ STATES = {"oxenstored": "db", "xenstored": "state_dump"}
 
 def update(stand: Stand, client: Client, program: Path) -> None:
     """The dialogue of a live update; it is over when this returns."""
+
     def ask(*words: str) -> bytes:
-        return bytes(client.ask("CONTROL", b"".join(
-            word.encode() + b"\0" for word in ("live-update", *words)))[1])
+        return bytes(
+            client.ask(
+                "CONTROL", b"".join(word.encode() + b"\0" for word in ("live-update", *words))
+            )[1]
+        )
 
     assert ask("-f", str(program)) in (b"OK\0", b"OK")
     wait_for(lambda: ask("-s", "-t", "30") in (b"OK\0", b"OK"), "the update does not end")
@@ -46,10 +50,13 @@ def a_stand(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         require(str(error))
     stand = Stand(name)
     successor = stand.root / "successor"
-    successor.write_text(f"#!/bin/sh\nexec {sys.executable} -m tests.state.successor \"$@\"\n")
+    successor.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.state.successor "$@"\n')
     successor.chmod(0o755)
-    for key, value in (("PROGRAM", program), ("STATE", stand.root / "run" / STATES[name]),
-                       ("COPY", stand.root / "copy")):
+    for key, value in (
+        ("PROGRAM", program),
+        ("STATE", stand.root / "run" / STATES[name]),
+        ("COPY", stand.root / "copy"),
+    ):
         monkeypatch.setenv(f"SUCCESSOR_{key}", str(value))
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     with stand:

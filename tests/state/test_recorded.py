@@ -49,8 +49,9 @@ def test_the_tree(path: Path) -> None:
     want = meaning(path)
     if path.stem in COMMITTED:
         for changed, _, (permissions, value) in want["tree_after"]:
-            want["tree"] = [[changed, permissions, value] if row[0] == changed else row
-                            for row in want["tree"]]
+            want["tree"] = [
+                [changed, permissions, value] if row[0] == changed else row for row in want["tree"]
+            ]
     rows = [as_recorded(node) for node in read(path).nodes]
     assert sorted(row for row in rows if row[0][0] == "/") == sorted(want["tree"])
     special = {row[0]: row[1] for row in rows if row[0][0] == "@"}
@@ -65,9 +66,14 @@ def test_the_connections(path: Path) -> None:
     assert sorted(rings) == sorted({0} | {c["domid"] for c in want["connections"] if "domid" in c})
     for recorded in want["connections"]:
         client = sockets[recorded["fd"]] if "fd" in recorded else rings[recorded["domid"]]
-        watches = {(bytes(w[0], "latin-1"), bytes(w[1], "latin-1"),
-                    int(w[2]) if len(w) > 2 and path.stem not in WITHOUT_DEPTH else None)
-                   for w in recorded["watches"]}
+        watches = {
+            (
+                bytes(w[0], "latin-1"),
+                bytes(w[1], "latin-1"),
+                int(w[2]) if len(w) > 2 and path.stem not in WITHOUT_DEPTH else None,
+            )
+            for w in recorded["watches"]
+        }
         assert set(client.watches) == watches
         if state.kind == "stream":
             assert client.target == recorded.get("target")
@@ -90,8 +96,10 @@ def test_held_requests_come_in_the_order_they_were_sent() -> None:
     held = [client for client in state.clients if len(client.input) > 40]
     assert held
     for client in held:
-        ids = [int.from_bytes(client.input[at + 4 : at + 8], "little")
-               for at in packet_starts(client.input)]
+        ids = [
+            int.from_bytes(client.input[at + 4 : at + 8], "little")
+            for at in packet_starts(client.input)
+        ]
         assert len(ids) > 1 and ids == sorted(ids)
 
 
@@ -137,10 +145,12 @@ def test_each_is_shown(path: Path) -> None:
     assert shown.told == [] and shown.whole
     lines = shown.output.decode("ascii").splitlines()
     want = meaning(path)
-    assert sum(line.startswith("node ") for line in lines) \
-        == len(want["tree"]) + len(want["special"])
-    assert sum(line.startswith("  watch ") for line in lines) \
-        == sum(len(c["watches"]) for c in want["connections"])
+    assert sum(line.startswith("node ") for line in lines) == len(want["tree"]) + len(
+        want["special"]
+    )
+    assert sum(line.startswith("  watch ") for line in lines) == sum(
+        len(c["watches"]) for c in want["connections"]
+    )
     for text, permissions, _ in want["tree"]:
         assert any(line.startswith(f'node "{text}" {permissions[0]}') for line in lines)
 

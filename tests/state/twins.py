@@ -48,17 +48,50 @@ def again(transport: MemoryTransport) -> MemoryTransport:
 
 def without_clock(server: Any) -> None:
     """The longest slices: how much is done at once must not depend on time."""
-    server.agenda.slice_ns = server.agenda.turn_ns = 10 ** 15
+    server.agenda.slice_ns = server.agenda.turn_ns = 10**15
 
 
 def seen(server: Any) -> list[tuple[object, ...]]:
     """What can be seen of each connection from outside."""
-    return [(c.id, c.label, c.domid, c.target, c.credit, c.blocked, c.bad, c.ended, c.deaf,
-             c.hung_up, c.interest, c.features, c.ops, c.queued, c.waiting_events, c.overflowing,
-             c.partial_input, c.pending_output, c.torn_output, c.watch_list(), c.watch_count,
-             [(t.id, t.start, t.since, t.count, t.requests, t.changes, list(t.base.walk()),
-               list(t.tree.walk())) for t in c.transactions.values()])
-            for c in server.connections.values()]
+    return [
+        (
+            c.id,
+            c.label,
+            c.domid,
+            c.target,
+            c.credit,
+            c.blocked,
+            c.bad,
+            c.ended,
+            c.deaf,
+            c.hung_up,
+            c.interest,
+            c.features,
+            c.ops,
+            c.queued,
+            c.waiting_events,
+            c.overflowing,
+            c.partial_input,
+            c.pending_output,
+            c.torn_output,
+            c.watch_list(),
+            c.watch_count,
+            [
+                (
+                    t.id,
+                    t.start,
+                    t.since,
+                    t.count,
+                    t.requests,
+                    t.changes,
+                    list(t.base.walk()),
+                    list(t.tree.walk()),
+                )
+                for t in c.transactions.values()
+            ],
+        )
+        for c in server.connections.values()
+    ]
 
 
 def twin(first: Machine, config: dict[str, object]) -> Machine:
@@ -95,10 +128,10 @@ def twin(first: Machine, config: dict[str, object]) -> Machine:
     assert seen(made.server) == seen(first.world.server)
     for name, (connection, _) in first.world.sockets.items():
         if not connection.closed:
-            made.sockets[name] = (made.server.connections[connection.id],
-                                  transports[connection.id])
-    second.ledgers = {name: _ledger(second, ledger, transports)
-                      for name, ledger in first.ledgers.items()}
+            made.sockets[name] = (made.server.connections[connection.id], transports[connection.id])
+    second.ledgers = {
+        name: _ledger(second, ledger, transports) for name, ledger in first.ledgers.items()
+    }
     second.closed = []
     second.released, second.quota_changed = first.released, first.quota_changed
     second.cut, second.serial = dict(first.cut), first.serial
@@ -179,8 +212,10 @@ def _do(first: Machine, second: Machine | None, steps: Iterable[Step], number: i
             second.step(step)
             one, other = received(first), received(second)
             assert one == other, f"step {number}: {step}"
-            lines = [[text for level, _, text in m.world.host.messages if level == "error"]
-                     for m in (first, second)]
+            lines = [
+                [text for level, _, text in m.world.host.messages if level == "error"]
+                for m in (first, second)
+            ]
             assert lines == [[], []], lines
 
 

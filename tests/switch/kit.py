@@ -38,7 +38,8 @@ class SwitchedStand(Stand):
         """A program that is pyxsd with a configuration for this host."""
         values = {
             "pid-file": f"{self.root}/run/pyxsd.pid",
-            "xenstored-log-file": str(self.log_file), "xenstored-log-level": "info",
+            "xenstored-log-file": str(self.log_file),
+            "xenstored-log-level": "info",
             "access-log-file": f"{self.root}/run/access.log",
             "xenstored-kva": f"{self.root}/host/xsd_kva",
             "xenstored-port": f"{self.root}/host/xsd_port",
@@ -48,16 +49,22 @@ class SwitchedStand(Stand):
         config.write_text("".join(f"{key} = {value}\n" for key, value in values.items()))
         path = self.root / "pyxsd"
         more = " ".join(f"'{word}'" for word in words)
-        path.write_text(f"#!/bin/sh\nPYTHONPATH={PROJECT} exec {sys.executable} -m pyxsd "
-                        f"--config-file '{config}' {more} \"$@\"\n")
+        path.write_text(
+            f"#!/bin/sh\nPYTHONPATH={PROJECT} exec {sys.executable} -m pyxsd "
+            f"--config-file '{config}' {more} \"$@\"\n"
+        )
         path.chmod(0o755)
         return str(path)
 
     def start_pyxsd(self, *arguments: str, **env: str) -> SwitchedStand:
         """Begins with pyxsd, where Debian's daemons find what they have built in."""
         moved = peers.standin_env(self.root / "host", self.root / "run")
-        self.start(*arguments, LD_PRELOAD=moved["LD_PRELOAD"],
-                   XSD_STANDIN_RUNDIR=moved["XSD_STANDIN_RUNDIR"], **env)
+        self.start(
+            *arguments,
+            LD_PRELOAD=moved["LD_PRELOAD"],
+            XSD_STANDIN_RUNDIR=moved["XSD_STANDIN_RUNDIR"],
+            **env,
+        )
         return self
 
     def script(self, name: str, *lines: str) -> str:
@@ -75,8 +82,9 @@ class SwitchedStand(Stand):
 
 def control(client: Any, *words: str) -> bytes:
     """The answer to CONTROL live-update with these words; the client is a socket."""
-    answer = client.ask("CONTROL", b"".join(
-        word.encode() + b"\0" for word in ("live-update", *words)))
+    answer = client.ask(
+        "CONTROL", b"".join(word.encode() + b"\0" for word in ("live-update", *words))
+    )
     assert answer[0] == 0, answer
     return bytes(answer[1])
 

@@ -43,8 +43,11 @@ def bind(plan: Any) -> int:
             continue
         assert lib.xenevtchn_unbind(handle, port) == 0
         domid, remote = wanted.pop(port)
-        got = lib.xenevtchn_bind_virq(handle, VIRQ_DOM_EXC) if domid < 0 \
+        got = (
+            lib.xenevtchn_bind_virq(handle, VIRQ_DOM_EXC)
+            if domid < 0
             else lib.xenevtchn_bind_interdomain(handle, domid, remote)
+        )
         assert got == port, (domid, remote, got, port)
     for port in spare:
         assert lib.xenevtchn_unbind(handle, port) == 0

@@ -147,15 +147,20 @@ class Left:
 
     def _forget_channels(self) -> None:
         """Leaves a dump as oxenstoreds before 4.16.3 write it."""
+
         def line(fields: list[bytes]) -> bytes:
             if fields[0] == b"dom":
                 domain = self.domains.get(int(fields[1]))
                 fields = [*fields[:3], b"%d" % (domain.port if domain else 1)]
             return b",".join(fields)
 
-        self.file.write_bytes(b"".join(
-            line(row.split(b",")) + b"\n" for row in self.file.read_bytes().splitlines()
-            if not row.startswith(b"evtchn-dev")))
+        self.file.write_bytes(
+            b"".join(
+                line(row.split(b",")) + b"\n"
+                for row in self.file.read_bytes().splitlines()
+                if not row.startswith(b"evtchn-dev")
+            )
+        )
 
     def _run(self, ports: list[Any], dead: dict[int, str], faults: tuple[str, ...]) -> None:
         if not self.bound:
@@ -168,21 +173,35 @@ class Left:
         gate = self.root / "gate"
         os.mkfifo(gate)
         plan = {
-            "ports": ports if self.bound else [], "virq": self.virq if self.bound else 0,
+            "ports": ports if self.bound else [],
+            "virq": self.virq if self.bound else 0,
             "evtchn": self.want["evtchn_fd"] if self.bound else -1,
             "descriptors": [[sock.fileno(), wanted] for sock, wanted in theirs],
-            "command": ["/bin/sh", "-c", f": <{gate}; exec \"$0\" \"$@\"",
-                        self.stand.pyxsd(**self.settings), *words],
+            "command": [
+                "/bin/sh",
+                "-c",
+                f': <{gate}; exec "$0" "$@"',
+                self.stand.pyxsd(**self.settings),
+                *words,
+            ],
         }
         (self.root / "plan").write_text(json.dumps(plan))
         env = peers.standin_env(self.root / "host")
-        env.update(XENSTORED_RUNDIR=str(self.root / "run"), PYTHONPATH=str(PROJECT),
-                   XENSTORED_ROOTDIR=str(self.root / "none"))
+        env.update(
+            XENSTORED_RUNDIR=str(self.root / "run"),
+            PYTHONPATH=str(PROJECT),
+            XENSTORED_ROOTDIR=str(self.root / "none"),
+        )
         with (self.root / "output").open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.switch.leave", str(self.root / "plan")],
-                env=env, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                pass_fds=[sock.fileno() for sock, _ in theirs])
+                env=env,
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[sock.fileno() for sock, _ in theirs],
+            )
         with gate.open("wb"):  # all is left behind
             for domid in self.domains:
                 state = STATES[dead.get(domid, "gone")]
@@ -277,16 +296,22 @@ class Left:
             type_, names = client.ask("DIRECTORY", name)
             assert type_ == TYPES["DIRECTORY"], (path, names)
             found[path] = [perms, client.ask("READ", name)[1].hex()]
-            todo += [path.rstrip("/") + "/" + each.decode("latin-1")
-                     for each in names.split(b"\0") if each]
+            todo += [
+                path.rstrip("/") + "/" + each.decode("latin-1")
+                for each in names.split(b"\0")
+                if each
+            ]
         return found
 
     def wanted_tree(self) -> dict[str, list[Any]]:
         """The same as the file says it, after the requests that were held back."""
         found = {}
         for node in self.state.nodes:
-            perms = [f"{LETTERS[entry.access]}{entry.domid}"
-                     for i, entry in enumerate(node.permissions) if i == 0 or not entry.stale]
+            perms = [
+                f"{LETTERS[entry.access]}{entry.domid}"
+                for i, entry in enumerate(node.permissions)
+                if i == 0 or not entry.stale
+            ]
             path = node.path.decode("latin-1")
             found[path if path[0] == "/" else f"/{path}"] = [perms, node.value.hex()]
         return found

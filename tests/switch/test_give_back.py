@@ -107,8 +107,12 @@ def test_it_becomes_another(stand: SwitchedStand, name: str) -> None:
 
 def test_c_gets_what_is_under_way(stand: SwitchedStand) -> None:
     """Half requests of a socket and of a ring, replies and events that nobody takes."""
-    with stand.client() as client, stand.client() as half, stand.client() as slow, \
-            stand.client() as deaf:
+    with (
+        stand.client() as client,
+        stand.client() as half,
+        stand.client() as slow,
+        stand.client() as deaf,
+    ):
         domain = guest(stand, client, 5)
         works(domain, client)
         half.sock.sendall(packet("READ", b"/tool\0", 0, 5)[:9])
@@ -131,8 +135,9 @@ def test_c_gets_what_is_under_way(stand: SwitchedStand) -> None:
         assert (answer.type, answer.req_id, answer.payload) == (READ, 9, b"enif")
         for n in range(1000):
             assert slow.packet()[1] == n + 1
-        assert [deaf.packet()[::3] for _ in range(2000)] == \
-            [(EVENT, b"/many/%d\0t\0" % n) for n in range(2000)]
+        assert [deaf.packet()[::3] for _ in range(2000)] == [
+            (EVENT, b"/many/%d\0t\0" % n) for n in range(2000)
+        ]
 
 
 def test_targets_go_to_c(stand: SwitchedStand) -> None:
@@ -170,8 +175,9 @@ def test_an_open_transaction(stand: SwitchedStand, name: str) -> None:
         domain = guest(stand, client, 5)
         tx_id = int(other.ask("TRANSACTION_START", b"\0")[1][:-1])
         told = switch(client, real(name), seconds=0)
-        assert re.fullmatch(rb"A\d+ \(a program of domain 0, process %d\): 1 open transaction"
-                            % os.getpid(), told), told
+        assert re.fullmatch(
+            rb"A\d+ \(a program of domain 0, process %d\): 1 open transaction" % os.getpid(), told
+        ), told
         goes_on(stand, client)
         assert other.ask("WRITE", b"/tool/tx\0x", tx_id)[1] == OK
         told = switch(client, real(name), "-F", seconds=0)
@@ -228,8 +234,10 @@ def test_an_owner_that_is_not_introduced(stand: SwitchedStand, lives: bool) -> N
         client.ask("WRITE", b"/b\0")
         client.ask("SET_PERMS", b"/b\0n0\0r7\0")
         if lives:
-            assert switch(client, real(C), seconds=0) == \
-                b"domain 7 owns nodes and is not introduced yet"
+            assert (
+                switch(client, real(C), seconds=0)
+                == b"domain 7 owns nodes and is not introduced yet"
+            )
             goes_on(stand, client)
             assert client.ask("GET_PERMS", b"/local/domain/7\0")[1] == b"n7\0"
             told = switch(client, real(C), "-F", seconds=0)
@@ -278,11 +286,13 @@ def test_what_oxenstored_would_drop(stand: SwitchedStand) -> None:
         told = switch(client, real(OX)).decode()
         assert told.splitlines() == [
             "the value of b'/long' has 3000 bytes, quota-maxsize allows 2048",
-            "the ring of domain 5 has 150 watches, quota-maxwatch allows 100"]
+            "the ring of domain 5 has 150 watches, quota-maxwatch allows 100",
+        ]
         goes_on(stand, client)
         other = stand.root / "other.conf"
-        other.write_text((stand.root / "pyxsd.conf").read_text()
-                         + "quota-maxsize = 4000\nquota-maxwatch = 200\n")
+        other.write_text(
+            (stand.root / "pyxsd.conf").read_text() + "quota-maxsize = 4000\nquota-maxwatch = 200\n"
+        )
         assert control(client, "-f", real(OX)) == OK
         assert control(client, "-c", "--config-file", str(other)) == OK
         assert wait_for(lambda: (told := control(client, "-s")) != b"BUSY" and told, "") == b"OK"
@@ -331,10 +341,16 @@ PROGRAMS = [
     ("killed", "kill -9 $$", "was killed by signal 9"),
     ("talks", "echo hello; echo hello >&2", "is no xenstored"),
     ("hangs", "exec sleep 60", "did not end within 15 seconds"),
-    ("ox", "[ $# = 1 ] && echo 'usage : xenstored [--config-file' && exit; exit 2",
-     "exited with code 2"),
-    ("ox-hangs", "[ $# = 1 ] && echo 'usage : xenstored [--config-file' && exit; exec sleep 60",
-     "did not end within 5 seconds"),
+    (
+        "ox",
+        "[ $# = 1 ] && echo 'usage : xenstored [--config-file' && exit; exit 2",
+        "exited with code 2",
+    ),
+    (
+        "ox-hangs",
+        "[ $# = 1 ] && echo 'usage : xenstored [--config-file' && exit; exec sleep 60",
+        "did not end within 5 seconds",
+    ),
 ]
 
 
@@ -388,10 +404,12 @@ def test_the_file_cannot_be_written(stand: SwitchedStand) -> None:
 def executed(stand: SwitchedStand, client: Client, *words: str) -> list[str]:
     """The words with which C xenstored is executed, which goes on."""
     program = stand.script(
-        "program", f"if [ \"$1\" = --help ]; then {C_HELP}; fi",
-        f"for word; do echo \"$word\"; done > {stand.root}/words",
+        "program",
+        f'if [ "$1" = --help ]; then {C_HELP}; fi',
+        f'for word; do echo "$word"; done > {stand.root}/words',
         f"ls $XENSTORED_ROOTDIR > {stand.root}/files",
-        f"exec {real(C)} \"$@\"")
+        f'exec {real(C)} "$@"',
+    )
     assert control(client, "-f", program) == OK
     if words:
         assert control(client, "-c", *words) == OK
@@ -432,9 +450,12 @@ def test_c_s_sockets_block(stand: SwitchedStand) -> None:
         wait_for(lambda: not unread(other), "nobody reads it")
         other.sendall(request[16:])
         assert other.recv(16) == packet("READ", b"", 0, 5)
-        sockets = [fd for fd, each in flags(stand).items()
-                   if os.readlink(f"/proc/{stand.pid}/fd/{fd}").startswith("socket:")
-                   and each & os.O_NONBLOCK]
+        sockets = [
+            fd
+            for fd, each in flags(stand).items()
+            if os.readlink(f"/proc/{stand.pid}/fd/{fd}").startswith("socket:")
+            and each & os.O_NONBLOCK
+        ]
         assert not sockets
 
 
@@ -445,8 +466,10 @@ def test_what_one_client_has_chosen_is_not_what_another_one_asks_for(stand: Swit
         assert control(other, "-s") == b"BUSY"
         told = wait_for(lambda: (told := control(other, "-s")) != b"BUSY" and told, "")
         assert told == b"OK"
-        pid = int((stand.root / "run/pyxsd.pid").read_text()) \
-            if (stand.root / "run/pyxsd.pid").exists() else int(
-                (stand.root / "run/pid").read_text())
+        pid = (
+            int((stand.root / "run/pyxsd.pid").read_text())
+            if (stand.root / "run/pyxsd.pid").exists()
+            else int((stand.root / "run/pid").read_text())
+        )
         assert pid != stand.pid
         os.kill(pid, 9)

@@ -36,6 +36,7 @@ def a_stand(request: pytest.FixtureRequest) -> Iterator[SwitchedStand]:
 def transactions(client: Client, path: bytes) -> Callable[[int], None]:
     """Writes a number in a transaction and reads it behind it.  No switch ends one that is open;
     where somebody has come between, it is begun anew."""
+
     def once(n: int) -> None:
         text = b"%d" % n
         type_, number = client.ask("TRANSACTION_START", b"\0")

@@ -36,11 +36,14 @@ DIFFERENT: dict[str, dict[int, str]] = {
     "c417-tree": {5: "names are sorted", 6: "what was stale is gone"},
     "chead-tree": {5: "names are sorted", 6: "what was stale is gone"},
     "chead-depth2": {5: "the real reader had lost a connection and its watch"},
-    **dict.fromkeys(("c417-domains", "chead-domains"),
-                    {16: "no event for the nodes of a domain that was released"}),
+    **dict.fromkeys(
+        ("c417-domains", "chead-domains"),
+        {16: "no event for the nodes of a domain that was released"},
+    ),
     "c417-stale": dict.fromkeys((5, 6), "the entry is not marked: it holds for the domid"),
-    **dict.fromkeys(("c417-sockets", "chead-sockets"),
-                    {6: "two watches with one token are two events"}),
+    **dict.fromkeys(
+        ("c417-sockets", "chead-sockets"), {6: "two watches with one token are two events"}
+    ),
 }
 
 
@@ -66,10 +69,14 @@ def step(host: Left, row: dict[str, Any]) -> Any:
     told = [NAMES[type_], body.hex()]
     events = host.collect()
     # The order of the events of several watches on one node is each daemon's own.
-    same = {name: sorted(each) for name, each in events.items()} \
-        == {name: sorted(each) for name, each in row["events"].items()}
-    return None if told == row["reply"] and same \
+    same = {name: sorted(each) for name, each in events.items()} == {
+        name: sorted(each) for name, each in row["events"].items()
+    }
+    return (
+        None
+        if told == row["reply"] and same
         else [row["type"], payload, row["reply"], told, row["events"], events]
+    )
 
 
 def test_it_goes_on(host: Left) -> None:

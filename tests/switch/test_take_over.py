@@ -32,8 +32,9 @@ def guest(stand: SwitchedStand, client: Any, domid: int) -> Any:
     home(client, domid)
     for name, value in ((b"ring-ref", b"4660"), (b"port", b"%d" % domain.port)):
         assert client.ask("WRITE", path + b"/store/" + name + b"\0" + value)[1] == b"OK\0"
-        assert client.ask("SET_PERMS",
-                          path + b"/store/" + name + b"\0n0\0r%d\0" % domid)[1] == b"OK\0"
+        assert (
+            client.ask("SET_PERMS", path + b"/store/" + name + b"\0n0\0r%d\0" % domid)[1] == b"OK\0"
+        )
     works(domain, client)
     return domain
 
@@ -74,8 +75,9 @@ def test_it_becomes_pyxsd(stand: SwitchedStand) -> None:
         client.ask("WRITE", b"/local/domain/3/in\0x")
         assert domains[1].packet().payload == b"in\0tok\0"
         # 3 acts for 1; what it was introduced with is known; its death is noticed.
-        assert domains[1].request(TYPES["WRITE"], b"/local/domain/1/in\0x").payload \
-            == (b"OK\0" if has_target else b"EACCES\0")
+        assert domains[1].request(TYPES["WRITE"], b"/local/domain/1/in\0x").payload == (
+            b"OK\0" if has_target else b"EACCES\0"
+        )
         assert introduce(client, domains[1], mfn=1) == b"EINVAL\0"
         assert introduce(client, domains[1], port=stand.host.reset_port(3)) == b"OK\0"
         works(domains[1], client)

@@ -15,10 +15,18 @@ KEPT = f"--c-arguments={c_options.pack(['--entry-nb=5', '--pid-file=/a b'])}"
 COMMANDS = [
     ("", "", "-U", "--live --restart"),
     ("--no-fork", "", "--no-fork -U", "--live --restart --no-fork"),
-    ("--no-domain-init --pid-file /p -T=/t", "", "--no-domain-init --pid-file /p -T /t -U",
-     "--live --restart --no-domain-init --pid-file /p -T /t"),
-    ("--config-file /c --no-access-log --disable-socket --reraise-top-level", "", "-U",
-     "--live --restart --config-file /c --reraise-top-level --no-access-log --disable-socket"),
+    (
+        "--no-domain-init --pid-file /p -T=/t",
+        "",
+        "--no-domain-init --pid-file /p -T /t -U",
+        "--live --restart --no-domain-init --pid-file /p -T /t",
+    ),
+    (
+        "--config-file /c --no-access-log --disable-socket --reraise-top-level",
+        "",
+        "-U",
+        "--live --restart --config-file /c --reraise-top-level --no-access-log --disable-socket",
+    ),
     ("--no-fork", "-N -E|5", "-N -E 5 -U", "--live --restart --no-fork -N -E 5"),
     ("--no-fork", "-U|-N", "-U -N", "--live --restart --no-fork -U -N"),
     ("--no-fork --restart", "", "--no-fork -U", "--live --restart --no-fork"),
@@ -37,40 +45,80 @@ def test_the_arguments_that_c_had() -> None:
     own = ["--no-fork", KEPT]
     assert target.c_command("/x", own, []) == ["/x", "--entry-nb=5", "--pid-file=/a b", "-U"]
     assert target.c_command("/x", own, ["-N"]) == ["/x", "-N", "-U"]
-    assert target.ox_command("/x", own, [], "--help") == \
-        ["/x", "--live", "--restart", "--no-fork", "--help"]
+    assert target.ox_command("/x", own, [], "--help") == [
+        "/x",
+        "--live",
+        "--restart",
+        "--no-fork",
+        "--help",
+    ]
 
 
-@pytest.mark.parametrize("words,found", [
-    ("", "/etc/xen/oxenstored.conf"), ("--config-file /a", "/a"), ("--config-file=/a", "/a"),
-    ("--config-file /a --config-file=/b", "/b"), ("--config-file", "/etc/xen/oxenstored.conf")])
+@pytest.mark.parametrize(
+    "words,found",
+    [
+        ("", "/etc/xen/oxenstored.conf"),
+        ("--config-file /a", "/a"),
+        ("--config-file=/a", "/a"),
+        ("--config-file /a --config-file=/b", "/b"),
+        ("--config-file", "/etc/xen/oxenstored.conf"),
+    ],
+)
 def test_the_configuration_that_will_be_read(words: str, found: str) -> None:
     assert target.ox_config(words.split()) == found
 
 
-@pytest.mark.parametrize("out,error,kind", [
-    ("", "usage:\n\n  xenstored <options>\n", target.C),
-    ("usage : xenstored [--config-file f]\n", "", target.OX),
-    ("usage: pyxsd [option]...\n", "", target.PYXSD),
-    ("usage: pyxsd-launch [option]...\n", "a warning\n", target.PYXSD)])
+@pytest.mark.parametrize(
+    "out,error,kind",
+    [
+        ("", "usage:\n\n  xenstored <options>\n", target.C),
+        ("usage : xenstored [--config-file f]\n", "", target.OX),
+        ("usage: pyxsd [option]...\n", "", target.PYXSD),
+        ("usage: pyxsd-launch [option]...\n", "a warning\n", target.PYXSD),
+    ],
+)
 def test_what_it_is(out: str, error: str, kind: str) -> None:
     assert target.kind_of("/x", target.Answer(0, out, error)) == kind
 
 
-@pytest.mark.parametrize("answer", [
-    target.Answer(0, "", ""), target.Answer(0, "xenstored <options>", ""),
-    target.Answer(0, "", "usage : xenstored"), target.Answer(1, "", ""),
-    target.Answer(-9, "", "")])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        target.Answer(0, "", ""),
+        target.Answer(0, "xenstored <options>", ""),
+        target.Answer(0, "", "usage : xenstored"),
+        target.Answer(1, "", ""),
+        target.Answer(-9, "", ""),
+    ],
+)
 def test_what_is_none(answer: target.Answer) -> None:
     with pytest.raises(ProgramError):
         target.kind_of("/x", answer)
 
 
-@pytest.mark.parametrize("path,watchable", [
-    (b"/", True), (b"/a", True), (b"a/b", True), (b"/a-b_c@d/0Z", True), (b"@releaseDomain", True),
-    (b"@releaseDomain/5", True), (b"/a/", False), (b"a/", False), (b"//a", False),
-    (b"/a//b", False), (b"/a:b", False), (b"/a b", False), (b"/\xff", False), (b"", False),
-    (b"/" + b"a" * 3071, True), (b"/" + b"a" * 3072, False),
-    (b"a" * 2048, True), (b"a" * 2049, False), (b"@" + b"a" * 2048, False)])
+@pytest.mark.parametrize(
+    "path,watchable",
+    [
+        (b"/", True),
+        (b"/a", True),
+        (b"a/b", True),
+        (b"/a-b_c@d/0Z", True),
+        (b"@releaseDomain", True),
+        (b"@releaseDomain/5", True),
+        (b"/a/", False),
+        (b"a/", False),
+        (b"//a", False),
+        (b"/a//b", False),
+        (b"/a:b", False),
+        (b"/a b", False),
+        (b"/\xff", False),
+        (b"", False),
+        (b"/" + b"a" * 3071, True),
+        (b"/" + b"a" * 3072, False),
+        (b"a" * 2048, True),
+        (b"a" * 2049, False),
+        (b"@" + b"a" * 2048, False),
+    ],
+)
 def test_paths(path: bytes, watchable: bool) -> None:
     assert is_watchable(path) == watchable

@@ -86,13 +86,15 @@ def test_the_process_is_as_it_should_be(host: Left) -> None:
             assert flags & os.O_NONBLOCK
             found += 1
     assert found >= 4  # the listening one, two clients, the new one
-    assert (host.root / "run/pyxsd.pid").read_text() == (host.root / "c.pid").read_text() \
-        == f"{pid}\n"
+    assert (
+        (host.root / "run/pyxsd.pid").read_text() == (host.root / "c.pid").read_text() == f"{pid}\n"
+    )
     assert not host.file.exists()
 
 
 def test_what_was_said_about_the_descriptor_of_a_client_is_wrong(host: Left) -> None:
     """A number that is closed, one that is a file, the listening one, the event channels."""
+
     def edit(state: Any) -> None:
         sockets = [client for client in state.clients if client.domid is None]
         for fd in (90, 1, host.want["listen_fd"], host.want["evtchn_fd"]):
@@ -128,9 +130,17 @@ def test_the_event_channels_are_not_where_they_should_be(host: Left, fd: int) ->
     assert b"watch DOM1: data w1" in client.ask("CONTROL", b"watches\0")[1]
 
 
-@pytest.mark.parametrize("lines", ["open-evtchn * EACCES", "open-gnttab * EACCES",
-                                   "open-ctrl * EACCES", "virq * EEXIST", "map * EPERM",
-                                   "info * EPERM"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "open-evtchn * EACCES",
+        "open-gnttab * EACCES",
+        "open-ctrl * EACCES",
+        "virq * EEXIST",
+        "map * EPERM",
+        "info * EPERM",
+    ],
+)
 def test_xen_refuses(host: Left, lines: str) -> None:
     """Whatever it is: sockets are served, and the store is there."""
     host.start(faults=(lines,))
@@ -157,7 +167,7 @@ def works_by_ring(host: Left, domid: int) -> None:
 def test_a_damaged_stream(host: Left, length: int) -> None:
     """What stands before the damage is there, and the log says where it begins."""
     data = host.file.read_bytes()
-    host.file.write_bytes(data[:length] if length >= 0 else data[:len(data) + length])
+    host.file.write_bytes(data[:length] if length >= 0 else data[: len(data) + length])
     host.start()
     assert host.clients["new"].ask("WRITE", b"/tool/alive\0yes")[1] == b"OK\0"
     assert "record" in host.log() or "the store is empty" in host.log()
@@ -189,8 +199,14 @@ def test_limits_of_the_command_line() -> None:
     try:
         host.start()
         told = host.clients["new"].ask("CONTROL", b"quota\0")[1].decode()
-        for name, value in (("nodes", 77), ("watches", 33), ("transactions", 4),
-                            ("node-size", 1500), ("outstanding", 9), ("transaction-nodes", 50)):
+        for name, value in (
+            ("nodes", 77),
+            ("watches", 33),
+            ("transactions", 4),
+            ("node-size", 1500),
+            ("outstanding", 9),
+            ("transaction-nodes", 50),
+        ):
             assert f"{name:<18}: {value}\n" in told
     finally:
         host.stop()
@@ -236,8 +252,14 @@ def test_started_by_hand(words: str) -> None:
         stand.start()
         program = stand.pyxsd(pid_file="")
         env = dict(peers.standin_env(stand.root / "host"), XENSTORED_RUNDIR=str(stand.root / "run"))
-        done = subprocess.run([program, *words.split()], timeout=30, check=False, env=env,
-                              stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [program, *words.split()],
+            timeout=30,
+            check=False,
+            env=env,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert done.returncode == 2 and "a xenstored is running" in done.stderr
         with stand.client() as client:
             assert client.ask("WRITE", b"/tool/alive\0yes")[1] == b"OK\0"
@@ -249,8 +271,13 @@ def test_started_by_hand(words: str) -> None:
             process.terminate()
 
 
-WORDS = ["--live --restart --no-fork --help", "--live --restart --pid-file /nonexistent/x --help",
-         "--help", "-U --help", "-H -U"]
+WORDS = [
+    "--live --restart --no-fork --help",
+    "--live --restart --pid-file /nonexistent/x --help",
+    "--help",
+    "-U --help",
+    "-H -U",
+]
 
 
 @pytest.mark.parametrize("words", WORDS)
@@ -264,9 +291,12 @@ def test_a_validation_touches_nothing(words: str, tmp_path: Path) -> None:
         listener.bind(str(path))
         stand = SwitchedStand("pyxsd")
         try:
-            done = subprocess.run([stand.pyxsd(), *words.split()], timeout=30, check=False,
-                                  env=dict(peers.standin_env(stand.root / "host"),
-                                           XENSTORED_RUNDIR=str(run)))
+            done = subprocess.run(
+                [stand.pyxsd(), *words.split()],
+                timeout=30,
+                check=False,
+                env=dict(peers.standin_env(stand.root / "host"), XENSTORED_RUNDIR=str(run)),
+            )
             assert done.returncode == 0
             assert sorted(os.listdir(run)) == ["socket", "state_dump"]
             assert os.listdir(stand.root / "run") == []

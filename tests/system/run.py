@@ -25,8 +25,13 @@ def main() -> int:
     parser.add_argument("--start", choices=session.STARTS, action="append")
     parser.add_argument("--quick", dest="size", action="store_const", const="quick")
     parser.add_argument("--full", dest="size", action="store_const", const="full")
-    parser.add_argument("--wheel", "--deb", dest="package", type=Path,
-                        help="a wheel or Debian package of pyxsd to run (default: as imported)")
+    parser.add_argument(
+        "--wheel",
+        "--deb",
+        dest="package",
+        type=Path,
+        help="a wheel or Debian package of pyxsd to run (default: as imported)",
+    )
     parser.add_argument("--logs", type=Path, help="keep the logs of good runs too, in this folder")
     options = parser.parse_args()
     size = options.size or "full"

@@ -26,8 +26,10 @@ peers: Any = importlib.import_module("peers")
 MEMORY_MB = 1024
 #: Seconds after which the machine is given up; a loaded host takes several times what is usual.
 PATIENCE = 600.0
-KERNEL_OPTIONS = ("console=ttyS0 nokaslr mitigations=off loglevel=4 panic=1 random.trust_cpu=on "
-                  "systemd.unit=test.target systemd.show_status=false")
+KERNEL_OPTIONS = (
+    "console=ttyS0 nokaslr mitigations=off loglevel=4 panic=1 random.trust_cpu=on "
+    "systemd.unit=test.target systemd.show_status=false"
+)
 
 PROGRAMS = ("bash", "cat", "env", "mkdir", "prlimit", "rm", "sleep")
 
@@ -39,15 +41,16 @@ FILES = {
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\n",
     "/etc/default/xencommons": f"XENSTORED={pytree.LAUNCHER}\n",
     "/etc/xen/oxenstored.conf": "xenstored-kva = /standin/host/xsd_kva\n"
-                                "xenstored-port = /standin/host/xsd_port\n"
-                                "xenstored-log-level = info\n",
+    "xenstored-port = /standin/host/xsd_port\n"
+    "xenstored-log-level = info\n",
 }
 
 
 def _files_of(package: str) -> list[Path]:
     try:
-        done = subprocess.run(["dpkg-query", "-L", package], check=True, capture_output=True,
-                              text=True)
+        done = subprocess.run(
+            ["dpkg-query", "-L", package], check=True, capture_output=True, text=True
+        )
     except (OSError, subprocess.CalledProcessError) as error:
         raise packages.MissingError(f"the package {package} is not installed") from error
     return [Path(line) for line in done.stdout.splitlines()]
@@ -117,8 +120,10 @@ def build(target: Path) -> None:
     archive.file(f"{units}/xenstored.service.d/standin.conf", scripts / "standin.conf")
     archive.file(f"{units}/test.target", scripts / "test.target")
     scenario = (scripts / "scenario.service").read_text()
-    archive.file(f"{units}/scenario.service",
-                 scenario.replace("@PYTHON@", str(pytree.interpreter_path())).encode())
+    archive.file(
+        f"{units}/scenario.service",
+        scenario.replace("@PYTHON@", str(pytree.interpreter_path())).encode(),
+    )
     archive.file("/system/scenario.py", scripts / "scenario.py")
     archive.file("/system/hangs", scripts / "hangs", 0o755)
     archive.file("/system/pyxsd.conf", _drop_in())
@@ -142,8 +147,9 @@ def run(folder: Path) -> str:
         *("-initrd", str(initramfs)),
     ]
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True,
-                              timeout=PATIENCE, check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False
+        )
         said = done.stdout + done.stderr
     except subprocess.TimeoutExpired:
         said = b"killed: it did not end in time\n"

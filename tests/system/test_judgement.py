@@ -52,8 +52,12 @@ def test_failures_are_told(daemon: str) -> None:
         (log_of(planned, known, "SYSTEM END 1"), "dom0 did not come to its end"),
     ]
     if known:
-        table.append((log_of(planned, known - {"g1-first.parts"}),
-                      f"g1-first.parts: passed, but {daemon} is known to fail it"))
+        table.append(
+            (
+                log_of(planned, known - {"g1-first.parts"}),
+                f"g1-first.parts: passed, but {daemon} is known to fail it",
+            )
+        )
     for log, complaint in table:
         assert checks.verdict(log, daemon, "debian", "quick") == [complaint]
 

@@ -21,8 +21,7 @@ from pyxsd.system import background, descriptors, errors, listening, pid_file
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     """A Python process with pyxsd importable; talks by lines on stdin and stdout."""
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", IMPORTS + code]
-        + [str(argument) for argument in arguments],
+        [sys.executable, "-u", "-c", IMPORTS + code] + [str(argument) for argument in arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -30,10 +30,17 @@ def lines(world: World) -> list[bytes]:
     return stripped
 
 
-def logged(make_world: Make, nb_chars: int = -1, read: bool = True, txn: bool = True,
-           special: bool = True, **config: Any) -> World:
-    world: World = make_world(domids=(5,), log=AccessLog(True, nb_chars, read, txn, special),
-                              **config)
+def logged(
+    make_world: Make,
+    nb_chars: int = -1,
+    read: bool = True,
+    txn: bool = True,
+    special: bool = True,
+    **config: Any,
+) -> World:
+    world: World = make_world(
+        domids=(5,), log=AccessLog(True, nb_chars, read, txn, special), **config
+    )
     lines(world)
     return world
 
@@ -43,20 +50,39 @@ TWO = b"DOM0 (ANON CONN #2)"
 
 # Who asks what, and the lines it makes.
 CASES = [
-    ("d5", "WRITE", b"name\0gu\1est\xff\n\"quote\\",
-     [b'DOM5         write     name gu\\001est\\255\\n\\"quote\\\\']),
+    (
+        "d5",
+        "WRITE",
+        b'name\0gu\1est\xff\n"quote\\',
+        [b'DOM5         write     name gu\\001est\\255\\n\\"quote\\\\'],
+    ),
     ("d5", "WRITE", b"name\0\t\r\b\0x", [b"DOM5         write     name \\t\\r\\b x"]),
     ("d5", "WRITE", b"name\0\x1f ~\x7f\x80", [b"DOM5         write     name \\031 ~\\127\\128"]),
-    ("d5", "READ", b"/tool\0", [b"DOM5         read      /tool ",
-                                b"DOM5         error     EACCES "]),
-    ("d5", "READ", b"nope\0", [b"DOM5         read      nope ",
-                               b"DOM5         error     ENOENT "]),
-    ("d5", "WATCH", b"device\0tok en\0", [b"DOM5         watch     device tok en ",
-                                          b"DOM5         w event   device tok en "]),
-    ("d5", "UNWATCH", b"device\0t\0", [b"DOM5         unwatch   device t ",
-                                       b"DOM5         error     ENOENT "]),
-    ("s0", "WATCH", b"/local/domain/5\0t\x002\0", [ONE + b" watch     /local/domain/5 t 2 ",
-                                                   ONE + b" w event   /local/domain/5 t "]),
+    (
+        "d5",
+        "READ",
+        b"/tool\0",
+        [b"DOM5         read      /tool ", b"DOM5         error     EACCES "],
+    ),
+    ("d5", "READ", b"nope\0", [b"DOM5         read      nope ", b"DOM5         error     ENOENT "]),
+    (
+        "d5",
+        "WATCH",
+        b"device\0tok en\0",
+        [b"DOM5         watch     device tok en ", b"DOM5         w event   device tok en "],
+    ),
+    (
+        "d5",
+        "UNWATCH",
+        b"device\0t\0",
+        [b"DOM5         unwatch   device t ", b"DOM5         error     ENOENT "],
+    ),
+    (
+        "s0",
+        "WATCH",
+        b"/local/domain/5\0t\x002\0",
+        [ONE + b" watch     /local/domain/5 t 2 ", ONE + b" w event   /local/domain/5 t "],
+    ),
     ("s0", "MKDIR", b"/m\0", [ONE + b" mkdir     /m "]),
     ("s0", "RM", b"/m\0", [ONE + b" rm        /m "]),
     ("s0", "SET_PERMS", b"/tool\0n5\0r0\0", [ONE + b" setperms  /tool n5 r0 "]),
@@ -64,8 +90,12 @@ CASES = [
     ("s0", "DIRECTORY", b"/tool\0", [ONE + b" directory /tool "]),
     ("s0", "CONTROL", b"quota\x005\0", [ONE + b" debug     quota 5 "]),
     ("s0", "SET_TARGET", b"5\x000\0", [ONE + b" settarget 5 0 "]),
-    ("s0", "INTRODUCE", b"6\x004660\x007\0", [b"DOM6         newconn   ",
-                                              ONE + b" introduce 6 4660 7 "]),
+    (
+        "s0",
+        "INTRODUCE",
+        b"6\x004660\x007\0",
+        [b"DOM6         newconn   ", ONE + b" introduce 6 4660 7 "],
+    ),
     ("s0", "RELEASE", b"5\0", [b"DOM5         endconn   ", ONE + b" release   5 "]),
     ("s0", "IS_DOMAIN_INTRODUCED", b"5\0", [ONE + b" is introduced 5 "]),
     ("s0", "GET_DOMAIN_PATH", b"5\0", [ONE + b" getdomain 5 "]),
@@ -99,8 +129,10 @@ def test_a_refused_event(make_world: Make) -> None:
     world.ask("d5", "WATCH", b"/a\0t\0")
     lines(world)
     world.ask("s0", "WRITE", b"/a/b\0v")
-    assert lines(world) == [ONE + b" write     /a/b v",
-                            b"DOM5         w notfired EPERM perms=[n0 r1, n0] path=/a/b"]
+    assert lines(world) == [
+        ONE + b" write     /a/b v",
+        b"DOM5         w notfired EPERM perms=[n0 r1, n0] path=/a/b",
+    ]
 
 
 def test_transactions(make_world: Make) -> None:
@@ -110,52 +142,77 @@ def test_transactions(make_world: Make) -> None:
     world.ask("s0", "WRITE", b"/a/b\0v", one)
     end(world, "s0", one)
     assert lines(world) == [
-        ONE + b".1 t start   ", ONE + b".1 write     /a/b v", ONE + b".1 t end     ",
-        ONE + b".1 commit    "]
+        ONE + b".1 t start   ",
+        ONE + b".1 write     /a/b v",
+        ONE + b".1 t end     ",
+        ONE + b".1 commit    ",
+    ]
     two = begin(world, "s0")
     world.ask("s0", "READ", b"/a/b\0", two)
     world.ask("s1", "WRITE", b"/a/b\0w")
     world.ask("s0", "WRITE", b"/a/b\0x", two)
     assert end(world, "s0", two) == "EAGAIN"
     assert lines(world) == [
-        ONE + b".2 t start   ", ONE + b".2 read      /a/b ", TWO + b" write     /a/b w",
-        ONE + b".2 write     /a/b x", ONE + b".2 t end     ", ONE + b".2 conflict  ",
-        ONE + b".3 t start   ", b"r(2):" + ONE + b".3 t start   ",
-        b"r(2):" + ONE + b".3 read      /a/b ", ONE + b".3 t end     ",
-        ONE + b".2 error     EAGAIN "]
+        ONE + b".2 t start   ",
+        ONE + b".2 read      /a/b ",
+        TWO + b" write     /a/b w",
+        ONE + b".2 write     /a/b x",
+        ONE + b".2 t end     ",
+        ONE + b".2 conflict  ",
+        ONE + b".3 t start   ",
+        b"r(2):" + ONE + b".3 t start   ",
+        b"r(2):" + ONE + b".3 read      /a/b ",
+        ONE + b".3 t end     ",
+        ONE + b".2 error     EAGAIN ",
+    ]
     four = begin(world, "s0")
     world.ask("s0", "READ", b"/a/b\0", four)
     world.ask("s1", "WRITE", b"/q\0w")
     world.ask("s0", "WRITE", b"/a/b\0x", four)
     assert end(world, "s0", four) == "OK"
     assert lines(world) == [
-        ONE + b".4 t start   ", ONE + b".4 read      /a/b ", TWO + b" write     /q w",
-        ONE + b".4 write     /a/b x", ONE + b".4 t end     ",
-        ONE + b".4 coalesce  write /a/b", ONE + b".4 coalesce  read /a/b"]
+        ONE + b".4 t start   ",
+        ONE + b".4 read      /a/b ",
+        TWO + b" write     /q w",
+        ONE + b".4 write     /a/b x",
+        ONE + b".4 t end     ",
+        ONE + b".4 coalesce  write /a/b",
+        ONE + b".4 coalesce  read /a/b",
+    ]
 
 
 SWITCHES = [
     # read-ops, transactions-ops, special-ops; what is left of the lines below
     (False, False, False, [b"write", b"error EACCES", b"watch", b"w event"]),
-    (True, False, False, [b"write", b"read", b"error EACCES", b"read", b"error ENOENT", b"watch",
-                          b"w event"]),
+    (
+        True,
+        False,
+        False,
+        [b"write", b"read", b"error EACCES", b"read", b"error ENOENT", b"watch", b"w event"],
+    ),
     (False, True, False, [b"t start", b"t end", b"write", b"error EACCES", b"watch", b"w event"]),
     (False, False, True, [b"write", b"error EACCES", b"watch", b"w event", b"getdomain"]),
 ]
 
 
 @pytest.mark.parametrize("read, txn, special, want", SWITCHES)
-def test_switches(make_world: Make, read: bool, txn: bool, special: bool,
-                  want: list[bytes]) -> None:
+def test_switches(
+    make_world: Make, read: bool, txn: bool, special: bool, want: list[bytes]
+) -> None:
     """ENOENT counts as reading: it is what polling clients are answered all the time."""
     world = logged(make_world, -1, read, txn, special)
     end(world, "d5", begin(world, "d5"), b"F")
-    for type_, payload in (("WRITE", b"x\0v"), ("READ", b"/tool\0"), ("READ", b"y\0"),
-                           ("WATCH", b"x\0t\0"), ("GET_DOMAIN_PATH", b"5\0")):
+    for type_, payload in (
+        ("WRITE", b"x\0v"),
+        ("READ", b"/tool\0"),
+        ("READ", b"y\0"),
+        ("WATCH", b"x\0t\0"),
+        ("GET_DOMAIN_PATH", b"5\0"),
+    ):
         world.ask("d5", type_, payload)
     got = []
     for line in lines(world):
-        label = line[len(b"DOM5         "):].lstrip()
+        label = line[len(b"DOM5         ") :].lstrip()
         for known in (b"t start", b"t end", b"w event", b"error EACCES", b"error ENOENT"):
             if re.sub(rb" +", b" ", label).startswith(known):
                 got.append(known)

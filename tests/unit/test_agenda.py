@@ -105,8 +105,11 @@ def test_a_slice_ends_behind_one_dear_request(world: World, type_: str) -> None:
     payloads = {"TRANSACTION_END": b"T\0", "DIRECTORY_PART": b"w\0000\0", "RESET_WATCHES": b"\0"}
     agenda.slice_ns = 0
     connection, transport = world.connection("d1")
-    transport.feed(b"".join(packet(type_, payloads.get(type_, b"w%d\0" % n), tx_id)
-                            for n, tx_id in enumerate(ids)))
+    transport.feed(
+        b"".join(
+            packet(type_, payloads.get(type_, b"w%d\0" % n), tx_id) for n, tx_id in enumerate(ids)
+        )
+    )
     before = connection.ops
     world.server.service(connection)
     assert connection.ops == before + 1

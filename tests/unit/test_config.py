@@ -82,7 +82,7 @@ def test_defaults_and_kinds() -> None:
         assert type(DEFAULTS[key]) is KIND_TYPES.get(kind, str), key
 
 
-RANGE = f"expect int arg from {-2**62} to {2**62 - 1}"
+RANGE = f"expect int arg from {-(2**62)} to {2**62 - 1}"
 
 # text, changed fields, warnings
 LINES: list[tuple[bytes, dict[str, object], list[str]]] = [
@@ -164,18 +164,21 @@ LINES: list[tuple[bytes, dict[str, object], list[str]]] = [
     (b"quota-maxsize = \xd9\xa3", {}, ["config: F:1: quota-maxsize: expect int arg"]),
     (b"quota-maxsize = 4611686018427387904", {}, [f"config: F:1: quota-maxsize: {RANGE}"]),
     (b"quota-maxsize = " + b"9" * 10000, {}, [f"config: F:1: quota-maxsize: {RANGE}"]),
-    *((b"%s = %s" % (key, value), {},
-       [f"config: F:1: {key.decode()}: expect {least}"]) for key, value, least in (
-           (b"conflict-burst-limit", b"0", "more than 0, else no guest is served"),
-           (b"conflict-burst-limit", b"-1.5E+2", "more than 0, else no guest is served"),
-           (b"conflict-max-history-seconds", b"-0.1", "0 or more"),
-           (b"poll-time-us", b"-1", "0 or more"),
-           (b"xenstored-log-nb-files", b"-3", "0 or more"),
-           (b"xenstored-log-nb-lines", b"-1", "0 or more"),
-           (b"xenstored-log-nb-chars", b"-2", "-1 or more"),
-           (b"access-log-nb-files", b"-1", "0 or more"),
-           (b"access-log-nb-lines", b"-1", "0 or more"),
-           (b"access-log-nb-chars", b"-2", "-1 or more"))),
+    *(
+        (b"%s = %s" % (key, value), {}, [f"config: F:1: {key.decode()}: expect {least}"])
+        for key, value, least in (
+            (b"conflict-burst-limit", b"0", "more than 0, else no guest is served"),
+            (b"conflict-burst-limit", b"-1.5E+2", "more than 0, else no guest is served"),
+            (b"conflict-max-history-seconds", b"-0.1", "0 or more"),
+            (b"poll-time-us", b"-1", "0 or more"),
+            (b"xenstored-log-nb-files", b"-3", "0 or more"),
+            (b"xenstored-log-nb-lines", b"-1", "0 or more"),
+            (b"xenstored-log-nb-chars", b"-2", "-1 or more"),
+            (b"access-log-nb-files", b"-1", "0 or more"),
+            (b"access-log-nb-lines", b"-1", "0 or more"),
+            (b"access-log-nb-chars", b"-2", "-1 or more"),
+        )
+    ),
     (b"xenstored-log-nb-files = 0", {"xenstored_log_nb_files": 0}, []),
     (b"access-log-nb-chars = -1", {"access_log_nb_chars": -1}, []),
     (b"conflict-burst-limit = x", {}, ["config: F:1: conflict-burst-limit: expect float arg"]),

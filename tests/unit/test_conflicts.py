@@ -16,8 +16,8 @@ from tests.unit.kit import begin, end, error, ok
 from tests.world import EVENT, World, packet
 
 Make = Callable[..., Any]
-INTERVAL = 0.05                  # conflict-max-history-seconds
-BURST = 5.0                      # conflict-burst-limit
+INTERVAL = 0.05  # conflict-max-history-seconds
+BURST = 5.0  # conflict-burst-limit
 
 
 @pytest.fixture
@@ -38,8 +38,9 @@ def credit(world: World, domid: int) -> float:
     return float(world.server.domains[domid].credit)
 
 
-def conflict(world: World, victim: str = "s0", culprits: tuple[str, ...] = ("d1",),
-             way: bytes = b"/s/a") -> str:
+def conflict(
+    world: World, victim: str = "s0", culprits: tuple[str, ...] = ("d1",), way: bytes = b"/s/a"
+) -> str:
     """A transaction that reads a node which the culprits write meanwhile."""
     tx_id = begin(world, victim)
     ok(world, victim, "READ", way + b"\0", tx_id)
@@ -170,8 +171,10 @@ def pass_time(world: World, intervals: int) -> None:
 def test_comes_back_with_time_and_what_waited_is_served(shared: World) -> None:
     for _ in range(int(BURST)):
         conflict(shared)
-    shared.feed("d1", packet("GET_DOMAIN_PATH", b"1\0", req_id=5)
-                + packet("GET_DOMAIN_PATH", b"1\0", req_id=6))
+    shared.feed(
+        "d1",
+        packet("GET_DOMAIN_PATH", b"1\0", req_id=5) + packet("GET_DOMAIN_PATH", b"1\0", req_id=6),
+    )
     assert shared.drain("d1") == []
     shared.server.tick(shared.now)
     shared.turn()
@@ -242,6 +245,7 @@ def test_history_is_kept_as_long_as_said(shared: World, age: float, pays: bool) 
 def test_history_holds_no_memory_for_long(shared: World) -> None:
     """Snapshots of the store are let go when no young transaction needs them."""
     from pyxsd.store.tree import live_counts
+
     begin(shared, "s0")
     before = live_counts()["nodes"]
     for n in range(200):

@@ -87,7 +87,8 @@ def test_watches(world: World) -> None:
     assert control(world, b"watches") == (
         b"watch DOM5: device tok en None\n"
         b"watch DOM0 (ANON CONN #1): /local/domain/5 t Some 2\n"
-        b"watch DOM0 (ANON CONN #1): @releaseDomain rel None\n\0")
+        b"watch DOM0 (ANON CONN #1): @releaseDomain rel None\n\0"
+    )
 
 
 def test_an_answer_too_long_for_a_packet(world: World) -> None:
@@ -103,7 +104,8 @@ def test_txn(world: World) -> None:
     begin(world, "d5")
     assert control(world, b"txn", b"5") == (
         b"paths: 1, operations: 2, quota_reached: false\n"
-        b"paths: 0, operations: 0, quota_reached: false\n")
+        b"paths: 0, operations: 0, quota_reached: false\n"
+    )
 
 
 def test_xenbus(world: World) -> None:
@@ -111,7 +113,8 @@ def test_xenbus(world: World) -> None:
         b"xenbus: XenBus state: partial_in: 16 needed, partial_out: 0 bytes, pkt_out: 0 packets, "
         b"BoundedQueue capacity: 2048, used: {\twatch_event: 0\tcommand_reply: 0}; "
         b"overflow queue length: 0, can_input: true, has_more_input: false, "
-        b"has_old_output: false, has_new_output: false, has_more_work: false.")
+        b"has_old_output: false, has_new_output: false, has_more_work: false."
+    )
 
 
 def test_xenbus_shows_what_is_queued(world: World) -> None:
@@ -152,16 +155,20 @@ CONFIGURED = [
 
 
 @pytest.mark.parametrize(("key", "value", "name", "said"), CONFIGURED)
-def test_quota_tells_none_at_all_from_no_limit(make_world: Make, key: str, value: int, name: str,
-                                               said: str) -> None:
-    shown = dict(line.split(":") for line in
-                 control(make_world(**{key: value}), b"quota").decode().splitlines()[:-1])
+def test_quota_tells_none_at_all_from_no_limit(
+    make_world: Make, key: str, value: int, name: str, said: str
+) -> None:
+    shown = dict(
+        line.split(":")
+        for line in control(make_world(**{key: value}), b"quota").decode().splitlines()[:-1]
+    )
     assert shown[f"{name:<18}"].strip() == said
 
 
 @pytest.mark.parametrize(("value", "said"), [(7, "7"), (0, "none"), (-1, "none")])
-def test_quota_of_a_domain_tells_none_at_all_from_no_limit(make_world: Make, value: int,
-                                                           said: str) -> None:
+def test_quota_of_a_domain_tells_none_at_all_from_no_limit(
+    make_world: Make, value: int, said: str
+) -> None:
     """The domain owns one node, which the test's toolstack made."""
     world: World = make_world(domids=(5,), quota_maxentity=value)
     assert control(world, b"quota", b"5") == f"dom5 quota: 1/{said}\0".encode()
@@ -199,7 +206,9 @@ def test_print_goes_into_the_access_log(make_world: Make) -> None:
     control(world, b"print", b"hello \xff")
     lines = world.server.log.take()[0].splitlines()
     assert [line.split(b"]  ", 1)[1] for line in lines] == [
-        b"=======>     debug     hello \\255", b"DOM0 (ANON CONN #1) debug     print hello \\255 "]
+        b"=======>     debug     hello \\255",
+        b"DOM0 (ANON CONN #1) debug     print hello \\255 ",
+    ]
 
 
 def test_host_commands(world: World, tmp_path: Path) -> None:
@@ -219,6 +228,7 @@ def test_host_commands(world: World, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", [ValueError, LookupError, OSError, RequestError])
 def test_a_live_update_that_fails_is_not_ok(world: World, fault: type[Exception]) -> None:
     """OK is the word for an update that is done, as an outcome of -s."""
+
     def fails(_connection: Any, _words: list[str]) -> bytes:
         raise fault("EINVAL")
 
@@ -242,8 +252,9 @@ UNWRITABLE: list[tuple[Callable[[Path], object], bytes]] = [
 
 @pytest.mark.parametrize(("make", "reason"), UNWRITABLE)
 @pytest.mark.parametrize("command", [b"memreport", b"logfile"])
-def test_files_that_cannot_be_written(world: World, tmp_path: Path, command: bytes,
-                                      make: Callable[[Path], object], reason: bytes) -> None:
+def test_files_that_cannot_be_written(
+    world: World, tmp_path: Path, command: bytes, make: Callable[[Path], object], reason: bytes
+) -> None:
     """The answer says why, and nothing is waited for."""
     log = DaemonLog(str(tmp_path / "log"), "info", 2, 100)
     host: Any = world.host
@@ -275,8 +286,15 @@ def test_a_report_replaces_what_stood_there(world: World, tmp_path: Path) -> Non
     assert report.read_text() == "1 page\n"
 
 
-GUEST_COMMANDS = [(b"print", b"x"), (b"quota", b"5"), (b"watches",), (b"mfn", b"5"),
-                  (b"quota", b"set", b"nodes", b"1"), (b"logfile", b"/x"), (b"trim",)]
+GUEST_COMMANDS = [
+    (b"print", b"x"),
+    (b"quota", b"5"),
+    (b"watches",),
+    (b"mfn", b"5"),
+    (b"quota", b"set", b"nodes", b"1"),
+    (b"logfile", b"/x"),
+    (b"trim",),
+]
 
 
 @pytest.mark.parametrize("words", GUEST_COMMANDS, ids=repr)
@@ -292,19 +310,35 @@ def test_allow_debug(make_world: Make) -> None:
     assert control(world, b"quota", b"5", who="d5") == b"dom5 quota: 1/1000\0"
 
 
-@pytest.mark.parametrize("words", [(b"logfile", b"/x"), (b"memreport", b"FILE"), (b"log", b"off"),
-                                   (b"quota", b"set", b"nodes", b"9"), (b"live-update", b"-s")],
-                         ids=repr)
-def test_allow_debug_opens_no_dangerous_command(make_world: Make, tmp_path: Path,
-                                                words: tuple[bytes, ...]) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        (b"logfile", b"/x"),
+        (b"memreport", b"FILE"),
+        (b"log", b"off"),
+        (b"quota", b"set", b"nodes", b"9"),
+        (b"live-update", b"-s"),
+    ],
+    ids=repr,
+)
+def test_allow_debug_opens_no_dangerous_command(
+    make_world: Make, tmp_path: Path, words: tuple[bytes, ...]
+) -> None:
     world: World = make_world(domids=(5,), allow_debug=True)
     host: Any = world.host
     for name in ("access_log", "log_file", "memory", "live_update"):
         setattr(host, name, Calls(name, host))
     report = tmp_path / "report"
     control(world, *(bytes(report) if word == b"FILE" else word for word in words), who="d5")
-    assert not (host.log_file.calls or host.access_log.calls or host.live_update.calls
-                or report.exists()) and world.server.quota("nodes") == 1000
+    assert (
+        not (
+            host.log_file.calls
+            or host.access_log.calls
+            or host.live_update.calls
+            or report.exists()
+        )
+        and world.server.quota("nodes") == 1000
+    )
 
 
 def test_control_by_a_domain_whose_target_is_0(world: World) -> None:
@@ -312,15 +346,18 @@ def test_control_by_a_domain_whose_target_is_0(world: World) -> None:
     assert control(world, b"mfn", b"5", who="d5") == b"4660\0"
 
 
-def test_logfile_takes_a_facility_of_syslog(world: World, tmp_path: Path,
-                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logfile_takes_a_facility_of_syslog(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`syslog:daemon` is no file's name, as in the configuration."""
     monkeypatch.chdir(tmp_path)
     log = DaemonLog(str(tmp_path / "log"), "info", 2, 100)
     host: Any = world.host
     host.log_file = log.redirect
-    assert control(world, b"logfile", b"syslog:nobody") == \
-        b"cannot write syslog:nobody: unknown syslog facility\0"
+    assert (
+        control(world, b"logfile", b"syslog:nobody")
+        == b"cannot write syslog:nobody: unknown syslog facility\0"
+    )
     log.info("xenstored", "still in the file")
     assert control(world, b"logfile", b"syslog:daemon") == b"OK\0"
     log.info("xenstored", "not in the file")

@@ -72,8 +72,15 @@ class Running:
         self.domains = Domains()
         self.log = DaemonLog(str(folder / "daemon.log"), "debug", 2, 1000)
         self.access = Log()
-        self.daemon = Daemon(Config(**config), world.server, self.domains, self.log, self.access,
-                             str(folder), listener)
+        self.daemon = Daemon(
+            Config(**config),
+            world.server,
+            self.domains,
+            self.log,
+            self.access,
+            str(folder),
+            listener,
+        )
 
     def lines(self) -> list[str]:
         """What the log says."""
@@ -100,6 +107,7 @@ def running(make_world: Make, tmp_path: Path) -> Iterator[Make]:
 
 
 # -- timers -------------------------------------------------------------------
+
 
 def test_timers_run_when_they_are_due_in_their_order(running: Make) -> None:
     """At their very time, too; the loop sleeps until the next one."""
@@ -172,10 +180,14 @@ def test_the_store_is_written_after_each_commit_where_it_is_persistent(running: 
 
 # -- what is done now and then ------------------------------------------------
 
-@pytest.mark.parametrize(("interval", "passed", "scans"), [
-    (20, 19, 0), (20, 20, 1), (20, 100, 1), (0, 0, 1), (-1, 1000, 0)])
-def test_rings_are_looked_at(running: Make, interval: int, passed: int, scans: int,
-                             monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.mark.parametrize(
+    ("interval", "passed", "scans"),
+    [(20, 19, 0), (20, 20, 1), (20, 100, 1), (0, 0, 1), (-1, 1000, 0)],
+)
+def test_rings_are_looked_at(
+    running: Make, interval: int, passed: int, scans: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After ring-scan-interval seconds; never where it is negative."""
     one = running(ring_scan_interval=interval)
     now = one.daemon.last_scan + passed
@@ -211,16 +223,20 @@ def test_statistics(running: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         lines = one.lines()[-5:]
         assert len(one.lines()) == 5 * count
         assert lines[0] == f"Transaction conflict statistics for last {passed}.00 seconds:"
-        assert lines[1] == (f"{failed} failed transactions; of these no culprit was found for "
-                            f"{failed}")
-        assert lines[2] == (f"store stat: nodes({world.server.tree.size + 1}) t-abort(1) "
-                            "t-coalesce(0)")
-        assert lines[3].strip() == (f"con stat: anonymous(2, {sockets + 5} o, 2 w) "
-                                    "domains(3, 1 o, 1 w)")
+        assert lines[1] == (
+            f"{failed} failed transactions; of these no culprit was found for {failed}"
+        )
+        assert lines[2] == (
+            f"store stat: nodes({world.server.tree.size + 1}) t-abort(1) t-coalesce(0)"
+        )
+        assert lines[3].strip() == (
+            f"con stat: anonymous(2, {sockets + 5} o, 2 w) domains(3, 1 o, 1 w)"
+        )
         assert re.fullmatch(r" *mem stat: resident\([1-9]\d{6,} b\)", lines[4])
 
 
 # -- connections and handlers -------------------------------------------------
+
 
 def test_new_connections(running: Make, tmp_path: Path) -> None:
     """They are taken, served, and stand in the log at level debug."""
@@ -242,8 +258,9 @@ def test_new_connections(running: Make, tmp_path: Path) -> None:
         one.daemon.loop.run(0.0, True)
 
 
-def test_without_descriptors_nobody_is_refused(running: Make, tmp_path: Path,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_descriptors_nobody_is_refused(
+    running: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The listener rests for a moment; one line in the log, however often it happens."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "socket"))
@@ -303,9 +320,16 @@ def test_a_handler_that_fails_rests_for_a_while(running: Make) -> None:
 
 # -- signals ------------------------------------------------------------------
 
-@pytest.mark.parametrize(("number", "stops", "told"), [
-    (signal.SIGTERM, True, ["Received SIGTERM"]), (signal.SIGINT, True, ["Received SIGINT"]),
-    (signal.SIGHUP, False, []), (signal.SIGUSR1, False, [])])
+
+@pytest.mark.parametrize(
+    ("number", "stops", "told"),
+    [
+        (signal.SIGTERM, True, ["Received SIGTERM"]),
+        (signal.SIGINT, True, ["Received SIGINT"]),
+        (signal.SIGHUP, False, []),
+        (signal.SIGUSR1, False, []),
+    ],
+)
 def test_signals(running: Make, signals: None, number: int, stops: bool, told: list[str]) -> None:
     one = running()
     one.daemon.install_signals()
@@ -323,6 +347,7 @@ def test_signals(running: Make, signals: None, number: int, stops: bool, told: l
 
 
 # -- the host -----------------------------------------------------------------
+
 
 @pytest.fixture
 def host(world: World, tmp_path: Path) -> Iterator[Host]:
@@ -364,13 +389,15 @@ def test_the_report_of_memory(host: Host) -> None:
 
 # -- the database -------------------------------------------------------------
 
+
 @pytest.fixture
 def reading(world: World, tmp_path: Path) -> Iterator[Callable[..., tuple[Domains, list[str]]]]:
     """reading(text of the database or None, required, gone): what became of it."""
     log = DaemonLog(str(tmp_path / "daemon.log"), "debug", 2, 1000)
 
-    def read(text: str | None, required: bool = True,
-             gone: set[int] | None = None) -> tuple[Domains, list[str]]:
+    def read(
+        text: str | None, required: bool = True, gone: set[int] | None = None
+    ) -> tuple[Domains, list[str]]:
         path = tmp_path / "db"
         if text is not None:
             path.write_text(text)
@@ -383,12 +410,18 @@ def reading(world: World, tmp_path: Path) -> Iterator[Callable[..., tuple[Domain
     log.close()
 
 
-@pytest.mark.parametrize(("text", "required", "told"), [
-    (None, True, "no database, starting with an empty store"), (None, False, ""),
-    ("nonsense\n", True, "; starting with an empty store"),
-    ("nonsense\n", False, "; starting with an empty store")])
-def test_without_a_database(reading: Make, world: World, text: str | None, required: bool,
-                            told: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "required", "told"),
+    [
+        (None, True, "no database, starting with an empty store"),
+        (None, False, ""),
+        ("nonsense\n", True, "; starting with an empty store"),
+        ("nonsense\n", False, "; starting with an empty store"),
+    ],
+)
+def test_without_a_database(
+    reading: Make, world: World, text: str | None, required: bool, told: str
+) -> None:
     """The server goes on with what it has."""
     before = world.server.tree.size
     domains, lines = reading(text, required)
@@ -400,23 +433,33 @@ def hexed(*texts: bytes) -> str:
     return ",".join(text.hex() for text in texts)
 
 
-def test_a_database_with_a_domain_that_is_gone(reading: Make, world: World, tmp_path: Path,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_with_a_domain_that_is_gone(
+    reading: Make, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The store forgets it; what the others had comes back, their watches without a first
     event."""
-    rows = ["$xenstored-dump-format", f"store,{hexed(b'/', b'n0')},",
-            f"store,{hexed(b'/a', b'n1')},{hexed(b'v')}",
-            f"store,{hexed(b'/b', b'n2')},",
-            "dom,0,0,1", "dom,1,4660,7", "dom,2,4661,8",
-            f"watch,1,{hexed(b'/a', b'tok')}", f"watch,2,{hexed(b'/b', b'tok')}",
-            f"watch,-5,{hexed(b'/b', b'tok')}"]
+    rows = [
+        "$xenstored-dump-format",
+        f"store,{hexed(b'/', b'n0')},",
+        f"store,{hexed(b'/a', b'n1')},{hexed(b'v')}",
+        f"store,{hexed(b'/b', b'n2')},",
+        "dom,0,0,1",
+        "dom,1,4660,7",
+        "dom,2,4661,8",
+        f"watch,1,{hexed(b'/a', b'tok')}",
+        f"watch,2,{hexed(b'/b', b'tok')}",
+        f"watch,-5,{hexed(b'/b', b'tok')}",
+    ]
     world.server.disconnect(world.server.domains[2])
-    monkeypatch.setattr(restore, "time", SimpleNamespace(
-        time=lambda: (tmp_path / "db").stat().st_mtime + 86400))
+    monkeypatch.setattr(
+        restore, "time", SimpleNamespace(time=lambda: (tmp_path / "db").stat().st_mtime + 86400)
+    )
     domains, lines = reading("\n".join(rows) + "\n", gone={2})
     assert domains.restored == [(0, None), (1, 4660, 7, None), (2, 4661, 8, None)]
-    assert lines == ["domain 2 is gone",
-                     f"restored 1 nodes from {tmp_path / 'db'}, written 86400 seconds ago"]
+    assert lines == [
+        "domain 2 is gone",
+        f"restored 1 nodes from {tmp_path / 'db'}, written 86400 seconds ago",
+    ]
     tree = world.server.tree
     assert tree.entries(1) == 1 and tree.entries(2) == 0
     assert world.server.domains[1].watch_list() == [(b"/a", b"tok", None)]

@@ -50,16 +50,23 @@ ASKED = [
     ((100, 500), 1000, [(1000, 1000), (1000, 1000), (500, 500)]),
     ((100, 5000), 1000, [(1000, 5000), (1000, 1000), (5000, 5000)]),
     ((100, 1000), 1000, [(1000, 1000), (1000, 1000), (1000, 1000)]),
-    ((100, resource.RLIM_INFINITY), 1000,
-     [(1000, resource.RLIM_INFINITY), (1000, 1000), (resource.RLIM_INFINITY,) * 2]),
+    (
+        (100, resource.RLIM_INFINITY),
+        1000,
+        [(1000, resource.RLIM_INFINITY), (1000, 1000), (resource.RLIM_INFINITY,) * 2],
+    ),
 ]
 
 
 @pytest.mark.parametrize(("limits", "allowed", "asked"), ASKED)
 @pytest.mark.parametrize("permitted", [1, 2, 3, 4])
 def test_the_hard_limit_is_never_lowered_without_need(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], allowed: int,
-    asked: list[tuple[int, int]], permitted: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limits: tuple[int, int],
+    allowed: int,
+    asked: list[tuple[int, int]],
+    permitted: int,
 ) -> None:
     """Where the first is refused, less is asked for; 4: all of it is refused."""
     (tmp_path / "nr_open").write_text(f"{allowed}\n")
@@ -105,7 +112,9 @@ def exhausted():
     return opened
 """
 
-RESERVE = EXHAUSTED + """
+RESERVE = (
+    EXHAUSTED
+    + """
 reserve = descriptors.Reserve()
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 taken = exhausted()
@@ -127,6 +136,7 @@ assert not exhausted()  # what became free is held
 reserve.close()
 print(len(exhausted()))
 """
+)
 
 
 def test_the_reserve() -> None:
@@ -136,7 +146,9 @@ def test_the_reserve() -> None:
     assert process.returncode == 0
 
 
-STATISTICS = EXHAUSTED + """
+STATISTICS = (
+    EXHAUSTED
+    + """
 from pyxsd.daemon import Daemon
 from pyxsd.system.configuration import Config
 from pyxsd.system.daemon_log import DaemonLog
@@ -152,6 +164,7 @@ daemon._log_statistics(120.0)
 daemon.close()
 print('done')
 """
+)
 
 
 def test_statistics_without_a_free_descriptor(tmp_path: Path) -> None:

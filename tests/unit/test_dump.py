@@ -36,13 +36,15 @@ def load(tmp_path: Path, *records: str, value_max: int = 2048) -> tuple[Any, lis
     warnings: list[str] = []
     loaded = dump.read_file(str(path), value_max, warnings.append)
     assert all(warning.startswith(f"{path}: ") for warning in warnings)
-    return loaded, [warning[len(f"{path}: "):] for warning in warnings]
+    return loaded, [warning[len(f"{path}: ") :] for warning in warnings]
 
 
 def nodes(tree: Tree) -> list[tuple[bytes, bytes, bytes]]:
     """(path, permissions, value) of each node."""
-    return [(b"/" + b"/".join(names), dump.perms_text(perms, b" "), value)
-            for names, perms, value in tree.walk(True)]
+    return [
+        (b"/" + b"/".join(names), dump.perms_text(perms, b" "), value)
+        for names, perms, value in tree.walk(True)
+    ]
 
 
 # -- reading ------------------------------------------------------------------
@@ -70,22 +72,57 @@ RECORDS = [
 @pytest.mark.parametrize(("record", "want"), RECORDS, ids=[row[0] for row in RECORDS])
 def test_records(tmp_path: Path, record: str, want: dict[str, Any]) -> None:
     loaded, warnings = load(tmp_path, record)
-    fields: dict[str, Any] = {"listener": -1, "evtchn": None, "domains": [], "sockets": [],
-                              "watches": []}
+    fields: dict[str, Any] = {
+        "listener": -1,
+        "evtchn": None,
+        "domains": [],
+        "sockets": [],
+        "watches": [],
+    }
     assert {name: getattr(loaded, name) for name in fields} == {**fields, **want}
     assert warnings == []
 
 
 BROKEN = [
-    "nonsense,1", "", "global", "global,x", "global,", "global,--1", "global,1x", "global, 1",
-    "global,99999999999999999999", "global,2147483648", "global,-2", "dom,32752,1,1", "dom,-1,1,1",
-    "dom,1,1,4294967296", "dom,1,1,-1", "dom,1,1,1,4294967296",
-    "evtchn-dev,3", "evtchn-dev,-2,4", "evtchn-dev,2147483648,4", "evtchn-dev,3,-1",
-    "evtchn-dev,3,4294967296", "dom,5,4660", "dom,5,x,1", "dom,5,4660,1,x",
-    "socket,", "watch,5,2f61", "watch,x,2f61,74", "watch,5,2f6,74", "watch,5,2f61,7g",
-    "watch,5,2f61,74,x", "store,2f61,6e30", "store,2f61,6e30,7,", "store,61,6e30,",
-    "store,,6e30,", "store,2f2f61,6e30,", "store,2f612f,6e30,", "store,2f61,7130,",
-    store(b"/a/b"), store(b"/a", b"x" * 2049),
+    "nonsense,1",
+    "",
+    "global",
+    "global,x",
+    "global,",
+    "global,--1",
+    "global,1x",
+    "global, 1",
+    "global,99999999999999999999",
+    "global,2147483648",
+    "global,-2",
+    "dom,32752,1,1",
+    "dom,-1,1,1",
+    "dom,1,1,4294967296",
+    "dom,1,1,-1",
+    "dom,1,1,1,4294967296",
+    "evtchn-dev,3",
+    "evtchn-dev,-2,4",
+    "evtchn-dev,2147483648,4",
+    "evtchn-dev,3,-1",
+    "evtchn-dev,3,4294967296",
+    "dom,5,4660",
+    "dom,5,x,1",
+    "dom,5,4660,1,x",
+    "socket,",
+    "watch,5,2f61",
+    "watch,x,2f61,74",
+    "watch,5,2f6,74",
+    "watch,5,2f61,7g",
+    "watch,5,2f61,74,x",
+    "store,2f61,6e30",
+    "store,2f61,6e30,7,",
+    "store,61,6e30,",
+    "store,,6e30,",
+    "store,2f2f61,6e30,",
+    "store,2f612f,6e30,",
+    "store,2f61,7130,",
+    store(b"/a/b"),
+    store(b"/a", b"x" * 2049),
 ]
 
 
@@ -106,13 +143,20 @@ def test_a_broken_record_is_skipped(tmp_path: Path, record: str) -> None:
 
 
 # the limit of values, the length of a value, whether it is read
-SIZES = [(2048, 2047, True), (2048, 2048, True), (2048, 2049, False), (0, 0, True), (0, 1, False),
-         (-1, 5000, True)]
+SIZES = [
+    (2048, 2047, True),
+    (2048, 2048, True),
+    (2048, 2049, False),
+    (0, 0, True),
+    (0, 1, False),
+    (-1, 5000, True),
+]
 
 
 @pytest.mark.parametrize(("value_max", "size", "read"), SIZES)
-def test_a_value_as_long_as_the_quota_allows(tmp_path: Path, value_max: int, size: int,
-                                             read: bool) -> None:
+def test_a_value_as_long_as_the_quota_allows(
+    tmp_path: Path, value_max: int, size: int, read: bool
+) -> None:
     loaded, warnings = load(tmp_path, store(b"/a", b"v" * size), value_max=value_max)
     assert (nodes(loaded.tree)[1:] == [(b"/a", b"n0", b"v" * size)]) == read
     assert len(warnings) == (not read)
@@ -121,12 +165,21 @@ def test_a_value_as_long_as_the_quota_allows(tmp_path: Path, value_max: int, siz
 def test_nodes(tmp_path: Path) -> None:
     """The root's own record, permissions, a special node, and a name with a slash behind an @."""
     loaded, warnings = load(
-        tmp_path, store(b"/", b"top", b"n0\0r5"), store(b"/a", b"1", b"n5\0b7\0w8"),
-        store(b"/a/b", b"\0\xff"), store(b"/@releaseDomain", b"", b"n0\0r3"), store(b"/@a/b"))
+        tmp_path,
+        store(b"/", b"top", b"n0\0r5"),
+        store(b"/a", b"1", b"n5\0b7\0w8"),
+        store(b"/a/b", b"\0\xff"),
+        store(b"/@releaseDomain", b"", b"n0\0r3"),
+        store(b"/@a/b"),
+    )
     assert warnings == []
     assert sorted(nodes(loaded.tree)) == [
-        (b"/", b"n0 r5", b"top"), (b"/@a/b", b"n0", b""), (b"/@releaseDomain", b"n0 r3", b""),
-        (b"/a", b"n5 b7 w8", b"1"), (b"/a/b", b"n0", b"\0\xff")]
+        (b"/", b"n0 r5", b"top"),
+        (b"/@a/b", b"n0", b""),
+        (b"/@releaseDomain", b"n0 r3", b""),
+        (b"/a", b"n5 b7 w8", b"1"),
+        (b"/a/b", b"n0", b"\0\xff"),
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "x\n", FIRST[:-1] + "\n", " " + FIRST + "\n", FIRST + "x\n"])
@@ -150,8 +203,15 @@ def test_a_dump_without_records_or_last_newline(tmp_path: Path) -> None:
 
 def domain(world: World, domid: int, indices: tuple[int, int] | None = None) -> Any:
     """A domain as the dump wants it."""
-    return SimpleNamespace(domid=domid, mfn=4660, remote_port=7, port=20 + domid, unique_id=9,
-                           indices=indices, connection=world.server.domains[domid])
+    return SimpleNamespace(
+        domid=domid,
+        mfn=4660,
+        remote_port=7,
+        port=20 + domid,
+        unique_id=9,
+        indices=indices,
+        connection=world.server.domains[domid],
+    )
 
 
 def test_all_records_are_read_back(world: World, tmp_path: Path) -> None:
@@ -162,14 +222,21 @@ def test_all_records_are_read_back(world: World, tmp_path: Path) -> None:
     ok(world, "s0", "WRITE", b"/deep\0\0\xff,\n")
     ok(world, "s0", "SET_PERMS", b"/deep\0r0\0w1\0")
     path = tmp_path / "db"
-    dump.write_file(str(path), dump.lines(
-        world.server, [domain(world, 1), domain(world, 2)], 11, (12, 13), False))
+    dump.write_file(
+        str(path),
+        dump.lines(world.server, [domain(world, 1), domain(world, 2)], 11, (12, 13), False),
+    )
     loaded = dump.read_file(str(path), 2048, pytest.fail)
     assert (loaded.listener, loaded.evtchn, loaded.sockets) == (11, (12, 13), [])
     assert loaded.domains == [(1, 4660, 7, 21), (2, 4660, 7, 22)]
-    assert sorted(loaded.watches, key=repr) == sorted([
-        (1, b"in", b"tok", None), (1, b"@releaseDomain", b"dead", None),
-        (2, b"/deep", b"t", b"3")], key=repr)
+    assert sorted(loaded.watches, key=repr) == sorted(
+        [
+            (1, b"in", b"tok", None),
+            (1, b"@releaseDomain", b"dead", None),
+            (2, b"/deep", b"t", b"3"),
+        ],
+        key=repr,
+    )
     assert nodes(loaded.tree) == nodes(world.server.tree)
     assert (b"/deep", b"r0 w1", b"\0\xff,\n") in nodes(loaded.tree)
 
@@ -190,8 +257,10 @@ def test_what_is_under_way_on_a_ring(world: World, tmp_path: Path) -> None:
     world.connection("d1")[1].room = 0
     world.feed("d1", request + request[:7])
     path = tmp_path / "db"
-    dump.write_file(str(path), dump.lines(
-        world.server, [domain(world, 1, (5, 6)), domain(world, 2)], -1, None, False))
+    dump.write_file(
+        str(path),
+        dump.lines(world.server, [domain(world, 1, (5, 6)), domain(world, 2)], -1, None, False),
+    )
     rings = dump.read_file(str(path), 2048, pytest.fail).rings
     reply = packet("READ", b"", req_id=5)
     assert rings == {1: dump.Ring(9, 5, 6, 0, request[:7], reply)}
@@ -208,8 +277,9 @@ class WithDescriptor:
 @pytest.mark.parametrize("sockets", [False, True])
 def test_sockets(sockets: bool) -> None:
     """Only where their descriptors are inherited; their watches have the descriptor as owner."""
-    client = SimpleNamespace(is_socket=True, transport=WithDescriptor(),
-                             watch_list=lambda: [(b"/a", b"t", None)])
+    client = SimpleNamespace(
+        is_socket=True, transport=WithDescriptor(), watch_list=lambda: [(b"/a", b"t", None)]
+    )
     guest = SimpleNamespace(is_socket=False)
     server = SimpleNamespace(connections={1: client, 2: guest}, tree=Tree())
     rows = list(dump.lines(server, [], -1, None, sockets))
@@ -218,8 +288,13 @@ def test_sockets(sockets: bool) -> None:
 
 
 # value, as people read it
-SHOWN = [(b"a~ z", b"a~ z"), (b"\x1f\x7f\x80\xff", rb"\031\127\128\255"), (b"\0", rb"\000"),
-         (b'"\\', rb'\"\\'), (b"\t\n\r\b", rb"\t\n\r\b")]
+SHOWN = [
+    (b"a~ z", b"a~ z"),
+    (b"\x1f\x7f\x80\xff", rb"\031\127\128\255"),
+    (b"\0", rb"\000"),
+    (b'"\\', rb"\"\\"),
+    (b"\t\n\r\b", rb"\t\n\r\b"),
+]
 
 
 @pytest.mark.parametrize(("value", "shown"), SHOWN)
@@ -245,6 +320,7 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     """And nothing beside it; a file left by an earlier failure is written over."""
+
     def rows() -> Iterator[bytes]:
         yield b"new"
         raise OSError(errno.ENOSPC, "No space left on device")

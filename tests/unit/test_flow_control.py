@@ -23,8 +23,9 @@ LIMIT = 4
 @pytest.fixture
 def small(make_world: Make) -> World:
     """Domains 1 and 2, the limits above, and /w that everybody may read and write."""
-    world: World = make_world(quota_maxoutstanding=LIMIT, quota_maxwatchevents=LIMIT,
-                              quota_maxwatch=100)
+    world: World = make_world(
+        quota_maxoutstanding=LIMIT, quota_maxwatchevents=LIMIT, quota_maxwatch=100
+    )
     ok(world, "s0", "MKDIR", b"/w\0")
     ok(world, "s0", "SET_PERMS", b"/w\0b0\0")
     return world
@@ -68,6 +69,7 @@ def bounded(world: World) -> None:
 
 
 # -- replies ------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", ["s0", "d1"])
 def test_a_client_that_floods_and_never_reads(small: World, name: str) -> None:
@@ -115,6 +117,7 @@ def test_one_byte_at_a_time(small: World) -> None:
 
 
 # -- events -------------------------------------------------------------------
+
 
 def fill(world: World, writer: str, count: int, first: int = 0) -> None:
     """Distinct writes below /w."""
@@ -275,8 +278,9 @@ def test_a_client_blocks_itself_with_its_own_events(small: World) -> None:
         got += small.drain("d1")
         small.turn("d1")
     assert [req_id for type_, req_id, _, _ in got if type_ != EVENT] == list(range(100))
-    assert [body for type_, _, _, body in got if type_ == EVENT] \
-        == [b"/w/%d\0t\0" % n for n in range(100)]
+    assert [body for type_, _, _, body in got if type_ == EVENT] == [
+        b"/w/%d\0t\0" % n for n in range(100)
+    ]
 
 
 def test_two_that_watch_each_other_and_do_not_read(small: World) -> None:
@@ -316,14 +320,17 @@ def test_each_watch_has_its_own_place(small: World) -> None:
     read_on(small, "d1")
     got = events(small, "d1")
     for token, count in ((b"a", 9), (b"b", LIMIT + 1)):
-        assert [path for path, which in got if which == token] \
-            == [b"/w/%s/%d" % (token, n) for n in range(count)]
+        assert [path for path, which in got if which == token] == [
+            b"/w/%s/%d" % (token, n) for n in range(count)
+        ]
 
 
-@pytest.mark.parametrize("order", [("s0", "s1", "s2", "s3"), ("s3", "s1", "s2", "s0"),
-                                   ("s2", "s3", "s0", "s1")])
+@pytest.mark.parametrize(
+    "order", [("s0", "s1", "s2", "s3"), ("s3", "s1", "s2", "s0"), ("s2", "s3", "s0", "s1")]
+)
 def test_events_of_one_watch_keep_their_order_whoever_caused_them(
-        small: World, order: tuple[str, ...]) -> None:
+    small: World, order: tuple[str, ...]
+) -> None:
     for name in ("s0", "s1", "s2", "s3"):
         small.connection(name)
     watch(small, "d1", b"/w")
@@ -346,8 +353,9 @@ def test_first_events_of_watches_without_room(small: World) -> None:
     read_on(small, "d1")
     got = small.drain("d1")
     assert [req_id for type_, req_id, _, _ in got if type_ != EVENT] == [0, 1, 2, 3, 50]
-    assert [body for type_, _, _, body in got if type_ == EVENT] \
-        == [b"/w/%d\0t\0" % n for n in range(LIMIT)] + [b"/w/x\0t\0"]
+    assert [body for type_, _, _, body in got if type_ == EVENT] == [
+        b"/w/%d\0t\0" % n for n in range(LIMIT)
+    ] + [b"/w/x\0t\0"]
 
 
 def test_a_commit_with_more_events_than_fit(small: World) -> None:
@@ -357,8 +365,10 @@ def test_a_commit_with_more_events_than_fit(small: World) -> None:
     tx_id = begin(small, "s0")
     for n in range(50):
         ok(small, "s0", "WRITE", b"/w/%d\0v" % n, tx_id)
-    small.feed("s0", packet("TRANSACTION_END", b"T\0", tx_id, req_id=5)
-               + packet("READ", b"/w/49\0", req_id=6))
+    small.feed(
+        "s0",
+        packet("TRANSACTION_END", b"T\0", tx_id, req_id=5) + packet("READ", b"/w/49\0", req_id=6),
+    )
     assert replies(small, "s0") == [5]
     assert small.connection("s0")[0].overflowing == 50 - 2 * LIMIT
     assert ok(small, "s1", "READ", b"/w/49\0") == b"v"
@@ -369,6 +379,7 @@ def test_a_commit_with_more_events_than_fit(small: World) -> None:
 
 
 # -- going away with events waiting -------------------------------------------
+
 
 def jam(world: World) -> None:
     """d1 has a full output, a full watch, and s0 waits with one event more and a
@@ -447,8 +458,9 @@ def test_who_waits_goes_away(small: World) -> None:
     read_on(small, "d1")
     got = events(small, "d1")
     assert [event for event in got if event[1] == b"t"][:8] == paths(0, 8)
-    assert [event for event in got if event[1] == b"v"] \
-        == [(b"/v/%d" % n, b"v") for n in range(LIMIT + 1)]
+    assert [event for event in got if event[1] == b"v"] == [
+        (b"/v/%d" % n, b"v") for n in range(LIMIT + 1)
+    ]
     assert replies(small, "s1") == [71]
 
 
@@ -458,8 +470,9 @@ def test_a_watch_set_again_gets_nothing_of_the_old_one(small: World) -> None:
     fill(small, "s0", 9)
     small.feed("d1", packet("UNWATCH", b"/w\0t\0") + packet("WATCH", b"/w\0t\0"))
     read_on(small, "d1")
-    assert [body for type_, _, _, body in small.drain("d1") if type_ == EVENT] \
-        == [b"/w/%d\0t\0" % n for n in range(LIMIT)] + [b"/w\0t\0"]
+    assert [body for type_, _, _, body in small.drain("d1") if type_ == EVENT] == [
+        b"/w/%d\0t\0" % n for n in range(LIMIT)
+    ] + [b"/w\0t\0"]
 
 
 def test_a_client_that_sends_and_closes(small: World) -> None:

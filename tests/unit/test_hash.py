@@ -19,8 +19,12 @@ def reference(key: bytes, data: bytes, with_length: bool = True) -> int:
     """SipHash with one round for each word and three at the end, in plain Python; without the
     length, which is the last word's, the data must be whole words."""
     low, high = (int.from_bytes(key[i : i + 8], "little") for i in (0, 8))
-    v = [low ^ 0x736F6D6570736575, high ^ 0x646F72616E646F6D,
-         low ^ 0x6C7967656E657261, high ^ 0x7465646279746573]
+    v = [
+        low ^ 0x736F6D6570736575,
+        high ^ 0x646F72616E646F6D,
+        low ^ 0x6C7967656E657261,
+        high ^ 0x7465646279746573,
+    ]
 
     def mix(a: int, b: int, turn: int, half: int) -> None:
         v[a] = (v[a] + v[b]) & MASK
@@ -60,11 +64,17 @@ def test_every_length(length: int) -> None:
     assert siphash(KEY[::-1], data) == reference(KEY[::-1], data)
 
 
-@pytest.mark.parametrize("key, fine", [("00" * 16, True), ("00" * 15, False), ("", False),
-                                       ("x" * 32, False), ("00" * 17, False)])
+@pytest.mark.parametrize(
+    "key, fine",
+    [("00" * 16, True), ("00" * 15, False), ("", False), ("x" * 32, False), ("00" * 17, False)],
+)
 def test_the_key_of_a_run_can_be_given(key: str, fine: bool) -> None:
-    done = subprocess.run([sys.executable, "-c", "import pyxsd._siphash"], check=False,
-                          env=dict(os.environ, PYXSD_HASH_KEY=key), stderr=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, "-c", "import pyxsd._siphash"],
+        check=False,
+        env=dict(os.environ, PYXSD_HASH_KEY=key),
+        stderr=subprocess.PIPE,
+    )
     assert (done.returncode == 0) == fine
     assert fine or b"ValueError" in done.stderr
 
@@ -90,14 +100,19 @@ def longest_search(owners: list[int], key: str | None) -> int:
     env = {name: value for name, value in os.environ.items() if name != "PYXSD_HASH_KEY"}
     if key is not None:
         env["PYXSD_HASH_KEY"] = key
-    done = subprocess.run([sys.executable, "-c", OWNERS.format(owners=owners)], check=True,
-                          env=env, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, "-c", OWNERS.format(owners=owners)],
+        check=True,
+        env=env,
+        stdout=subprocess.PIPE,
+    )
     return int(done.stdout)
 
 
 def test_tables_use_the_key() -> None:
     """Owners that share a slot under one key are spread under another.  A process that is given
     no key has neither that one nor zeros."""
+
     def slot(key: bytes, owner: int) -> int:
         return reference(key, owner.to_bytes(8, "little"), with_length=False) & 63
 

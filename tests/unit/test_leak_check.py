@@ -41,14 +41,31 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize(("first", "second", "outcomes"), RUNS,
-                         ids=[f"{first}; {second}" for first, second, _ in RUNS])
+@pytest.mark.parametrize(
+    ("first", "second", "outcomes"), RUNS, ids=[f"{first}; {second}" for first, second, _ in RUNS]
+)
 def test_who_is_blamed(tmp_path: Path, first: str, second: str, outcomes: dict[str, int]) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_two.py").write_text(TESTS.format(first=first, second=second))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", str(tmp_path),
-         "-p", "no:cacheprovider", "-p", "no:benchmark", str(tmp_path)],
-        stdout=subprocess.PIPE, text=True, check=False)
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-c",
+            "/dev/null",
+            "--rootdir",
+            str(tmp_path),
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:benchmark",
+            str(tmp_path),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     words = done.stdout.splitlines()[-1].replace(",", "").replace("errors", "error").split()
     assert {words[i + 1]: int(words[i]) for i in range(0, words.index("in"), 2)} == outcomes

@@ -48,11 +48,14 @@ BORDERS: list[tuple[dict[str, int], tuple[str, bytes], bool]] = [
 REFUSED = {b"E2BIG\0", b"EQUOTA\0", b"EINVAL\0", b"ENOSPC\0"}
 
 
-@pytest.mark.parametrize(("config", "request_", "allowed"), BORDERS,
-                         ids=[f"{config} {request[0]} {len(request[1])}"
-                              for config, request, _ in BORDERS])
-def test_at_the_border(make_world: Make, config: dict[str, int], request_: tuple[str, bytes],
-                       allowed: bool) -> None:
+@pytest.mark.parametrize(
+    ("config", "request_", "allowed"),
+    BORDERS,
+    ids=[f"{config} {request[0]} {len(request[1])}" for config, request, _ in BORDERS],
+)
+def test_at_the_border(
+    make_world: Make, config: dict[str, int], request_: tuple[str, bytes], allowed: bool
+) -> None:
     world = make_world(**config)
     got, body = world.ask("d1", *request_)
     assert (got == ERROR and body in REFUSED) is not allowed, body
@@ -61,12 +64,24 @@ def test_at_the_border(make_world: Make, config: dict[str, int], request_: tuple
 #: A path, and how many of its bytes quota-path-max looks at: behind "/local/domain/<number>/"
 #: only the rest, so that a path stays legal when its domain gets a number with more digits.
 COUNTED = [
-    (b"/", 1), (b"/abc", 4), (b"@abc", 4), (b"abc", 3), (b"a/b/c", 5),
-    (b"/local/domain/1/abc", 3), (b"/local/domain/32751/a/b", 3), (b"/local/domain/-1/abc", 3),
+    (b"/", 1),
+    (b"/abc", 4),
+    (b"@abc", 4),
+    (b"abc", 3),
+    (b"a/b/c", 5),
+    (b"/local/domain/1/abc", 3),
+    (b"/local/domain/32751/a/b", 3),
+    (b"/local/domain/-1/abc", 3),
     (b"/local/domain/0/a", 1),
-    (b"/local/domain/1", 15), (b"/local/domain/12345", 19), (b"/local/domain", 13),
-    (b"/local/domain/a/b", 17), (b"/local/domain/1a/b", 18), (b"/local/domain/-/b", 17),
-    (b"/local/domain/-", 15), (b"/local/domain/--1/b", 19), (b"/local/domaim/1/b", 17),
+    (b"/local/domain/1", 15),
+    (b"/local/domain/12345", 19),
+    (b"/local/domain", 13),
+    (b"/local/domain/a/b", 17),
+    (b"/local/domain/1a/b", 18),
+    (b"/local/domain/-/b", 17),
+    (b"/local/domain/-", 15),
+    (b"/local/domain/--1/b", 19),
+    (b"/local/domaim/1/b", 17),
     (b"/tool/domain/1/b", 16),
 ]
 

@@ -67,9 +67,7 @@ def access_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def daemon(
-    world: World, tmp_path: Path, access_path: Path, clock: Clock
-) -> Iterator[Daemon]:
+def daemon(world: World, tmp_path: Path, access_path: Path, clock: Clock) -> Iterator[Daemon]:
     """A daemon around the server, whose loop does not run."""
     log = DaemonLog(str(tmp_path / "daemon.log"), "info", 2, 100)
     access = LogFile(str(access_path), 2, 100, clock=clock)

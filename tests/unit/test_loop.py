@@ -15,7 +15,8 @@ from tests.world import packet
 
 
 def test_what_was_served_between_two_runs_is_sent_before_a_sleep(
-        make_world: Callable[..., Any]) -> None:
+    make_world: Callable[..., Any],
+) -> None:
     """As by a ring scan, whose guest sent no kick and will send none."""
     world = make_world(domids=())
     ours, theirs = socket.socketpair()
@@ -44,8 +45,9 @@ def test_a_punishment_ends_a_run(make_world: Callable[..., Any]) -> None:
         loop.run(time.monotonic() + 20, True)
         assert ours.recv(100).endswith(b"1\0")
         tx_id = 1
-        ours.sendall(packet("READ", b"/local/domain/1/x\0", tx_id)
-                     + packet("WRITE", b"/y\0v", tx_id))
+        ours.sendall(
+            packet("READ", b"/local/domain/1/x\0", tx_id) + packet("WRITE", b"/y\0v", tx_id)
+        )
         loop.run(time.monotonic() + 20, True)
         ours.recv(100)
         world.now = loop.poller.now

@@ -33,8 +33,13 @@ class Served:
         self.failures: list[tuple[int, Exception]] = []
         self.written: list[bytes] = []
         self.ends: list[socket.socket] = []
-        self.loop = Loop(world.server, self.epoll.fileno(), 0, self.write_log,
-                         lambda fd, error: self.failures.append((fd, error)))
+        self.loop = Loop(
+            world.server,
+            self.epoll.fileno(),
+            0,
+            self.write_log,
+            lambda fd, error: self.failures.append((fd, error)),
+        )
 
     def write_log(self) -> None:
         self.written.append(self.world.server.log.take()[0])
@@ -62,6 +67,7 @@ class Served:
                     return True
                 stream += data
             return len(packets(stream)[0]) >= count
+
         self.turns(enough)
         found, rest = packets(stream)
         assert rest == b"" and len(found) == count and all(row[0] != ERROR for row in found)
@@ -122,11 +128,13 @@ LEAVING: list[tuple[str, Callable[[socket.socket], object], bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("leave", "reads"), [row[1:] for row in LEAVING],
-                         ids=[row[0] for row in LEAVING])
+@pytest.mark.parametrize(
+    ("leave", "reads"), [row[1:] for row in LEAVING], ids=[row[0] for row in LEAVING]
+)
 @pytest.mark.parametrize("empty_before", [True, False])
-def test_a_client_leaves(served: Served, leave: Callable[[socket.socket], object], reads: bool,
-                         empty_before: bool) -> None:
+def test_a_client_leaves(
+    served: Served, leave: Callable[[socket.socket], object], reads: bool, empty_before: bool
+) -> None:
     """What it sent is done first.  The descriptor is closed, whether or not the socket was found
     empty before."""
     ours, connection = served.client()
@@ -258,8 +266,9 @@ def test_connections_are_taken_faster_where_many_come(served: Served, tmp_path: 
                 served.ends.append(socket.socket(socket.AF_UNIX))
                 served.ends[-1].connect(str(tmp_path / "socket"))
 
-        served.loop.add_handler(listener.fileno(), lambda: took.append(
-            served.loop.accept(listener.fileno())))
+        served.loop.add_handler(
+            listener.fileno(), lambda: took.append(served.loop.accept(listener.fileno()))
+        )
         ours, _ = served.client()
         ours.sendall(READ)
         served.replies(ours, 1)  # a turn without a new connection

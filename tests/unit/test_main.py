@@ -11,14 +11,17 @@ import pyxsd
 from pyxsd.__main__ import STATUS_NOT_INSTALLED
 
 #: None in sys.modules is a module that is not there.
-WITHOUT = ("import sys; sys.modules['pyxsd._core'] = None; sys.argv[1:] = ['--version']; "
-           "from pyxsd.__main__ import main; sys.exit(main())")
+WITHOUT = (
+    "import sys; sys.modules['pyxsd._core'] = None; sys.argv[1:] = ['--version']; "
+    "from pyxsd.__main__ import main; sys.exit(main())"
+)
 
 
 def test_a_module_is_missing() -> None:
     folder = Path(str(pyxsd.__file__)).parent.parent
-    done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=folder, text=True, check=False,
-                          capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT], cwd=folder, text=True, check=False, capture_output=True
+    )
     assert (done.returncode, done.stdout) == (STATUS_NOT_INSTALLED, "")
     assert done.stderr.startswith("pyxsd: cannot be loaded: ") and done.stderr.count("\n") == 1
     assert "pyxsd._core" in done.stderr

@@ -30,15 +30,28 @@ SLACK = 12_000
 class MallInfo(ctypes.Structure):
     """struct mallinfo2 of malloc.h."""
 
-    _fields_ = [(name, ctypes.c_size_t) for name in (
-        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",
-        "fordblks", "keepcost")]
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    ]
 
 
 mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
 pytestmark = pytest.mark.skipif(
     mallinfo2 is None or "LD_PRELOAD" in os.environ,
-    reason="memory in use is known only with glibc 2.33 or later and its own malloc")
+    reason="memory in use is known only with glibc 2.33 or later and its own malloc",
+)
 
 
 def bytes_in_use() -> int:
@@ -137,8 +150,16 @@ def a_wide_directory(world: World, n: int) -> None:
 
 
 CYCLES: list[Callable[[World, int], None]] = [
-    a_server, a_store, a_connection_with_unread_output, a_queue_of_events, a_watch,
-    a_transaction_that_is_abandoned, a_commit, a_merge, a_domain, another_target,
+    a_server,
+    a_store,
+    a_connection_with_unread_output,
+    a_queue_of_events,
+    a_watch,
+    a_transaction_that_is_abandoned,
+    a_commit,
+    a_merge,
+    a_domain,
+    another_target,
     a_wide_directory,
 ]
 

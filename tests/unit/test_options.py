@@ -82,10 +82,14 @@ WRONG: list[tuple[list[str], str]] = [
     (["--live", "--bogus", "--help"], "pyxsd: unknown option '--bogus'.\n"),
     (["--pid-file"], "pyxsd: option '--pid-file' needs an argument.\n"),
     (["--no-fork", "-T"], "pyxsd: option '-T' needs an argument.\n"),
-    (["--config-file="], "pyxsd: option '--config-file' needs the name of a file, and got an empty "
-     "word.\n"),
-    (["--config-file", "", "--no-fork"],
-     "pyxsd: option '--config-file' needs the name of a file, and got an empty word.\n"),
+    (
+        ["--config-file="],
+        "pyxsd: option '--config-file' needs the name of a file, and got an empty word.\n",
+    ),
+    (
+        ["--config-file", "", "--no-fork"],
+        "pyxsd: option '--config-file' needs the name of a file, and got an empty word.\n",
+    ),
     (["--no-fork=3"], "pyxsd: option '--no-fork' takes no argument.\n"),
     (["--live"], "pyxsd: option '--live' needs '--restart' or '--help'.\n"),
     (["--live", "--no-fork"], "pyxsd: option '--live' needs '--restart' or '--help'.\n"),
@@ -94,8 +98,10 @@ WRONG: list[tuple[list[str], str]] = [
     (["--replay", "/d", "--as", "xml"], "pyxsd: option '--as' takes db or stream or text.\n"),
     (["--replay="], "pyxsd: option '--replay' needs the name of a file, and got an empty word.\n"),
     (["--show-state", "/s", "--as", "xml"], "pyxsd: option '--as' takes db or stream.\n"),
-    (["--show-state="], "pyxsd: option '--show-state' needs the name of a file, and got an empty "
-                        "word.\n"),
+    (
+        ["--show-state="],
+        "pyxsd: option '--show-state' needs the name of a file, and got an empty word.\n",
+    ),
     (["--show-state"], "pyxsd: option '--show-state' needs an argument.\n"),
     (["--config-test="], "pyxsd: option '--config-test' takes no argument.\n"),
 ]
@@ -207,9 +213,7 @@ def test_check_config_of_a_directory(tmp_path: Path) -> None:
     assert answer == Exit(status=2, stderr=f"error: config: {tmp_path}: Is a directory\n")
 
 
-def test_the_default_file_need_not_exist(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_file_need_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "c.conf")
     monkeypatch.setattr(configuration, "DEFAULT_PATH", path)
     assert options.check_config(path) == Exit(

@@ -26,8 +26,16 @@ def texts(stream: bytes) -> list[bytes]:
 #: What is queued (a capital letter is a reply, a small one an event of that path), and what
 #: the client gets.
 STREAMS = [
-    ("aa", "a"), ("aba", "ab"), ("abab", "ab"), ("aAa", "aAa"), ("Aaa", "Aa"), ("aAaa", "aAa"),
-    ("aAaBa", "aAaBa"), ("abAba", "abAba"), ("aAbBab", "aAbBab"), ("aABa", "aABa"),
+    ("aa", "a"),
+    ("aba", "ab"),
+    ("abab", "ab"),
+    ("aAa", "aAa"),
+    ("Aaa", "Aa"),
+    ("aAaa", "aAa"),
+    ("aAaBa", "aAaBa"),
+    ("abAba", "abAba"),
+    ("aAbBab", "aAbBab"),
+    ("aABa", "aABa"),
     ("aAabab", "aAab"),
 ]
 
@@ -53,12 +61,11 @@ def test_watches_and_tokens_are_told_apart() -> None:
     assert not queue.event(1, b"/a", b"t") and not queue.event(2, b"/a", b"t")
     assert queue.event(1, b"/b", b"t") and not queue.event(1, b"/a", b"t")
     queue.take(1)
-    assert queue.event(1, b"/a", b"t")      # the first one is partly sent
+    assert queue.event(1, b"/a", b"t")  # the first one is partly sent
     assert not queue.event(2, b"/a", b"t")
 
 
-def test_a_value_read_behind_an_event_is_never_older_than_a_later_change(
-        make_world: Make) -> None:
+def test_a_value_read_behind_an_event_is_never_older_than_a_later_change(make_world: Make) -> None:
     """A client that does not read: event, READ, then another change: it is told again."""
     world: World = make_world()
     ok(world, "s0", "WRITE", b"/p\x000")
@@ -71,8 +78,14 @@ def test_a_value_read_behind_an_event_is_never_older_than_a_later_change(
         world.feed("s1", packet("READ", b"/p\0"))
     transport.room = -1
     world.turn("s1")
-    assert [body for _, _, _, body in world.drain("s1")] \
-        == [b"/p\0t\0", b"1", b"/p\0t\0", b"2", b"/p\0t\0", b"3"]
+    assert [body for _, _, _, body in world.drain("s1")] == [
+        b"/p\0t\0",
+        b"1",
+        b"/p\0t\0",
+        b"2",
+        b"/p\0t\0",
+        b"3",
+    ]
 
 
 def test_one_event_of_many_that_are_equal_is_remembered() -> None:
@@ -98,7 +111,7 @@ def test_the_table_shrinks_again() -> None:
     for n in range(3000):
         queue.reply(b"r")
         queue.event(1, b"/%d" % n, b"t")
-    assert queue.table[0] <= 64             # those before a reply are forgotten
+    assert queue.table[0] <= 64  # those before a reply are forgotten
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -107,7 +120,7 @@ def test_a_stream_is_that_of_a_plain_list(seed: int) -> None:
     pick = random.Random(seed)
     queue = OutQueue()
     want: list[bytes] = []
-    ends: list[int] = []                    # stream offset behind each packet
+    ends: list[int] = []  # stream offset behind each packet
     events: dict[tuple[int, bytes], int] = {}
     sent = behind_reply = 0
     out = b""

@@ -297,8 +297,12 @@ def test_a_xenstored_under_other_names(tmp_path: Path) -> None:
     assert shell is not None
     program = tmp_path / "oxenstored"
     shutil.copy(shell, program)
-    process = subprocess.Popen(["other", "-c", "printf other > /proc/$$/comm; echo; read line"],
-                               executable=program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        ["other", "-c", "printf other > /proc/$$/comm; echo; read line"],
+        executable=program,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert process.stdout is not None and process.stdout.readline() == b"\n"
     assert Path(f"/proc/{process.pid}/comm").read_text() == "other\n"
     assert pid_file.is_xenstored(process.pid)

@@ -26,8 +26,13 @@ class Waiting:
     def __init__(self, server: Any, poll_time_us: int) -> None:
         self.epoll = select.epoll()
         self.reading, self.writing = os.pipe()
-        self.loop = Loop(server, self.epoll.fileno(), poll_time_us, lambda: None,
-                         lambda fd, error: pytest.fail(repr(error)))
+        self.loop = Loop(
+            server,
+            self.epoll.fileno(),
+            poll_time_us,
+            lambda: None,
+            lambda fd, error: pytest.fail(repr(error)),
+        )
         self.loop.add_handler(self.reading, lambda: None)
         self.poller = self.loop.poller
 

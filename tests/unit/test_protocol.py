@@ -24,6 +24,7 @@ Events = dict[str, list[tuple[bytes, bytes]]]
 
 class Case(NamedTuple):
     """One row."""
+
     what: str
     who: str
     tx: Union[int, str]
@@ -33,7 +34,7 @@ class Case(NamedTuple):
     events: Events = {}
 
 
-LONG = b"/" + b"/".join([b"abcdefg"] * 128)           # 1024 bytes
+LONG = b"/" + b"/".join([b"abcdefg"] * 128)  # 1024 bytes
 VALUE = b"v" * 2048
 
 # The store of every case, written by s0: path, value, permissions.
@@ -86,17 +87,29 @@ READS = [
     Case("bad byte", "s0", 0, "READ", b"/p.b\0", "EINVAL"),
     Case("path too long", "s0", 0, "READ", LONG + b"x\0", "EINVAL"),
     Case("longest path", "s0", 0, "READ", LONG + b"\0", "ENOENT"),
-    Case("only the rest of a home counts", "d1", 0, "READ",
-         b"/local/domain/1" + LONG + b"xx\0", "EINVAL"),
+    Case(
+        "only the rest of a home counts",
+        "d1",
+        0,
+        "READ",
+        b"/local/domain/1" + LONG + b"xx\0",
+        "EINVAL",
+    ),
     Case("longest path in a home", "d1", 0, "READ", LONG[1:] + b"x\0", "ENOENT"),
     Case("special", "s0", 0, "READ", b"@releaseDomain\0", b""),
     Case("special, its other name", "s0", 0, "READ", b"/@releaseDomain\0", b""),
     Case("special for a guest", "d1", 0, "READ", b"@releaseDomain\0", "EACCES"),
     Case("special, any bytes", "s0", 0, "READ", b"@a/b. c\0", "ENOENT"),
     Case("directory", "s0", 0, "DIRECTORY", b"/priv\0", b"open\0"),
-    Case("directory, ordered", "s0", 0, "DIRECTORY", b"/\0",
-         b"@introduceDomain\0@releaseDomain\0acl\0local\0mine\0priv\0pub\0theirs\0tool\0"
-         b"twice\0wide\0wonly\0"),
+    Case(
+        "directory, ordered",
+        "s0",
+        0,
+        "DIRECTORY",
+        b"/\0",
+        b"@introduceDomain\0@releaseDomain\0acl\0local\0mine\0priv\0pub\0theirs\0tool\0"
+        b"twice\0wide\0wonly\0",
+    ),
     Case("empty directory", "s0", 0, "DIRECTORY", b"/acl\0", b""),
     Case("directory, private", "d1", 0, "DIRECTORY", b"/priv\0", "EACCES"),
     Case("directory, missing", "d1", 0, "DIRECTORY", b"/none/x\0", "ENOENT"),
@@ -123,54 +136,153 @@ READS = [
 ]
 
 CHANGES = [
-    Case("write", "s0", 0, "WRITE", b"/mine\0new", "OK",
-         {"s0": [(b"/mine", b"root")], "d1": [(b"/mine", b"mine")]}),
-    Case("write, equal value", "s0", 0, "WRITE", b"/mine\0m", "OK",
-         {"s0": [(b"/mine", b"root")], "d1": [(b"/mine", b"mine")]}),
-    Case("write, NULs in the value", "s0", 0, "WRITE", b"/theirs\0a\0b\0", "OK",
-         {"s0": [(b"/theirs", b"root")], "d2": [(b"/theirs", b"all")]}),
-    Case("write, empty value", "s0", 0, "WRITE", b"/priv/open\0", "OK",
-         {"s0": [(b"/priv/open", b"root")], "d1": [(b"/priv/open", b"po")]}),
-    Case("write, relative event path", "d1", 0, "WRITE", b"/local/domain/1/x/y\0v", "OK",
-         {"d1": [(b"x/y", b"rel")], "s0": [(b"/local/domain/1/x/y", b"root")]}),
-    Case("write, parents fire nothing", "s0", 0, "WRITE", b"/p/q/r\0v", "OK",
-         {"s0": [(b"/p/q/r", b"root")]}),
-    Case("write, deeper than the depth", "s0", 0, "WRITE", b"/pub/new\0v", "OK",
-         {"s0": [(b"/pub/new", b"root")]}),
-    Case("write, at the depth", "s0", 0, "WRITE", b"/pub\0v", "OK",
-         {"s0": [(b"/pub", b"root")], "s1": [(b"/pub", b"pub")], "d2": [(b"/pub", b"all")]}),
+    Case(
+        "write",
+        "s0",
+        0,
+        "WRITE",
+        b"/mine\0new",
+        "OK",
+        {"s0": [(b"/mine", b"root")], "d1": [(b"/mine", b"mine")]},
+    ),
+    Case(
+        "write, equal value",
+        "s0",
+        0,
+        "WRITE",
+        b"/mine\0m",
+        "OK",
+        {"s0": [(b"/mine", b"root")], "d1": [(b"/mine", b"mine")]},
+    ),
+    Case(
+        "write, NULs in the value",
+        "s0",
+        0,
+        "WRITE",
+        b"/theirs\0a\0b\0",
+        "OK",
+        {"s0": [(b"/theirs", b"root")], "d2": [(b"/theirs", b"all")]},
+    ),
+    Case(
+        "write, empty value",
+        "s0",
+        0,
+        "WRITE",
+        b"/priv/open\0",
+        "OK",
+        {"s0": [(b"/priv/open", b"root")], "d1": [(b"/priv/open", b"po")]},
+    ),
+    Case(
+        "write, relative event path",
+        "d1",
+        0,
+        "WRITE",
+        b"/local/domain/1/x/y\0v",
+        "OK",
+        {"d1": [(b"x/y", b"rel")], "s0": [(b"/local/domain/1/x/y", b"root")]},
+    ),
+    Case(
+        "write, parents fire nothing",
+        "s0",
+        0,
+        "WRITE",
+        b"/p/q/r\0v",
+        "OK",
+        {"s0": [(b"/p/q/r", b"root")]},
+    ),
+    Case(
+        "write, deeper than the depth",
+        "s0",
+        0,
+        "WRITE",
+        b"/pub/new\0v",
+        "OK",
+        {"s0": [(b"/pub/new", b"root")]},
+    ),
+    Case(
+        "write, at the depth",
+        "s0",
+        0,
+        "WRITE",
+        b"/pub\0v",
+        "OK",
+        {"s0": [(b"/pub", b"root")], "s1": [(b"/pub", b"pub")], "d2": [(b"/pub", b"all")]},
+    ),
     Case("write, root fires nothing", "s0", 0, "WRITE", b"/\0v", "OK"),
-    Case("write, special fires as a path", "s0", 0, "WRITE", b"@releaseDomain\0v", "OK",
-         {"s0": [(b"/@releaseDomain", b"root")]}),
+    Case(
+        "write, special fires as a path",
+        "s0",
+        0,
+        "WRITE",
+        b"@releaseDomain\0v",
+        "OK",
+        {"s0": [(b"/@releaseDomain", b"root")]},
+    ),
     Case("write, no NUL", "s0", 0, "WRITE", b"/mine", "EINVAL"),
     Case("write, bad path", "s0", 0, "WRITE", b"mine/\0v", "EINVAL"),
     Case("write, bad path before size", "s0", 0, "WRITE", b"mine/\0" + VALUE + b"v", "EINVAL"),
-    Case("write, largest", "s1", 0, "WRITE", b"/acl\0" + VALUE, "OK",
-         {"s0": [(b"/acl", b"root")]}),
+    Case("write, largest", "s1", 0, "WRITE", b"/acl\0" + VALUE, "OK", {"s0": [(b"/acl", b"root")]}),
     Case("write, too large", "s0", 0, "WRITE", b"/acl\0" + VALUE + b"v", "E2BIG"),
     Case("write, size before access", "d1", 0, "WRITE", b"/priv\0" + VALUE + b"v", "E2BIG"),
-    Case("write, parent's access before size", "d1", 0, "WRITE",
-         b"/priv/a/b\0" + VALUE + b"v", "EACCES"),
+    Case(
+        "write, parent's access before size",
+        "d1",
+        0,
+        "WRITE",
+        b"/priv/a/b\0" + VALUE + b"v",
+        "EACCES",
+    ),
     Case("write, read access is not enough", "d1", 0, "WRITE", b"/pub\0v", "EACCES"),
-    Case("write, write-only", "d1", 0, "WRITE", b"/wonly\0v", "OK",
-         {"s0": [(b"/wonly", b"root")]}),
-    Case("write, by an entry", "d2", 0, "WRITE", b"/acl\0v", "OK",
-         {"s0": [(b"/acl", b"root")]}),
+    Case("write, write-only", "d1", 0, "WRITE", b"/wonly\0v", "OK", {"s0": [(b"/wonly", b"root")]}),
+    Case("write, by an entry", "d2", 0, "WRITE", b"/acl\0v", "OK", {"s0": [(b"/acl", b"root")]}),
     Case("write, create needs the parent", "d1", 0, "WRITE", b"/priv/new\0v", "EACCES"),
-    Case("write, create in the home", "d1", 0, "WRITE", b"new\0v", "OK",
-         {"s0": [(b"/local/domain/1/new", b"root")]}),
+    Case(
+        "write, create in the home",
+        "d1",
+        0,
+        "WRITE",
+        b"new\0v",
+        "OK",
+        {"s0": [(b"/local/domain/1/new", b"root")]},
+    ),
     Case("write, own quota", "d1", 0, "WRITE", b"/full/more\0v", "EQUOTA"),
-    Case("write, own quota, no creation", "d1", 0, "WRITE", b"/full/a\0v", "OK",
-         {"s0": [(b"/full/a", b"root")]}),
+    Case(
+        "write, own quota, no creation",
+        "d1",
+        0,
+        "WRITE",
+        b"/full/a\0v",
+        "OK",
+        {"s0": [(b"/full/a", b"root")]},
+    ),
     Case("write, size before quota", "d1", 0, "WRITE", b"/full/more\0" + VALUE + b"v", "E2BIG"),
-    Case("write, quota of the parents before size", "d1", 0, "WRITE",
-         b"/full/more/more\0" + VALUE + b"v", "EQUOTA"),
-    Case("write, quota of the owner, whoever writes", "d2", 0, "WRITE", b"/full/more\0v",
-         "EQUOTA"),
-    Case("write, quota is not for domain 0", "s0", 0, "WRITE", b"/full/more\0v", "OK",
-         {"s0": [(b"/full/more", b"root")]}),
-    Case("mkdir", "s0", 0, "MKDIR", b"/mine/new\0", "OK",
-         {"s0": [(b"/mine/new", b"root")], "d1": [(b"/mine/new", b"mine")]}),
+    Case(
+        "write, quota of the parents before size",
+        "d1",
+        0,
+        "WRITE",
+        b"/full/more/more\0" + VALUE + b"v",
+        "EQUOTA",
+    ),
+    Case("write, quota of the owner, whoever writes", "d2", 0, "WRITE", b"/full/more\0v", "EQUOTA"),
+    Case(
+        "write, quota is not for domain 0",
+        "s0",
+        0,
+        "WRITE",
+        b"/full/more\0v",
+        "OK",
+        {"s0": [(b"/full/more", b"root")]},
+    ),
+    Case(
+        "mkdir",
+        "s0",
+        0,
+        "MKDIR",
+        b"/mine/new\0",
+        "OK",
+        {"s0": [(b"/mine/new", b"root")], "d1": [(b"/mine/new", b"mine")]},
+    ),
     Case("mkdir, exists", "s0", 0, "MKDIR", b"/mine\0", "OK"),
     Case("mkdir, exists, no access", "d1", 0, "MKDIR", b"/pub\0", "EACCES"),
     Case("mkdir, root", "d1", 0, "MKDIR", b"/\0", "OK"),
@@ -178,52 +290,127 @@ CHANGES = [
     Case("mkdir, quota before access", "d2", 0, "MKDIR", b"/full/more\0", "EQUOTA"),
     Case("mkdir, no NUL", "s0", 0, "MKDIR", b"/new", "EINVAL"),
     Case("mkdir, data behind", "s0", 0, "MKDIR", b"/new\0x", "EINVAL"),
-    Case("rm", "s0", 0, "RM", b"/mine/kid\0", "OK",
-         {"s0": [(b"/mine/kid", b"root")], "d1": [(b"/mine/kid", b"mine")]}),
-    Case("rm, watches below", "s0", 0, "RM", b"/priv\0", "OK",
-         {"s0": [(b"/priv", b"root")], "d1": [(b"/priv/open", b"po")]}),
+    Case(
+        "rm",
+        "s0",
+        0,
+        "RM",
+        b"/mine/kid\0",
+        "OK",
+        {"s0": [(b"/mine/kid", b"root")], "d1": [(b"/mine/kid", b"mine")]},
+    ),
+    Case(
+        "rm, watches below",
+        "s0",
+        0,
+        "RM",
+        b"/priv\0",
+        "OK",
+        {"s0": [(b"/priv", b"root")], "d1": [(b"/priv/open", b"po")]},
+    ),
     Case("rm, missing", "s0", 0, "RM", b"/none\0", "OK"),
     Case("rm, missing, for a guest too", "d1", 0, "RM", b"/priv/none\0", "OK"),
     Case("rm, missing parent", "s0", 0, "RM", b"/none/x\0", "ENOENT"),
-    Case("rm, needs the node, not the parent", "d1", 0, "RM", b"/priv/open\0", "OK",
-         {"s0": [(b"/priv/open", b"root")], "d1": [(b"/priv/open", b"po")]}),
+    Case(
+        "rm, needs the node, not the parent",
+        "d1",
+        0,
+        "RM",
+        b"/priv/open\0",
+        "OK",
+        {"s0": [(b"/priv/open", b"root")], "d1": [(b"/priv/open", b"po")]},
+    ),
     Case("rm, no access", "d1", 0, "RM", b"/pub\0", "EACCES"),
     Case("rm, root, guest", "d1", 0, "RM", b"/\0", "EACCES"),
-    Case("rm, root", "s0", 0, "RM", b"/\0", "OK",
-         {"s1": [(b"/pub", b"pub")],
-          "d1": [(b"/mine", b"mine"), (b"/priv/open", b"po"), (b"x", b"rel")]}),
+    Case(
+        "rm, root",
+        "s0",
+        0,
+        "RM",
+        b"/\0",
+        "OK",
+        {
+            "s1": [(b"/pub", b"pub")],
+            "d1": [(b"/mine", b"mine"), (b"/priv/open", b"po"), (b"x", b"rel")],
+        },
+    ),
     Case("rm, bad path", "s0", 0, "RM", b"/a b\0", "EINVAL"),
-    Case("set perms", "s0", 0, "SET_PERMS", b"/priv\0r0\0", "OK",
-         {"s0": [(b"/priv", b"root")], "d2": [(b"/priv", b"all")]}),
-    Case("set perms, readable before is enough", "s0", 0, "SET_PERMS", b"/pub\0n0\0", "OK",
-         {"s0": [(b"/pub", b"root")], "s1": [(b"/pub", b"pub")], "d2": [(b"/pub", b"all")]}),
-    Case("set perms, rest dropped", "s0", 0, "SET_PERMS", b"/acl\0n0\0r1", "OK",
-         {"s0": [(b"/acl", b"root")]}),
+    Case(
+        "set perms",
+        "s0",
+        0,
+        "SET_PERMS",
+        b"/priv\0r0\0",
+        "OK",
+        {"s0": [(b"/priv", b"root")], "d2": [(b"/priv", b"all")]},
+    ),
+    Case(
+        "set perms, readable before is enough",
+        "s0",
+        0,
+        "SET_PERMS",
+        b"/pub\0n0\0",
+        "OK",
+        {"s0": [(b"/pub", b"root")], "s1": [(b"/pub", b"pub")], "d2": [(b"/pub", b"all")]},
+    ),
+    Case(
+        "set perms, rest dropped",
+        "s0",
+        0,
+        "SET_PERMS",
+        b"/acl\0n0\0r1",
+        "OK",
+        {"s0": [(b"/acl", b"root")]},
+    ),
     Case("set perms, none", "s0", 0, "SET_PERMS", b"/acl\0", "EINVAL"),
     Case("set perms, no NUL behind", "s0", 0, "SET_PERMS", b"/acl\0n0", "EINVAL"),
     Case("set perms, no path", "s0", 0, "SET_PERMS", b"\0n0\0", "EINVAL"),
     Case("set perms, bad letter", "s0", 0, "SET_PERMS", b"/acl\0N0\0", "EINVAL"),
     Case("set perms, no number", "s0", 0, "SET_PERMS", b"/acl\0n\0", "EINVAL"),
     Case("set perms, bad number", "s0", 0, "SET_PERMS", b"/acl\0n0x1\0", "EINVAL"),
-    Case("set perms, 20 digits", "s0", 0, "SET_PERMS", b"/acl\0n18446744073709551617\0",
-         "EINVAL"),
-    Case("set perms, largest number", "s0", 0, "SET_PERMS", b"/acl\0n4611686018427387903\0", "OK",
-         {"s0": [(b"/acl", b"root")]}),
+    Case("set perms, 20 digits", "s0", 0, "SET_PERMS", b"/acl\0n18446744073709551617\0", "EINVAL"),
+    Case(
+        "set perms, largest number",
+        "s0",
+        0,
+        "SET_PERMS",
+        b"/acl\0n4611686018427387903\0",
+        "OK",
+        {"s0": [(b"/acl", b"root")]},
+    ),
     Case("set perms, larger", "s0", 0, "SET_PERMS", b"/acl\0n4611686018427387904\0", "EINVAL"),
     Case("set perms, empty entry", "s0", 0, "SET_PERMS", b"/acl\0n0\0\0", "EINVAL"),
     Case("set perms, malformed before missing", "s0", 0, "SET_PERMS", b"/none\0q0\0", "EINVAL"),
     Case("set perms, missing", "d1", 0, "SET_PERMS", b"/none\0n1\0", "ENOENT"),
-    Case("set perms, owner", "d1", 0, "SET_PERMS", b"/mine\0n1\0r2\0", "OK",
-         {"s0": [(b"/mine", b"root")], "d1": [(b"/mine", b"mine")],
-          "d2": [(b"/mine", b"blind"), (b"/mine", b"all")]}),
+    Case(
+        "set perms, owner",
+        "d1",
+        0,
+        "SET_PERMS",
+        b"/mine\0n1\0r2\0",
+        "OK",
+        {
+            "s0": [(b"/mine", b"root")],
+            "d1": [(b"/mine", b"mine")],
+            "d2": [(b"/mine", b"blind"), (b"/mine", b"all")],
+        },
+    ),
     Case("set perms, given away", "d1", 0, "SET_PERMS", b"/mine\0n2\0", "EACCES"),
     Case("set perms, taken", "d1", 0, "SET_PERMS", b"/pub\0n1\0", "EACCES"),
-    Case("set perms, write access is not ownership", "d1", 0, "SET_PERMS",
-         b"/theirs\0n2\0", "EACCES"),
+    Case(
+        "set perms, write access is not ownership", "d1", 0, "SET_PERMS", b"/theirs\0n2\0", "EACCES"
+    ),
     Case("set perms, root, guest", "d1", 0, "SET_PERMS", b"/\0b0\0", "EACCES"),
     Case("set perms, root", "s0", 0, "SET_PERMS", b"/\0r0\0", "OK"),
-    Case("set perms, special", "s0", 0, "SET_PERMS", b"@introduceDomain\0r0\0", "OK",
-         {"s0": [(b"/@introduceDomain", b"root")], "d2": [(b"/@introduceDomain", b"all")]}),
+    Case(
+        "set perms, special",
+        "s0",
+        0,
+        "SET_PERMS",
+        b"@introduceDomain\0r0\0",
+        "OK",
+        {"s0": [(b"/@introduceDomain", b"root")], "d2": [(b"/@introduceDomain", b"all")]},
+    ),
 ]
 
 WATCH_CASES = [
@@ -233,15 +420,43 @@ WATCH_CASES = [
     Case("watch, empty token", "s1", 0, "WATCH", b"/a\0\0", "OK", {"s1": [(b"/a", b"")]}),
     Case("watch, tx ignored", "s1", 9999, "WATCH", b"/a\0t\0", "OK", {"s1": [(b"/a", b"t")]}),
     Case("watch, depth", "s1", 0, "WATCH", b"/a\0t\x007\0", "OK", {"s1": [(b"/a", b"t")]}),
-    Case("watch, long path", "s1", 0, "WATCH", LONG + LONG + b"\0t\0", "OK",
-         {"s1": [(LONG + LONG, b"t")]}),
-    Case("watch, special", "d1", 0, "WATCH", b"@introduceDomain\0t\0", "OK",
-         {"d1": [(b"@introduceDomain", b"t")]}),
-    Case("watch, special, depth 1", "d1", 0, "WATCH", b"@releaseDomain\0t\x001\0", "OK",
-         {"d1": [(b"@releaseDomain", b"t")]}),
+    Case(
+        "watch, long path",
+        "s1",
+        0,
+        "WATCH",
+        LONG + LONG + b"\0t\0",
+        "OK",
+        {"s1": [(LONG + LONG, b"t")]},
+    ),
+    Case(
+        "watch, special",
+        "d1",
+        0,
+        "WATCH",
+        b"@introduceDomain\0t\0",
+        "OK",
+        {"d1": [(b"@introduceDomain", b"t")]},
+    ),
+    Case(
+        "watch, special, depth 1",
+        "d1",
+        0,
+        "WATCH",
+        b"@releaseDomain\0t\x001\0",
+        "OK",
+        {"d1": [(b"@releaseDomain", b"t")]},
+    ),
     Case("watch, special, depth 0", "d1", 0, "WATCH", b"@releaseDomain\0t\x000\0", "EINVAL"),
-    Case("watch, one release", "d1", 0, "WATCH", b"@releaseDomain/4\0t\0", "OK",
-         {"d1": [(b"@releaseDomain/4", b"t")]}),
+    Case(
+        "watch, one release",
+        "d1",
+        0,
+        "WATCH",
+        b"@releaseDomain/4\0t\0",
+        "OK",
+        {"d1": [(b"@releaseDomain/4", b"t")]},
+    ),
     Case("watch, one release, depth", "d1", 0, "WATCH", b"@releaseDomain/4\0t\x001\0", "EINVAL"),
     Case("watch, no token", "s1", 0, "WATCH", b"/a\0", "EINVAL"),
     Case("watch, token without NUL", "s1", 0, "WATCH", b"/a\0t", "EINVAL"),
@@ -250,17 +465,32 @@ WATCH_CASES = [
     Case("watch, negative depth", "s1", 0, "WATCH", b"/a\0t\0-1\0", "EINVAL"),
     Case("watch, empty depth", "s1", 0, "WATCH", b"/a\0t\0\0", "EINVAL"),
     Case("watch, depth no number", "s1", 0, "WATCH", b"/a\0t\0x\0", "EINVAL"),
-    Case("watch, depth of 20 digits", "s1", 0, "WATCH", b"/a\0t\x0018446744073709551615\0",
-         "EINVAL"),
+    Case(
+        "watch, depth of 20 digits", "s1", 0, "WATCH", b"/a\0t\x0018446744073709551615\0", "EINVAL"
+    ),
     Case("watch, depth without NUL", "s1", 0, "WATCH", b"/a\0t\x001", "EINVAL"),
     Case("watch, four strings", "s1", 0, "WATCH", b"/a\0t\x001\0x\0", "EINVAL"),
     Case("watch, twice", "s0", 0, "WATCH", b"/\0root\0", "EEXIST"),
     Case("watch, twice with another depth", "s0", 0, "WATCH", b"/\0root\x001\0", "EEXIST"),
     Case("watch, twice by another name", "d1", 0, "WATCH", b"/local/domain/1/x\0rel\0", "EEXIST"),
-    Case("watch, same path, other token", "s0", 0, "WATCH", b"/\0other\0", "OK",
-         {"s0": [(b"/", b"other")]}),
-    Case("watch, same of another connection", "s1", 0, "WATCH", b"/\0root\0", "OK",
-         {"s1": [(b"/", b"root")]}),
+    Case(
+        "watch, same path, other token",
+        "s0",
+        0,
+        "WATCH",
+        b"/\0other\0",
+        "OK",
+        {"s0": [(b"/", b"other")]},
+    ),
+    Case(
+        "watch, same of another connection",
+        "s1",
+        0,
+        "WATCH",
+        b"/\0root\0",
+        "OK",
+        {"s1": [(b"/", b"root")]},
+    ),
     Case("watch, quota before twice", "d2", 0, "WATCH", b"/\0all\0", "EQUOTA"),
     Case("watch, bad path before quota", "d2", 0, "WATCH", b"/a/\0t\0", "EINVAL"),
     Case("unwatch", "s0", 0, "UNWATCH", b"/\0root\0", "OK"),
@@ -338,8 +568,14 @@ DOMAINS = [
     Case("release, no number", "s0", 0, "RELEASE", b"2x\0", "EINVAL"),
     Case("release, domain 0", "s0", 0, "RELEASE", b"0\0", "EINVAL"),
     Case("release, 20 digits", "s0", 0, "RELEASE", b"18446744073709551618\0", "EINVAL"),
-    Case("introduced, 20 digits", "s0", 0, "IS_DOMAIN_INTRODUCED", b"18446744073709551617\0",
-         "EINVAL"),
+    Case(
+        "introduced, 20 digits",
+        "s0",
+        0,
+        "IS_DOMAIN_INTRODUCED",
+        b"18446744073709551617\0",
+        "EINVAL",
+    ),
     Case("release, guest", "d1", 0, "RELEASE", b"1\0", "EACCES"),
     Case("release", "s0", 0, "RELEASE", b"2\0", "OK"),
     Case("resume", "s0", 0, "RESUME", b"1\0", "OK"),
@@ -413,8 +649,9 @@ def check(case: Case, world: World, tx_id: int, req_id: int) -> None:
         for got, got_req, got_tx, body in world.drain(name):
             if got == EVENT:
                 assert (got_req, got_tx) == (0, 0)
-                assert name != case.who or any(r[1] == req_id for r in replies), \
+                assert name != case.who or any(r[1] == req_id for r in replies), (
                     "the event came before the reply"
+                )
                 path, token, rest = body.split(b"\0")
                 assert rest == b""
                 events.setdefault(name, []).append((path, token))
@@ -426,8 +663,9 @@ def check(case: Case, world: World, tx_id: int, req_id: int) -> None:
     ours = [reply for reply in replies if reply[1] == req_id]
     assert ours == [want]
     # Different watches of one connection have no order among them.
-    assert {k: sorted(v) for k, v in events.items()} \
-        == {k: sorted(v) for k, v in case.events.items()}
+    assert {k: sorted(v) for k, v in events.items()} == {
+        k: sorted(v) for k, v in case.events.items()
+    }
 
 
 def identity(case: Case) -> str:
@@ -457,21 +695,33 @@ def test_every_request_and_every_error_is_in_the_table() -> None:
     assert set(request_types().items()) <= set(TYPES.items())
     # Those with a state before them have their own tests: EAGAIN in test_transactions.
     assert {case.reply for case in CASES if isinstance(case.reply, str)} >= {
-        "OK", "EINVAL", "ENOENT", "EACCES", "EEXIST", "EBUSY", "E2BIG", "EQUOTA", "ENOSYS", "EIO"}
+        "OK",
+        "EINVAL",
+        "ENOENT",
+        "EACCES",
+        "EEXIST",
+        "EBUSY",
+        "E2BIG",
+        "EQUOTA",
+        "ENOSYS",
+        "EIO",
+    }
 
 
 def test_pipelined_replies_keep_their_order(make_world: Callable[..., Any]) -> None:
     """All cases of one connection without transactions, in one piece."""
     world: World = make_world()
     cases = [case for case in READS + OTHERS if case.who == "s0" and case.tx == 0]
-    world.feed("s0", b"".join(packet(case.type, case.payload, req_id=n)
-                              for n, case in enumerate(cases)))
+    world.feed(
+        "s0", b"".join(packet(case.type, case.payload, req_id=n) for n, case in enumerate(cases))
+    )
     assert [req_id for _, req_id, _, _ in world.drain("s0")] == list(range(len(cases)))
 
 
 @pytest.mark.parametrize("length", [4097, 5000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
-def test_a_length_over_4096_ends_the_connection(make_world: Callable[..., Any],
-                                                length: int) -> None:
+def test_a_length_over_4096_ends_the_connection(
+    make_world: Callable[..., Any], length: int
+) -> None:
     world: World = make_world()
     whole = packet("READ", b"/tool\0")
     header = whole[:12] + length.to_bytes(4, "little")

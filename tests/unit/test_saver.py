@@ -116,8 +116,14 @@ def test_asked_while_it_is_written(tmp_path: Path) -> None:
     may be."""
     work = Clockwork()
     content = [b"row"] * 1000
-    one = Saver(str(tmp_path / "db"), lambda: list(content), work.after, work.complaints.append,
-                work.clock, least=3.0)
+    one = Saver(
+        str(tmp_path / "db"),
+        lambda: list(content),
+        work.after,
+        work.complaints.append,
+        work.clock,
+        least=3.0,
+    )
     one.start()
     work.later.pop(0)[1]()
     assert one.under_way

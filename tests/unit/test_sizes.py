@@ -61,8 +61,10 @@ def test_an_event_of_a_packet_s_size(make_world: Callable[..., Any], size: int) 
 ROOM = PAYLOAD_MAX - 4
 
 
-@pytest.mark.parametrize(("size", "parts"), [
-    (ROOM - 1, 1), (ROOM, 1), (ROOM + 1, 2), (2 * ROOM - NAME, 2), (3 * ROOM, 4)])
+@pytest.mark.parametrize(
+    ("size", "parts"),
+    [(ROOM - 1, 1), (ROOM, 1), (ROOM + 1, 2), (2 * ROOM - NAME, 2), (3 * ROOM, 4)],
+)
 def test_a_listing_in_parts(world: World, size: int, parts: int) -> None:
     """Each part ends with a whole name; an empty name behind the last says that it is the end."""
     names = fill(world, b"/wide", size)
@@ -81,8 +83,7 @@ def test_a_listing_in_parts(world: World, size: int, parts: int) -> None:
 
 def part(world: World, path: bytes, offset: int = 0) -> tuple[bytes, bytes]:
     """(generation count, names) of a part."""
-    generation, names = ok(world, "s0", "DIRECTORY_PART",
-                           path + b"\0%d\0" % offset).split(b"\0", 1)
+    generation, names = ok(world, "s0", "DIRECTORY_PART", path + b"\0%d\0" % offset).split(b"\0", 1)
     return generation, names
 
 

@@ -32,19 +32,25 @@ def later(world: World) -> None:
 
 # -- the tree by itself -------------------------------------------------------
 
+
 def test_load_and_walk() -> None:
     tree = Tree()
     tree.load([b"b"], b"n1\0r2\0", b"vb")
     tree.load([b"a"], b"b0\0", b"")
     tree.load([b"b", b"x"], b"w1\0", b"v\0x")
-    assert shape(tree) == [((), [(0, 0)], b""), ((b"a",), [(0, 3)], b""),
-                           ((b"b",), [(1, 0), (2, 1)], b"vb"), ((b"b", b"x"), [(1, 2)], b"v\0x")]
+    assert shape(tree) == [
+        ((), [(0, 0)], b""),
+        ((b"a",), [(0, 3)], b""),
+        ((b"b",), [(1, 0), (2, 1)], b"vb"),
+        ((b"b", b"x"), [(1, 2)], b"v\0x"),
+    ]
     assert [names for names, _, _ in tree.walk(True)] == [(), (b"b",), (b"b", b"x"), (b"a",)]
     assert tree.size == 3 and tree.all_entries() == {0: 1, 1: 2} and tree.entries(1) == 2
 
 
-@pytest.mark.parametrize("names, perms", [([b"x", b"y"], b"n0\0"), ([b"x"], b""),
-                                          ([b"x"], b"q0\0"), ([b"x"], b"n0")])
+@pytest.mark.parametrize(
+    "names, perms", [([b"x", b"y"], b"n0\0"), ([b"x"], b""), ([b"x"], b"q0\0"), ([b"x"], b"n0")]
+)
 def test_load_refuses(names: list[bytes], perms: bytes) -> None:
     tree = Tree()
     with pytest.raises(ValueError, match=r"."):
@@ -86,8 +92,11 @@ def test_wide_directories_stay_ordered(make_world: Make, seed: int) -> None:
         if round_ % 500 == 100:
             walk = world.server.tree.walk()
             held.append((walk, sorted(names)))
-    got = [(path[1], value) for path, _, value in world.server.tree.walk()
-           if path[:1] == (b"wide",) and len(path) == 2]
+    got = [
+        (path[1], value)
+        for path, _, value in world.server.tree.walk()
+        if path[:1] == (b"wide",) and len(path) == 2
+    ]
     assert got == sorted(names.items())
     for walk, then in held:
         assert [path[1] for path, _, _ in walk if path[:1] == (b"wide",) and len(path) == 2] == then
@@ -142,8 +151,9 @@ GENERATIONS = [
 
 
 @pytest.mark.parametrize("what, changes, same", GENERATIONS, ids=lambda x: str(x)[:30])
-def test_generation_counts(world: World, what: str, changes: list[tuple[str, bytes]],
-                           same: bool) -> None:
+def test_generation_counts(
+    world: World, what: str, changes: list[tuple[str, bytes]], same: bool
+) -> None:
     """Equal exactly where nothing at or below the node was touched in between."""
     ok(world, "s0", "WRITE", b"/g/a\0a")
     for n in range(8):
@@ -248,19 +258,25 @@ def test_missing_parents_are_made_in_one_walk(make_world: Make, type_: str, insi
 
 class Chain(NamedTuple):
     """What domain 1 asks of an empty home of its own, and what is there afterwards."""
-    entries: int                # its entry quota; 1 is its home's
+
+    entries: int  # its entry quota; 1 is its home's
     type: str
-    parts: int                  # components of the path
+    parts: int  # components of the path
     status: str
-    made: int                   # nodes that exist on the path
+    made: int  # nodes that exist on the path
 
 
 CHAINS = [
-    Chain(11, "WRITE", 10, "", 10), Chain(10, "WRITE", 10, "EQUOTA", 9),
-    Chain(11, "MKDIR", 10, "", 10), Chain(10, "MKDIR", 10, "EQUOTA", 9),
-    Chain(5, "WRITE", 10, "EQUOTA", 4), Chain(5, "MKDIR", 10, "EQUOTA", 4),
-    Chain(1, "WRITE", 10, "EQUOTA", 0), Chain(1, "MKDIR", 1, "EQUOTA", 0),
-    Chain(2, "WRITE", 1, "", 1), Chain(2, "WRITE", 2, "EQUOTA", 1),
+    Chain(11, "WRITE", 10, "", 10),
+    Chain(10, "WRITE", 10, "EQUOTA", 9),
+    Chain(11, "MKDIR", 10, "", 10),
+    Chain(10, "MKDIR", 10, "EQUOTA", 9),
+    Chain(5, "WRITE", 10, "EQUOTA", 4),
+    Chain(5, "MKDIR", 10, "EQUOTA", 4),
+    Chain(1, "WRITE", 10, "EQUOTA", 0),
+    Chain(1, "MKDIR", 1, "EQUOTA", 0),
+    Chain(2, "WRITE", 1, "", 1),
+    Chain(2, "WRITE", 2, "EQUOTA", 1),
     Chain(0, "WRITE", 2, "EQUOTA", 0),
 ]
 
@@ -293,6 +309,7 @@ def test_a_chain_of_parents_is_shared_with_nobody(world: World) -> None:
 
 # -- sharing ------------------------------------------------------------------
 
+
 def test_snapshots_cost_nothing_and_hold_only_what_differs(world: World) -> None:
     for n in range(2000):
         ok(world, "s0", "WRITE", b"/big/%d/%d\0v" % (n % 50, n))
@@ -318,7 +335,10 @@ def test_without_snapshots_nothing_is_copied(world: World) -> None:
 
 
 WIDE_CHANGES = [
-    ("WRITE", b"\0new"), ("RM", b"\0"), ("SET_PERMS", b"\0r0\0"), ("WRITE", b"/below\0new"),
+    ("WRITE", b"\0new"),
+    ("RM", b"\0"),
+    ("SET_PERMS", b"\0r0\0"),
+    ("WRITE", b"/below\0new"),
     ("MKDIR", b"/below\0"),
 ]
 
@@ -326,7 +346,8 @@ WIDE_CHANGES = [
 @pytest.mark.parametrize("width", [2, 33, 100, 1100])
 @pytest.mark.parametrize("type_, payload", WIDE_CHANGES)
 def test_changes_of_a_wide_directory_stay_in_a_transaction(
-        world: World, type_: str, payload: bytes, width: int) -> None:
+    world: World, type_: str, payload: bytes, width: int
+) -> None:
     """Writing the directory itself copies it and shares its pages: those at the top, with more
     than 32 children, have two holders then, and what is below them has one."""
     world.server.tree.load([b"w"], b"n0\0", b"v")
@@ -348,8 +369,15 @@ def test_changes_of_a_wide_directory_stay_in_a_transaction(
 
 #: Names left in each page of a directory that was filled in ascending order, 32 in each page,
 #: and the page that names are then taken from until it is joined with a neighbour.
-JOINS = [([10, 10], 1), ([10, 10], 0), ([10, 10, 10], 1), ([32, 10, 10], 2), ([10, 10, 32], 0),
-         ([16, 8], 1), ([8, 16], 0)]
+JOINS = [
+    ([10, 10], 1),
+    ([10, 10], 0),
+    ([10, 10, 10], 1),
+    ([32, 10, 10], 2),
+    ([10, 10, 32], 0),
+    ([16, 8], 1),
+    ([8, 16], 0),
+]
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["alone", "with a snapshot"])
@@ -390,8 +418,8 @@ MERGES = [
 
 @pytest.mark.parametrize("reads, writes, meanwhile, status", MERGES, ids=repr)
 def test_a_merge_knows_names_from_beginnings_of_names(
-        world: World, reads: list[bytes], writes: list[bytes], meanwhile: bytes,
-        status: str) -> None:
+    world: World, reads: list[bytes], writes: list[bytes], meanwhile: bytes, status: str
+) -> None:
     """/a is no parent of /ab."""
     for path in (b"/a/b", b"/a/bc", b"/ab/x", b"/ab/y", b"/c/x", b"/d", b"/a/n", b"/ab/n"):
         ok(world, "s0", "WRITE", path + b"\0v")
@@ -412,6 +440,7 @@ def test_no_reference_cycles_hold_a_server(make_world: Make) -> None:
     """All goes by counting references: the daemon runs without the cyclic collector."""
     from tests.leaks import differences
     from tests.leaks import live_counts as all_counts
+
     before = all_counts()
     gc.collect()
     gc.disable()
@@ -440,6 +469,7 @@ def test_the_leak_check_sees_what_is_left(make_world: Make) -> None:
     """Each kind of object is counted while it lives, and gone after it."""
     from tests.leaks import differences
     from tests.leaks import live_counts as all_counts
+
     before = all_counts()
     world: World = make_world()
     ok(world, "s0", "WATCH", b"/a\0t\0")
@@ -461,11 +491,11 @@ EVERYBODY = [
     (b"n0\0b32757\0", "rw"),
     (b"b0\0n32757\0", ""),
     (b"n0\0r2\0r32757\0", "r"),
-    (b"n0\0r1\0b32757\0", "r"),           # the first entry that fits counts
+    (b"n0\0r1\0b32757\0", "r"),  # the first entry that fits counts
     (b"n0\0r32757\0b1\0", "r"),
     (b"n0\0n32757\0b1\0", ""),
-    (b"n32757\0", ""),                     # as the owner it is nobody
-    (b"r32757\0", "r"),                    # whose entry is the default, as any owner's
+    (b"n32757\0", ""),  # as the owner it is nobody
+    (b"r32757\0", "r"),  # whose entry is the default, as any owner's
     (b"n0\0r32756\0", ""),
 ]
 
@@ -616,7 +646,7 @@ def test_a_table_of_counts_that_fills_up(owners: int) -> None:
         assert used == n and slots == max(16, 1 << (2 * used - 1).bit_length())
         assert 1 <= longest <= used
         assert all(tree.entries(100_000 + absent) == 0 for absent in range(100))
-        tree.load([b"%d" % n, b"x"], b"n%d\0" % n, b"")      # one more of the same owner
+        tree.load([b"%d" % n, b"x"], b"n%d\0" % n, b"")  # one more of the same owner
         assert tree.count_table()[0] == slots
 
 
@@ -628,7 +658,7 @@ def colliding_owners(count: int) -> list[int]:
     owner = 0
     while len(found) < count:
         owner += 1
-        if (owner * golden >> 33) & 0x7ff == 0:
+        if (owner * golden >> 33) & 0x7FF == 0:
             found.append(owner)
     return found
 
@@ -645,13 +675,20 @@ def test_owners_cannot_be_chosen_to_collide() -> None:
 #: {owner: nodes} of the store as it was when a transaction began, at its end, and now; the limits
 #: {owner: nodes} apart from 10 for everybody else; whether the merged store has too many.
 EXCESSES = [
-    ({1: 5}, {1: 6}, {1: 9}, {}, False), ({1: 5}, {1: 6}, {1: 10}, {}, True),
-    ({1: 5}, {1: 5}, {1: 99}, {}, False), ({1: 5}, {1: 4}, {1: 99}, {}, False),
-    ({}, {1: 1}, {1: 9}, {}, False), ({}, {1: 1}, {1: 10}, {}, True),
-    ({}, {1: 1}, {}, {1: 0}, True), ({}, {1: 10}, {}, {}, False),
-    ({}, {1: 10}, {1: 1}, {}, True), ({}, {1: 11}, {}, {}, True),
-    ({0: 5}, {0: 50}, {0: 5}, {}, False), ({-1: 5}, {-1: 50}, {-1: 5}, {}, False),
-    ({1: 5}, {1: 6}, {1: 10}, {1: 11}, False), ({1: 5}, {1: 6}, {1: 3}, {1: 3}, True),
+    ({1: 5}, {1: 6}, {1: 9}, {}, False),
+    ({1: 5}, {1: 6}, {1: 10}, {}, True),
+    ({1: 5}, {1: 5}, {1: 99}, {}, False),
+    ({1: 5}, {1: 4}, {1: 99}, {}, False),
+    ({}, {1: 1}, {1: 9}, {}, False),
+    ({}, {1: 1}, {1: 10}, {}, True),
+    ({}, {1: 1}, {}, {1: 0}, True),
+    ({}, {1: 10}, {}, {}, False),
+    ({}, {1: 10}, {1: 1}, {}, True),
+    ({}, {1: 11}, {}, {}, True),
+    ({0: 5}, {0: 50}, {0: 5}, {}, False),
+    ({-1: 5}, {-1: 50}, {-1: 5}, {}, False),
+    ({1: 5}, {1: 6}, {1: 10}, {1: 11}, False),
+    ({1: 5}, {1: 6}, {1: 3}, {1: 3}, True),
     ({1: 5, 2: 5}, {1: 5, 2: 6}, {1: 50, 2: 9}, {}, False),
     ({1: 5, 2: 5}, {1: 4, 2: 6}, {1: 50, 2: 10}, {2: 20}, False),
     ({1: 5, 2: 5}, {2: 6}, {1: 5, 2: 10}, {}, True),
@@ -669,8 +706,12 @@ def owned(counts: dict[int, int]) -> Tree:
 
 @pytest.mark.parametrize("base, now, current, limits, too_many", EXCESSES, ids=repr)
 def test_whether_a_merge_gives_an_owner_too_many(
-        base: dict[int, int], now: dict[int, int], current: dict[int, int],
-        limits: dict[int, int], too_many: bool) -> None:
+    base: dict[int, int],
+    now: dict[int, int],
+    current: dict[int, int],
+    limits: dict[int, int],
+    too_many: bool,
+) -> None:
     assert owned(current).would_exceed(owned(base), owned(now), 10, limits) == too_many
     same = owned(base)
     assert not owned(current).would_exceed(same, same.copy(), 0, limits)
@@ -678,10 +719,16 @@ def test_whether_a_merge_gives_an_owner_too_many(
 
 # -- what a domain leaves -----------------------------------------------------
 
+
 def test_release_removes_nodes_and_entries(world: World) -> None:
-    for path, text in ((b"/k", b"n0\0r1\0w2\0"), (b"/k/theirs", b"n1\0"),
-                       (b"/k/theirs/zero", b"n0\0"), (b"/k/two", b"n2\0b1\0r1\0"),
-                       (b"/", b"n0\0r1\0"), (b"@releaseDomain", b"n0\0r1\0")):
+    for path, text in (
+        (b"/k", b"n0\0r1\0w2\0"),
+        (b"/k/theirs", b"n1\0"),
+        (b"/k/theirs/zero", b"n0\0"),
+        (b"/k/two", b"n2\0b1\0r1\0"),
+        (b"/", b"n0\0r1\0"),
+        (b"@releaseDomain", b"n0\0r1\0"),
+    ):
         ok(world, "s0", "WRITE", path + b"\0")
         ok(world, "s0", "SET_PERMS", path + b"\0" + text)
     ok(world, "s1", "WATCH", b"/\0t\0")
@@ -732,10 +779,10 @@ def test_mentions_end_with_the_lists(make_world: Make) -> None:
     assert tree.mentions_of(32752) == tree.mentions_of(32751) == 0
     tx_id = begin(world, "s0")
     ok(world, "s0", "RM", b"/a\0")
-    assert tree.mentions_of(7) == 2         # the transaction still sees it
+    assert tree.mentions_of(7) == 2  # the transaction still sees it
     assert end(world, "s0", tx_id) == "OK"
     assert (tree.mentions_of(7), tree.mentions_of(8)) == (0, 1)
-    assert error(world, "s0", "RELEASE", b"8\0") == "EINVAL"     # and cleans
+    assert error(world, "s0", "RELEASE", b"8\0") == "EINVAL"  # and cleans
     assert tree.mentions_of(8) == 0
     assert error(world, "s0", "READ", b"/b/c\0") == "ENOENT"
     recount(world)
@@ -754,8 +801,9 @@ def domain_world(make_world: Make, parts: int) -> Any:
 
 @pytest.mark.parametrize("slice_", [1, 7, 100, 1 << 40])
 @pytest.mark.parametrize("gone", [{5}, {6}, {5, 6}, {5, 6, 7, 8, 99999, 32757}], ids=repr)
-def test_dead_domains_are_forgotten_in_slices(make_world: Make, gone: set[int],
-                                              slice_: int) -> None:
+def test_dead_domains_are_forgotten_in_slices(
+    make_world: Make, gone: set[int], slice_: int
+) -> None:
     world = domain_world(make_world, 30)
     tree = world.server.tree
     snapshot = tree.copy()
@@ -789,12 +837,13 @@ def test_a_deep_chain_is_cleaned_in_one_pass(make_world: Make) -> None:
     before = tree.steps
     work = Forgetting(tree, {5, 6})
     assert work.step(1 << 40)
-    assert tree.steps - before == 0         # no path is followed from the root
+    assert tree.steps - before == 0  # no path is followed from the root
     assert work.steps <= sum(1 + len(perms) for _, perms, _ in tree.walk()) + 6000
     world.turn()
     assert live_counts()["nodes"] < nodes
-    assert {tuple(perms) for names, perms, _ in tree.walk() if names[:1] == (b"a",)} \
-        == {((0, 0), (9, 1))}
+    assert {tuple(perms) for names, perms, _ in tree.walk() if names[:1] == (b"a",)} == {
+        ((0, 0), (9, 1))
+    }
     # The nodes that shared a list share the new one.
     assert tree.mentions_of(9) <= 200 + 1500
     recount(world)
@@ -809,9 +858,17 @@ def test_who_is_mentioned_nowhere_costs_nothing(world: World) -> None:
         Forgetting(tree, range(40000, 40010))
 
 
-@pytest.mark.parametrize("change", [
-    ("RM", b"/n150\0"), ("RM", b"/\0"), ("SET_PERMS", b"/n150\0n0\0r6\0r7\0"),
-    ("WRITE", b"/n150/below\0w"), ("WRITE", b"/new/deep\0v")], ids=repr)
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("RM", b"/n150\0"),
+        ("RM", b"/\0"),
+        ("SET_PERMS", b"/n150\0n0\0r6\0r7\0"),
+        ("WRITE", b"/n150/below\0w"),
+        ("WRITE", b"/new/deep\0v"),
+    ],
+    ids=repr,
+)
 def test_the_tree_changes_between_slices(make_world: Make, change: tuple[str, bytes]) -> None:
     world = domain_world(make_world, 3)
     tree = world.server.tree
@@ -823,8 +880,10 @@ def test_the_tree_changes_between_slices(make_world: Make, change: tuple[str, by
         pass
     want: list[Any] = []
     for names, perms, value in after:
-        if names and (perms[0][0] == 5 or (len(names) > 1 and (names[0],) not in
-                                           [name for name, _, _ in want])):
+        if names and (
+            perms[0][0] == 5
+            or (len(names) > 1 and (names[0],) not in [name for name, _, _ in want])
+        ):
             continue
         want.append((names, [entry for entry in perms if entry[0] not in (5, 6)], value))
     assert shape(tree) == want

@@ -25,7 +25,8 @@ def start(path):
 
 #: where the hang is -> the source of the test
 HANGS = {
-    "in Python": CHILD + """
+    "in Python": CHILD
+    + """
 def test_it(child_file):
     child = start(child_file)
     try:
@@ -35,12 +36,14 @@ def test_it(child_file):
         child.wait()
 """,
     # The sum runs in C and never looks at signals.
-    "in C": CHILD + """
+    "in C": CHILD
+    + """
 def test_it(child_file):
     child = start(child_file)
     sum(range(10**15))
 """,
-    "where failures are swallowed": CHILD + """
+    "where failures are swallowed": CHILD
+    + """
 def test_it(child_file):
     child = start(child_file)
     try:
@@ -74,13 +77,29 @@ def test_a_hang_is_ended(tmp_path: Path, where: str) -> None:
         "timelimit.AGAIN = 1.0\n"
         "@pytest.fixture\n"
         "def child_file():\n"
-        f"    return {str(tmp_path / 'child')!r}\n")
+        f"    return {str(tmp_path / 'child')!r}\n"
+    )
     (tmp_path / "test_hang.py").write_text(HANGS[where])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--time-limit=1",
-         "--rootdir", str(tmp_path), str(tmp_path)], cwd=tmp_path, text=True, check=False,
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--time-limit=1",
+            "--rootdir",
+            str(tmp_path),
+            str(tmp_path),
+        ],
+        cwd=tmp_path,
+        text=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert done.returncode != 0
     assert "test_it" in done.stdout, done.stdout  # the failure, or the trace of the killed process
     assert ("took longer than 1 seconds" in done.stdout) == (where != "in C"), done.stdout

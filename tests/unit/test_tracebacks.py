@@ -26,9 +26,14 @@ def loaded_for_a_traceback(path: Path, load: str) -> list[str]:
     """The modules that formatting a traceback loads, behind this statement."""
     path.write_text(CODE.format(load=load))  # the lines that are marked come from a file
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, str(path)], check=True, cwd=root,
-                          env={**os.environ, "PYTHONPATH": str(root)},
-                          stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        check=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     return done.stdout.split()
 
 

@@ -18,22 +18,31 @@ from tests.unit.kit import begin, end, error, events, ok, recount, watch
 from tests.world import EVENT, TYPES, World, packet
 
 Make = Callable[..., Any]
-Request = tuple[str, str, bytes]   # who, type, payload
+Request = tuple[str, str, bytes]  # who, type, payload
 
 DIRECT, MERGED, REPLAYED, FAILED = "direct", "merged", "replayed", "failed"
 
 
 class Case(NamedTuple):
     """A transaction of s0, and what others do before it ends."""
+
     what: str
     inside: list[tuple[str, bytes]]
     outside: list[Request]
     how: str
-    without_merge: str = ""      # with merge-activate = false; "" as `how`
+    without_merge: str = ""  # with merge-activate = false; "" as `how`
 
 
-STORE = [b"/a\0a", b"/a/b\0b", b"/a/b/c\0c", b"/a/d\0d", b"/e\0e", b"/e/f\0f",
-         b"/ab\0A", b"/ab/c\0C"]
+STORE = [
+    b"/a\0a",
+    b"/a/b\0b",
+    b"/a/b/c\0c",
+    b"/a/d\0d",
+    b"/e\0e",
+    b"/e/f\0f",
+    b"/ab\0A",
+    b"/ab/c\0C",
+]
 W, R, D, G, M, RM, SP = "WRITE", "READ", "DIRECTORY", "GET_PERMS", "MKDIR", "RM", "SET_PERMS"
 
 CASES = [
@@ -44,75 +53,182 @@ CASES = [
     Case("others remove what is not there", [(W, b"/a/b\0x")], [("s1", RM, b"/a/z\0")], DIRECT),
     Case("elsewhere", [(W, b"/a/b\0x")], [("s1", W, b"/e\0y")], MERGED, REPLAYED),
     Case("sibling of a written node", [(W, b"/a/b\0x")], [("s1", W, b"/a/d\0y")], MERGED, REPLAYED),
-    Case("read and written elsewhere", [(R, b"/e\0"), (W, b"/e/f\0x")],
-         [("s1", W, b"/a/d\0y")], MERGED, REPLAYED),
+    Case(
+        "read and written elsewhere",
+        [(R, b"/e\0"), (W, b"/e/f\0x")],
+        [("s1", W, b"/a/d\0y")],
+        MERGED,
+        REPLAYED,
+    ),
     Case("same node", [(W, b"/a/b\0x")], [("s1", W, b"/a/b\0y")], REPLAYED),
     Case("same node, equal value", [(W, b"/a/b\0x")], [("s1", W, b"/a/b\0b")], MERGED, REPLAYED),
     Case("the root, equal value", [(W, b"/a/b\0x")], [("s1", W, b"/\0")], DIRECT),
     Case("the root, another value", [(W, b"/a/b\0x")], [("s1", W, b"/\0y")], MERGED, REPLAYED),
     Case("read node written", [(R, b"/a/b\0"), (W, b"/e/f\0x")], [("s1", W, b"/a/b\0y")], FAILED),
-    Case("read node touched below", [(R, b"/a/b\0"), (W, b"/e/f\0x")],
-         [("s1", W, b"/a/b/c\0y")], REPLAYED),
-    Case("read value equal again", [(R, b"/a/b\0"), (W, b"/e/f\0x")],
-         [("s1", W, b"/a/b\0y"), ("s1", W, b"/a/b\0b")], REPLAYED),
+    Case(
+        "read node touched below",
+        [(R, b"/a/b\0"), (W, b"/e/f\0x")],
+        [("s1", W, b"/a/b/c\0y")],
+        REPLAYED,
+    ),
+    Case(
+        "read value equal again",
+        [(R, b"/a/b\0"), (W, b"/e/f\0x")],
+        [("s1", W, b"/a/b\0y"), ("s1", W, b"/a/b\0b")],
+        REPLAYED,
+    ),
     Case("listed node grew", [(D, b"/a\0"), (W, b"/e/f\0x")], [("s1", W, b"/a/z\0y")], FAILED),
-    Case("listed node changed below", [(D, b"/a\0"), (W, b"/e/f\0x")],
-         [("s1", W, b"/a/b\0y")], REPLAYED),
-    Case("perms read and changed", [(G, b"/a/b\0"), (W, b"/e/f\0x")],
-         [("s1", SP, b"/a/b\0r0\0")], FAILED),
+    Case(
+        "listed node changed below",
+        [(D, b"/a\0"), (W, b"/e/f\0x")],
+        [("s1", W, b"/a/b\0y")],
+        REPLAYED,
+    ),
+    Case(
+        "perms read and changed",
+        [(G, b"/a/b\0"), (W, b"/e/f\0x")],
+        [("s1", SP, b"/a/b\0r0\0")],
+        FAILED,
+    ),
     Case("perms changed above", [(W, b"/a/b\0x")], [("s1", SP, b"/a\0r0\0")], REPLAYED),
     Case("value changed above", [(W, b"/a/b\0x")], [("s1", W, b"/a\0y")], MERGED, REPLAYED),
-    Case("a failed read would now succeed", [(R, b"/a/z\0"), (W, b"/e/f\0x")],
-         [("s1", W, b"/a/z\0y")], MERGED, FAILED),
+    Case(
+        "a failed read would now succeed",
+        [(R, b"/a/z\0"), (W, b"/e/f\0x")],
+        [("s1", W, b"/a/z\0y")],
+        MERGED,
+        FAILED,
+    ),
     Case("creation counts as the parent", [(W, b"/a/n\0x")], [("s1", W, b"/a/d\0y")], REPLAYED),
-    Case("creation beside, other parent", [(W, b"/a/n\0x")], [("s1", W, b"/e/f\0y")],
-         MERGED, REPLAYED),
+    Case(
+        "creation beside, other parent",
+        [(W, b"/a/n\0x")],
+        [("s1", W, b"/e/f\0y")],
+        MERGED,
+        REPLAYED,
+    ),
     Case("removal counts as the parent", [(RM, b"/a/b\0")], [("s1", W, b"/a/d\0y")], REPLAYED),
     Case("mkdir counts as the parent", [(M, b"/a/n\0")], [("s1", W, b"/a/d\0y")], REPLAYED),
-    Case("mkdir of what is there does not count", [(M, b"/a/b\0"), (W, b"/e/f\0x")],
-         [("s1", W, b"/a/b\0y")], MERGED, REPLAYED),
-    Case("parents made implicitly count as theirs", [(W, b"/a/n/m\0x")],
-         [("s1", W, b"/a/d\0y")], REPLAYED),
+    Case(
+        "mkdir of what is there does not count",
+        [(M, b"/a/b\0"), (W, b"/e/f\0x")],
+        [("s1", W, b"/a/b\0y")],
+        MERGED,
+        REPLAYED,
+    ),
+    Case(
+        "parents made implicitly count as theirs",
+        [(W, b"/a/n/m\0x")],
+        [("s1", W, b"/a/d\0y")],
+        REPLAYED,
+    ),
     Case("parent removed", [(W, b"/a/b\0x")], [("s1", RM, b"/a\0")], REPLAYED),
-    Case("written node removed, sibling kept", [(W, b"/a/b\0x")], [("s1", RM, b"/a/b\0")],
-         REPLAYED),
+    Case(
+        "written node removed, sibling kept", [(W, b"/a/b\0x")], [("s1", RM, b"/a/b\0")], REPLAYED
+    ),
     Case("read node removed", [(R, b"/a/b\0"), (W, b"/e/f\0x")], [("s1", RM, b"/a/b\0")], FAILED),
     Case("removed twice", [(RM, b"/a/b\0")], [("s1", RM, b"/a/b\0")], REPLAYED),
     Case("removed under a removal", [(RM, b"/a/b\0")], [("s1", RM, b"/a\0")], FAILED),
-    Case("common ancestor of writes", [(W, b"/a/b\0x"), (W, b"/a/d\0x")],
-         [("s1", W, b"/a\0y")], REPLAYED),
-    Case("common ancestor is the root", [(W, b"/a/b\0x"), (W, b"/e/f\0x")],
-         [("s1", W, b"/tool\0y")], REPLAYED),
-    Case("names that begin alike", [(W, b"/a/b\0x"), (W, b"/ab/c\0x")],
-         [("s1", W, b"/e\0y")], REPLAYED),
-    Case("names that begin alike, the longer first", [(W, b"/ab/c\0x"), (W, b"/a/b\0x")],
-         [("s1", W, b"/e\0y")], REPLAYED),
-    Case("a node and one whose name goes on", [(W, b"/a\0x"), (W, b"/ab\0x")],
-         [("s1", W, b"/e\0y")], REPLAYED),
-    Case("a node whose name goes on and the shorter", [(W, b"/ab\0x"), (W, b"/a\0x")],
-         [("s1", W, b"/e\0y")], REPLAYED),
-    Case("a name that goes on was read", [(R, b"/ab/c\0"), (R, b"/a\0"), (W, b"/e/f\0x")],
-         [("s1", W, b"/ab/c\0y")], FAILED),
+    Case(
+        "common ancestor of writes",
+        [(W, b"/a/b\0x"), (W, b"/a/d\0x")],
+        [("s1", W, b"/a\0y")],
+        REPLAYED,
+    ),
+    Case(
+        "common ancestor is the root",
+        [(W, b"/a/b\0x"), (W, b"/e/f\0x")],
+        [("s1", W, b"/tool\0y")],
+        REPLAYED,
+    ),
+    Case(
+        "names that begin alike",
+        [(W, b"/a/b\0x"), (W, b"/ab/c\0x")],
+        [("s1", W, b"/e\0y")],
+        REPLAYED,
+    ),
+    Case(
+        "names that begin alike, the longer first",
+        [(W, b"/ab/c\0x"), (W, b"/a/b\0x")],
+        [("s1", W, b"/e\0y")],
+        REPLAYED,
+    ),
+    Case(
+        "a node and one whose name goes on",
+        [(W, b"/a\0x"), (W, b"/ab\0x")],
+        [("s1", W, b"/e\0y")],
+        REPLAYED,
+    ),
+    Case(
+        "a node whose name goes on and the shorter",
+        [(W, b"/ab\0x"), (W, b"/a\0x")],
+        [("s1", W, b"/e\0y")],
+        REPLAYED,
+    ),
+    Case(
+        "a name that goes on was read",
+        [(R, b"/ab/c\0"), (R, b"/a\0"), (W, b"/e/f\0x")],
+        [("s1", W, b"/ab/c\0y")],
+        FAILED,
+    ),
     Case("release touches all", [(W, b"/a/b\0x")], [("s1", "RELEASE", b"2\0")], REPLAYED),
     Case("a failing release too", [(W, b"/a/b\0x")], [("s1", "RELEASE", b"9\0")], REPLAYED),
-    Case("control cannot be replayed", [("CONTROL", b"x\0"), (W, b"/a/b\0x")],
-         [("s1", W, b"/a/b\0y")], FAILED),
-    Case("control can be merged", [("CONTROL", b"x\0"), (W, b"/a/b\0x")],
-         [("s1", W, b"/e\0y")], MERGED, FAILED),
-    Case("introduced cannot be replayed", [("IS_DOMAIN_INTRODUCED", b"1\0"), (W, b"/a/b\0x")],
-         [("s1", W, b"/a/b\0y")], FAILED),
-    Case("a refused start cannot be replayed", [("TRANSACTION_START", b"\0"), (W, b"/a/b\0x")],
-         [("s1", W, b"/a/b\0y")], FAILED),
-    Case("a wrong end cannot be replayed", [("TRANSACTION_END", b"X\0"), (W, b"/a/b\0x")],
-         [("s1", W, b"/a/b\0y")], FAILED),
-    Case("what failed with EIO is not remembered", [("INTRODUCE", b"9\0x\x001\0"), (W, b"/a/b\0x")],
-         [("s1", W, b"/a/b\0y")], REPLAYED),
-    Case("domain path can be replayed", [("GET_DOMAIN_PATH", b"1\0"), (W, b"/a/b\0x")],
-         [("s1", W, b"/a/b\0y")], REPLAYED),
-    Case("a created node is read", [(W, b"/a/n\0x"), (R, b"/a/n\0")], [("s1", W, b"/e\0y")],
-         MERGED, REPLAYED),
-    Case("one whose parent was created is read", [(W, b"/a/n/m\0x"), (R, b"/a/n/m\0")],
-         [("s1", W, b"/e\0y")], REPLAYED),
+    Case(
+        "control cannot be replayed",
+        [("CONTROL", b"x\0"), (W, b"/a/b\0x")],
+        [("s1", W, b"/a/b\0y")],
+        FAILED,
+    ),
+    Case(
+        "control can be merged",
+        [("CONTROL", b"x\0"), (W, b"/a/b\0x")],
+        [("s1", W, b"/e\0y")],
+        MERGED,
+        FAILED,
+    ),
+    Case(
+        "introduced cannot be replayed",
+        [("IS_DOMAIN_INTRODUCED", b"1\0"), (W, b"/a/b\0x")],
+        [("s1", W, b"/a/b\0y")],
+        FAILED,
+    ),
+    Case(
+        "a refused start cannot be replayed",
+        [("TRANSACTION_START", b"\0"), (W, b"/a/b\0x")],
+        [("s1", W, b"/a/b\0y")],
+        FAILED,
+    ),
+    Case(
+        "a wrong end cannot be replayed",
+        [("TRANSACTION_END", b"X\0"), (W, b"/a/b\0x")],
+        [("s1", W, b"/a/b\0y")],
+        FAILED,
+    ),
+    Case(
+        "what failed with EIO is not remembered",
+        [("INTRODUCE", b"9\0x\x001\0"), (W, b"/a/b\0x")],
+        [("s1", W, b"/a/b\0y")],
+        REPLAYED,
+    ),
+    Case(
+        "domain path can be replayed",
+        [("GET_DOMAIN_PATH", b"1\0"), (W, b"/a/b\0x")],
+        [("s1", W, b"/a/b\0y")],
+        REPLAYED,
+    ),
+    Case(
+        "a created node is read",
+        [(W, b"/a/n\0x"), (R, b"/a/n\0")],
+        [("s1", W, b"/e\0y")],
+        MERGED,
+        REPLAYED,
+    ),
+    Case(
+        "one whose parent was created is read",
+        [(W, b"/a/n/m\0x"), (R, b"/a/n/m\0")],
+        [("s1", W, b"/e\0y")],
+        REPLAYED,
+    ),
     Case("reads only, all changed", [(R, b"/a/b\0"), (D, b"/a\0")], [("s1", RM, b"/a\0")], "OK"),
     Case("failed writes only", [(W, b"/a/\0x"), (RM, b"/x/y\0")], [("s1", RM, b"/a\0")], "OK"),
 ]
@@ -167,8 +283,12 @@ def test_commit(make_world: Make, case: Case, merge: bool) -> None:
                 assert error(world, "s0", "READ", path + b"\0") == "ENOENT"
         for who, type_, payload in case.outside:
             path, _, value = payload.partition(b"\0")
-            if who == "s1" and type_ == W and b"READ" not in payload \
-                    and all(path != inside.partition(b"\0")[0] for _, inside in case.inside):
+            if (
+                who == "s1"
+                and type_ == W
+                and b"READ" not in payload
+                and all(path != inside.partition(b"\0")[0] for _, inside in case.inside)
+            ):
                 assert ok(world, "s0", "READ", path + b"\0") == value
     recount(world)
 
@@ -237,14 +357,23 @@ def test_events_only_at_the_commit_in_order(make_world: Make, letter: bytes) -> 
     world: World = make_world()
     watch(world, "s1", b"/")
     tx_id = begin(world, "s0")
-    for type_, payload in ((W, b"/b/c\0x"), (W, b"/a\0x"), (W, b"/a\0y"), (M, b"/m\0"),
-                           (M, b"/m\0"), (SP, b"/m\0r0\0"), (RM, b"/none\0"), (R, b"/a\0")):
+    for type_, payload in (
+        (W, b"/b/c\0x"),
+        (W, b"/a\0x"),
+        (W, b"/a\0y"),
+        (M, b"/m\0"),
+        (M, b"/m\0"),
+        (SP, b"/m\0r0\0"),
+        (RM, b"/none\0"),
+        (R, b"/a\0"),
+    ):
         ok(world, "s0", type_, payload, tx_id)
     assert events(world, "s1") == []
     assert end(world, "s0", tx_id, letter) == "OK"
     # The second write of /a is merged with the first, whose event is still queued.
-    assert events(world, "s1") == \
-        ([(b"/b/c", b"t"), (b"/a", b"t"), (b"/m", b"t")] if letter == b"T" else [])
+    assert events(world, "s1") == (
+        [(b"/b/c", b"t"), (b"/a", b"t"), (b"/m", b"t")] if letter == b"T" else []
+    )
 
 
 def test_own_events_come_before_the_reply_to_the_end(make_world: Make) -> None:
@@ -282,8 +411,14 @@ SIGHTS = [
 
 @pytest.mark.parametrize("parent, node, type_, rest, other, told", SIGHTS)
 def test_events_of_a_commit_look_at_the_transactions_own_trees(
-        make_world: Make, parent: bytes, node: bytes, type_: str, rest: bytes,
-        other: tuple[str, bytes], told: bool) -> None:
+    make_world: Make,
+    parent: bytes,
+    node: bytes,
+    type_: str,
+    rest: bytes,
+    other: tuple[str, bytes],
+    told: bool,
+) -> None:
     """At its start and at its end, whatever the store has become meanwhile."""
     world: World = make_world()
     for path, perms in ((b"/p", parent), (b"/p/k", node)):
@@ -400,8 +535,8 @@ def test_test_eagain_fails_some_and_loses_nothing(make_world: Make) -> None:
 def test_quota_counts_in_a_transaction_are_its_own(make_world: Make) -> None:
     """Two transactions may each use the last entry; only one of them can be committed."""
     world: World = make_world(quota_maxentity=5)
-    ok(world, "d1", "WRITE", b"a/x\0")           # home, a, x: 3 of 5
-    ok(world, "d1", "MKDIR", b"b\0")             # 4
+    ok(world, "d1", "WRITE", b"a/x\0")  # home, a, x: 3 of 5
+    ok(world, "d1", "MKDIR", b"b\0")  # 4
     one, two = begin(world, "d1"), begin(world, "d1")
     ok(world, "d1", "MKDIR", b"a/y\0", one)
     ok(world, "d1", "MKDIR", b"b/y\0", two)
@@ -487,9 +622,9 @@ def _long(n: int) -> bytes:
 
 @pytest.mark.parametrize("replace", [_rewrite, _remove, _commit, _shorten])
 @pytest.mark.parametrize("reads", [False, True])
-def test_a_guest_keeps_no_second_store(make_world: Callable[..., World],
-                                       replace: Callable[[World, int], None],
-                                       reads: bool) -> None:
+def test_a_guest_keeps_no_second_store(
+    make_world: Callable[..., World], replace: Callable[[World, int], None], reads: bool
+) -> None:
     """What a guest replaces while it has a transaction open counts with its names and values; over
     2 MiB that transaction is given up, and keeps nothing of what there was."""
     world = make_world((1, 2))
@@ -575,8 +710,9 @@ def test_what_open_transactions_have_copied(make_world: Callable[..., World]) ->
     ids = [begin(world, "d1") for _ in range(11)]
     for n in range(100):
         ok(world, "d1", "WRITE", ends[n % 2] + b"\0%d" % n, ids[0])
-    answers = [world.ask("d1", "WRITE", path + b"\0v", tx_id)[1]
-               for tx_id in ids[1:] for path in ends]
+    answers = [
+        world.ask("d1", "WRITE", path + b"\0v", tx_id)[1] for tx_id in ids[1:] for path in ends
+    ]
     taken = 100 * (280 + 959) + 128 * 964
     each = (280 + 961 + 128 * 484, 280 + 961 + 128 * 480)
     most = 0

@@ -20,6 +20,7 @@ Make = Callable[..., Any]
 
 class Match(NamedTuple):
     """A watch, a change, and the path of its event (None: no event)."""
+
     path: bytes
     depth: bytes
     type: str
@@ -57,8 +58,7 @@ MATCHES = [
     Match(b"/a/b", b"", "SET_PERMS", b"/a\0r0\0", None),
     Match(b"x", b"", "WRITE", b"/local/domain/1/x/y\0v", b"x/y"),
     Match(b"x", b"0\0", "WRITE", b"/local/domain/1/x/y\0v", None),
-    Match(b"/local/domain/1/x", b"", "WRITE", b"/local/domain/1/x/y\0v",
-          b"/local/domain/1/x/y"),
+    Match(b"/local/domain/1/x", b"", "WRITE", b"/local/domain/1/x/y\0v", b"/local/domain/1/x/y"),
     Match(b"x/y", b"", "RM", b"/local/domain/1\0", b"x/y"),
     Match(b"x", b"", "WRITE", b"/x\0v", None),
     Match(b"/", b"", "WRITE", b"/\0v", None),
@@ -77,8 +77,15 @@ MATCHES = [
 @pytest.mark.parametrize("case", MATCHES, ids=repr)
 def test_match(make_world: Make, case: Match, inside: bool) -> None:
     world: World = make_world(domids=(1,))
-    for path in (b"/", b"/a", b"/a/b", b"/a/b/c", b"/local/domain/1", b"/local/domain/1/x",
-                 b"@introduceDomain"):
+    for path in (
+        b"/",
+        b"/a",
+        b"/a/b",
+        b"/a/b/c",
+        b"/local/domain/1",
+        b"/local/domain/1/x",
+        b"@introduceDomain",
+    ):
         ok(world, "s0", "WRITE", path + b"\0")
         ok(world, "s0", "SET_PERMS", path + b"\0r0\0")
     watch(world, "d1", case.path, b"tok", case.depth)
@@ -93,6 +100,7 @@ def test_match(make_world: Make, case: Match, inside: bool) -> None:
 class Sight(NamedTuple):
     """Who sees a change: permissions of /p and /p/k (None: not there), what is done
     to /p/k, and whether domain 1 is told."""
+
     parent: bytes
     node: bytes | None
     type: str
@@ -171,9 +179,12 @@ def test_watch_is_told_at_once_when_the_node_is_not_there(make_world: Make) -> N
 # -- special watches ----------------------------------------------------------
 
 SPECIAL_WATCHES = [
-    (b"@introduceDomain", b"i", b""), (b"@releaseDomain", b"r", b""),
-    (b"@introduceDomain", b"i1", b"1\0"), (b"@releaseDomain", b"r1", b"1\0"),
-    (b"@releaseDomain/5", b"r5", b""), (b"@releaseDomain/6", b"r6", b""),
+    (b"@introduceDomain", b"i", b""),
+    (b"@releaseDomain", b"r", b""),
+    (b"@introduceDomain", b"i1", b"1\0"),
+    (b"@releaseDomain", b"r1", b"1\0"),
+    (b"@releaseDomain/5", b"r5", b""),
+    (b"@releaseDomain/6", b"r6", b""),
 ]
 
 
@@ -182,13 +193,18 @@ def test_special_events(make_world: Make) -> None:
     for path, token, depth in SPECIAL_WATCHES:
         watch(world, "s0", path, token, depth)
     ok(world, "s1", "INTRODUCE", b"5\x004660\x007\0")
-    assert sorted(events(world, "s0")) == [(b"@introduceDomain", b"i"),
-                                           (b"@introduceDomain/5", b"i1")]
+    assert sorted(events(world, "s0")) == [
+        (b"@introduceDomain", b"i"),
+        (b"@introduceDomain/5", b"i1"),
+    ]
     ok(world, "s1", "INTRODUCE", b"5\x004660\x007\0")
     assert events(world, "s0") == []
     ok(world, "s1", "RELEASE", b"5\0")
-    assert sorted(events(world, "s0")) == [(b"@releaseDomain", b"r"), (b"@releaseDomain/5", b"r1"),
-                                           (b"@releaseDomain/5", b"r5")]
+    assert sorted(events(world, "s0")) == [
+        (b"@releaseDomain", b"r"),
+        (b"@releaseDomain/5", b"r1"),
+        (b"@releaseDomain/5", b"r5"),
+    ]
 
 
 def test_several_at_once_fire_the_generic_event_once(make_world: Make) -> None:
@@ -198,8 +214,13 @@ def test_several_at_once_fire_the_generic_event_once(make_world: Make) -> None:
     world.server.fire_special(b"@releaseDomain", [5, 6, 7])
     world.turn()
     assert sorted(events(world, "s0")) == [
-        (b"@releaseDomain", b"r"), (b"@releaseDomain/5", b"r1"), (b"@releaseDomain/5", b"r5"),
-        (b"@releaseDomain/6", b"r1"), (b"@releaseDomain/6", b"r6"), (b"@releaseDomain/7", b"r1")]
+        (b"@releaseDomain", b"r"),
+        (b"@releaseDomain/5", b"r1"),
+        (b"@releaseDomain/5", b"r5"),
+        (b"@releaseDomain/6", b"r1"),
+        (b"@releaseDomain/6", b"r6"),
+        (b"@releaseDomain/7", b"r1"),
+    ]
 
 
 SPECIAL_SIGHTS = [
@@ -216,8 +237,9 @@ SPECIAL_SIGHTS = [
 
 
 @pytest.mark.parametrize("root, node, each, told", SPECIAL_SIGHTS)
-def test_who_may_see_special_events(make_world: Make, root: bytes, node: bytes,
-                                    each: bytes | None, told: list[bytes]) -> None:
+def test_who_may_see_special_events(
+    make_world: Make, root: bytes, node: bytes, each: bytes | None, told: list[bytes]
+) -> None:
     world: World = make_world()
     for path, token, depth in SPECIAL_WATCHES:
         watch(world, "d1", path, token, depth)
@@ -234,8 +256,21 @@ def test_who_may_see_special_events(make_world: Make, root: bytes, node: bytes,
 # -- order --------------------------------------------------------------------
 
 #: Paths in the order in which the events of a removal above them leave.
-ORDERED = [b"/a", b"/a/B", b"/a/b", b"/a/b/c", b"/a/b/c/d", b"/a/b-c", b"/a/d", b"/e", b"/e-",
-           b"/e0", b"/e0/x/y/z", b"/e_", b"/ee"]
+ORDERED = [
+    b"/a",
+    b"/a/B",
+    b"/a/b",
+    b"/a/b/c",
+    b"/a/b/c/d",
+    b"/a/b-c",
+    b"/a/d",
+    b"/e",
+    b"/e-",
+    b"/e0",
+    b"/e0/x/y/z",
+    b"/e_",
+    b"/ee",
+]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -263,11 +298,13 @@ def test_on_one_path_the_newest_watch_comes_first(make_world: Make) -> None:
         watch(world, "s0", b"/a", token)
         watch(world, "s0", b"/a/b", token)
     ok(world, "s1", "RM", b"/a\0")
-    assert events(world, "s0") == [(path, token) for path in (b"/a", b"/a/b")
-                                   for token in (b"3", b"2", b"1")]
+    assert events(world, "s0") == [
+        (path, token) for path in (b"/a", b"/a/b") for token in (b"3", b"2", b"1")
+    ]
 
 
 # -- how watches are stored ---------------------------------------------------
+
 
 def chain(parts: int, name: bytes = b"a") -> bytes:
     return (b"/" + name) * parts
@@ -311,9 +348,14 @@ def test_deep_watches_cost_no_more_than_flat_ones(parts: int) -> None:
     for n in range(101):
         assert probe.add(b"/r/w%d" % n + chain(parts))
     assert probe.nodes == 102
-    for path, below, told, steps in ((b"/r", False, 0, 2), (b"/r", True, 101, 103),
-                                     (b"/", True, 101, 103), (b"/r/w7", True, 1, 3),
-                                     (b"/r/w7/a", False, 0, 2), (b"/r/w8/a/a", True, 1, 3)):
+    for path, below, told, steps in (
+        (b"/r", False, 0, 2),
+        (b"/r", True, 101, 103),
+        (b"/", True, 101, 103),
+        (b"/r/w7", True, 1, 3),
+        (b"/r/w7/a", False, 0, 2),
+        (b"/r/w8/a/a", True, 1, 3),
+    ):
         before = probe.steps
         assert len(probe.match(path, below)) == told
         assert probe.steps - before <= steps
@@ -372,8 +414,9 @@ def test_hash_tables_move_a_little_at_a_time() -> None:
 NAMES = [b"a", b"b", b"a-", b"ab", b"@a", b"0", b"Z"]
 
 
-@pytest.mark.parametrize("names, depth", [(NAMES, 3), ([b"a", b"ab"], 9),
-                                          ([b"n%d" % n for n in range(300)], 2)])
+@pytest.mark.parametrize(
+    "names, depth", [(NAMES, 3), ([b"a", b"ab"], 9), ([b"n%d" % n for n in range(300)], 2)]
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_matching_is_that_of_a_plain_list(seed: int, names: list[bytes], depth: int) -> None:
     """Random watches and removals of watches: every match is what a list of paths says."""
@@ -413,18 +456,28 @@ def test_matching_is_that_of_a_plain_list(seed: int, names: list[bytes], depth: 
         above = [(p, False) for p in paths if changed[: len(p)] == p]
         below = [(p, True) for p in paths if p[: len(changed)] == changed and p != changed]
         for with_below in (False, True):
-            want = [(b"/" + b"/".join(p), token, b"/" + b"/".join(p) if own else event, own)
-                    for p, own in above + (below if with_below else []) for token in watched[p]]
+            want = [
+                (b"/" + b"/".join(p), token, b"/" + b"/".join(p) if own else event, own)
+                for p, own in above + (below if with_below else [])
+                for token in watched[p]
+            ]
             assert probe.match(event, with_below) == want
             # The same where the search is parked every few steps.
             assert probe.match(event, with_below, pick.randint(1, 5)) == want
         assert probe.below(event, tree) == [
-            (b"/" + b"/".join(p), token,
-             (b"", *p)[-2] if p[:-1] in there else None, p[-1] if p in there else None)
-            for p, _ in below for token in watched[p]]
+            (
+                b"/" + b"/".join(p),
+                token,
+                (b"", *p)[-2] if p[:-1] in there else None,
+                p[-1] if p in there else None,
+            )
+            for p, _ in below
+            for token in watched[p]
+        ]
         assert probe.touched(event) == bool(above or below)
-        assert sorted(probe.paths()) == sorted(b"/" + b"/".join(p) for p in paths
-                                               for _ in watched[p])
+        assert sorted(probe.paths()) == sorted(
+            b"/" + b"/".join(p) for p in paths for _ in watched[p]
+        )
     for path, tokens in watched.items():
         for token in tokens:
             assert probe.remove(b"/" + b"/".join(path), token)
@@ -432,6 +485,7 @@ def test_matching_is_that_of_a_plain_list(seed: int, names: list[bytes], depth: 
 
 
 # -- limits -------------------------------------------------------------------
+
 
 def test_one_more_than_the_quota_is_accepted(make_world: Make) -> None:
     world: World = make_world(quota_maxwatch=3)
@@ -444,8 +498,9 @@ def test_one_more_than_the_quota_is_accepted(make_world: Make) -> None:
         watch(world, "s0", b"/w%d" % n)
 
 
-@pytest.mark.parametrize("config", [{"quota_maxwatch": 0}, {"quota_maxwatch": 2,
-                                                            "quota_activate": False}])
+@pytest.mark.parametrize(
+    "config", [{"quota_maxwatch": 0}, {"quota_maxwatch": 2, "quota_activate": False}]
+)
 def test_no_watch_quota(make_world: Make, config: dict[str, Any]) -> None:
     world: World = make_world(**config)
     for n in range(20):
@@ -456,9 +511,12 @@ def test_a_hundred_thousand_watches(make_world: Make) -> None:
     """On their own paths, on one path, and none is told of what it does not match."""
     world: World = make_world(quota_maxwatchevents=1 << 20)
     for first in range(0, 100_000, 1000):
-        world.connection("s0")[1].feed(b"".join(
-            packet("WATCH", b"/w/%d/%d\0t\0" % (n % 300, n) if n % 2 else b"/same\0%d\0" % n)
-            for n in range(first, first + 1000)))
+        world.connection("s0")[1].feed(
+            b"".join(
+                packet("WATCH", b"/w/%d/%d\0t\0" % (n % 300, n) if n % 2 else b"/same\0%d\0" % n)
+                for n in range(first, first + 1000)
+            )
+        )
         world.turn("s0")
         world.turn("s0")
         world.connection("s0")[1].take()
@@ -471,8 +529,9 @@ def test_a_hundred_thousand_watches(make_world: Make) -> None:
     ok(world, "s1", "RM", b"/w\0")
     # Only those whose node or parent was there: /w/7/10507 and what stood beside it under /w/7.
     got = events(world, "s0")
-    assert {path for path, _ in got} == {b"/w/7/%d" % n for n in range(1, 100_000, 2)
-                                         if n % 300 == 7}
+    assert {path for path, _ in got} == {
+        b"/w/7/%d" % n for n in range(1, 100_000, 2) if n % 300 == 7
+    }
     world.server.disconnect(world.connection("s0")[0])
     assert world.server.watch_total == 0
     del world.sockets["s0"]
@@ -507,7 +566,7 @@ def test_a_watch_that_goes_while_a_search_stands_at_it(make_world: Make) -> None
         world.connection("s1")[1].feed(packet("UNWATCH", b"/top/%03d\0t\0" % n))
         world.server.service(world.connection("s1")[0])
     assert live_counts()["watches"] == before - 199, "one is held"
-    world.server.agenda.slice_ns = 10 ** 12
+    world.server.agenda.slice_ns = 10**12
     world.turn("s0", "s1")
     assert live_counts()["watches"] == before - 200
     world.drain("s0")

@@ -26,6 +26,7 @@ def control(client: Client, *words: str) -> bytes:
 
 def outcome(client: Client, *words: str) -> bytes:
     """Asks with -s until the answer is another one than BUSY; that answer."""
+
     def over() -> bytes:
         answer = control(client, "-s", *words)
         return b"" if answer == BUSY else answer or b"(empty)"
@@ -38,8 +39,9 @@ def program(folder: Path, *fault: str) -> str:
     path = folder / "-".join(["program", *fault])
     module = "tests.update.faulty" if fault else "pyxsd"
     words = " ".join(f"'{word}'" for word in fault)
-    path.write_text(f"#!/bin/sh\nPYTHONPATH={PROJECT} exec {sys.executable} -m {module} {words} "
-                    '"$@"\n')
+    path.write_text(
+        f'#!/bin/sh\nPYTHONPATH={PROJECT} exec {sys.executable} -m {module} {words} "$@"\n'
+    )
     path.chmod(0o755)
     return str(path)
 

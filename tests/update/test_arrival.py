@@ -21,11 +21,21 @@ from tests.state.test_image import put_together
 from tests.world import packet
 
 AROUND = surroundings.Surroundings(
-    3, 4, 17, False, "/log,file\udcff", (("/run/pid", 5), ("/x", 6)), ("/bin/x", "-m", "\udcfe"),
-    "1.0", "boot")
-ROWS = [surroundings.Row(0, 0, 7, 8, 0, 0, 0, 0),
-        surroundings.Row(5, 99, 1, 2, 77, 1 | 4 | 8, 12, 2**32 - 1),
-        surroundings.Row(6, -1, 1, 4, 78, 2, 0, 0)]
+    3,
+    4,
+    17,
+    False,
+    "/log,file\udcff",
+    (("/run/pid", 5), ("/x", 6)),
+    ("/bin/x", "-m", "\udcfe"),
+    "1.0",
+    "boot",
+)
+ROWS = [
+    surroundings.Row(0, 0, 7, 8, 0, 0, 0, 0),
+    surroundings.Row(5, 99, 1, 2, 77, 1 | 4 | 8, 12, 2**32 - 1),
+    surroundings.Row(6, -1, 1, 4, 78, 2, 0, 0),
+]
 
 
 def server_and_domains() -> tuple[Any, Any]:
@@ -43,8 +53,11 @@ def example() -> tuple[Any, Any]:
         server.connect(rings[row.domid], row.domid)
     domains.adopt(ROWS, server.domains)
     sock = server.connect(MemoryTransport())
-    for connection, path, depth in ((server.domains[5], b"data", None), (sock, b"/a", b"3"),
-                                    (server.domains[6], b"@releaseDomain", None)):
+    for connection, path, depth in (
+        (server.domains[5], b"data", None),
+        (sock, b"/a", b"3"),
+        (server.domains[6], b"@releaseDomain", None),
+    ):
         server.restore_watch(connection, path, b"tok,en\n", depth)
     server.restore_stream(server.domains[5], packet("READ", b"data\0")[:9], b"rest", 4)
     server.tree.load([b"tool", b"a,b\n"], b"n5\0r6\0", b"va\0lue\n")
@@ -54,8 +67,7 @@ def example() -> tuple[Any, Any]:
 def written(server: Any, domains: Any, around: surroundings.Surroundings = AROUND) -> bytes:
     """The whole state."""
     sockets = tuple((c.id, 20 + c.id) for c in server.connections.values() if c.is_socket)
-    return image.save(server, lambda: surroundings.write(
-        around._replace(sockets=sockets), domains))
+    return image.save(server, lambda: surroundings.write(around._replace(sockets=sockets), domains))
 
 
 def rehearsed(data: bytes) -> bytes:
@@ -104,8 +116,17 @@ def test_what_is_in_it_counts() -> None:
     assert len(seen) == len(CHANGES)
 
 
-FIELDS = {"listener": -1, "channels": 9, "virq_port": 0, "access_log": True, "log_file": "",
-          "pid_files": (), "program": (), "version": "2", "boot": ""}
+FIELDS = {
+    "listener": -1,
+    "channels": 9,
+    "virq_port": 0,
+    "access_log": True,
+    "log_file": "",
+    "pid_files": (),
+    "program": (),
+    "version": "2",
+    "boot": "",
+}
 
 
 @pytest.mark.parametrize("name", sorted(surroundings.Surroundings._fields))
@@ -125,8 +146,10 @@ def test_every_field_travels(name: str) -> None:
 def altered(type_: bytes, change: Callable[[bytes], bytes]) -> bytes:
     """The state of the example with one of its records changed."""
     data = written(*example())
-    return put_together((record.type, change(bytes(record.body)) if record.type == type_
-                         else record.body) for record in image.read(data))
+    return put_together(
+        (record.type, change(bytes(record.body)) if record.type == type_ else record.body)
+        for record in image.read(data)
+    )
 
 
 def with_field(name: str, value: object) -> Callable[[bytes], bytes]:
@@ -153,8 +176,9 @@ WRONG: tuple[tuple[bytes, Callable[[bytes], bytes], str], ...] = (
 
 
 @pytest.mark.parametrize(("type_", "change", "words"), WRONG)
-def test_surroundings_that_make_no_sense(type_: bytes, change: Callable[[bytes], bytes],
-                                         words: str) -> None:
+def test_surroundings_that_make_no_sense(
+    type_: bytes, change: Callable[[bytes], bytes], words: str
+) -> None:
     with pytest.raises(StateError, match=words):
         rehearsed(altered(type_, change))
 
@@ -173,7 +197,7 @@ def test_cut_and_flipped() -> None:
         with pytest.raises(StateError):
             rehearsed(data[:at])
         with pytest.raises(StateError):
-            rehearsed(data[:at] + bytes([data[at] ^ 1]) + data[at + 1:])
+            rehearsed(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
 
 
 def test_every_byte_of_the_surroundings() -> None:
@@ -186,8 +210,10 @@ def test_every_byte_of_the_surroundings() -> None:
         for at in range(len(record.body)):
             body = bytearray(record.body)
             body[at] ^= 0x81
-            damaged = put_together((other.type, bytes(body) if n == number else other.body)
-                                   for n, other in enumerate(found))
+            damaged = put_together(
+                (other.type, bytes(body) if n == number else other.body)
+                for n, other in enumerate(found)
+            )
             try:
                 assert rehearsed(damaged) == damaged
             except StateError as error:

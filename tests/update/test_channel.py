@@ -23,8 +23,11 @@ def test_nobody_changes_it_any_more() -> None:
     file = MemoryFile()
     file.put(b"state")
     fd = file.detach()
-    for change in (lambda: os.ftruncate(fd, 2), lambda: os.ftruncate(fd, 99),
-                   lambda: os.pwrite(fd, b"x", 0)):
+    for change in (
+        lambda: os.ftruncate(fd, 2),
+        lambda: os.ftruncate(fd, 99),
+        lambda: os.pwrite(fd, b"x", 0),
+    ):
         with pytest.raises(OSError):
             change()
     os.close(fd)

@@ -111,7 +111,7 @@ def test_a_program_is_checked_once(daemon: UpdatedDaemon) -> None:
     """With -f: what it is, whether it would start, and by a state that it writes out again; then it
     takes over at once."""
     path, starts = daemon.root / "counted", daemon.root / "starts"
-    path.write_text(f"#!/bin/sh\necho start >>{starts}\nexec {program(daemon.root)} \"$@\"\n")
+    path.write_text(f'#!/bin/sh\necho start >>{starts}\nexec {program(daemon.root)} "$@"\n')
     path.chmod(0o755)
     with daemon.client() as client:
         assert control(client, "-f", str(path)) == OK
@@ -136,15 +136,26 @@ def test_the_tool(daemon: UpdatedDaemon) -> None:
     if not found:
         require("xenstore-control is not installed")
     pid = daemon.pid
-    done = subprocess.run([found[-1], "live-update", "-c", "--no-access-log", program(daemon.root)],
-                          env=daemon.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, check=False)
+    done = subprocess.run(
+        [found[-1], "live-update", "-c", "--no-access-log", program(daemon.root)],
+        env=daemon.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, "")
     assert daemon.pid != pid
     with daemon.client() as client:
         assert b"--no-access-log" in control(client)
-    done = subprocess.run([found[-1], "live-update", "/bin/false"], env=daemon.env,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        [found[-1], "live-update", "/bin/false"],
+        env=daemon.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     assert done.returncode != 0 and "exited with code 1" in done.stdout
 
 
@@ -161,8 +172,10 @@ ANSWERS = (
     (["-f", "/bin/false"], rb"Command '/bin/false --help' exited with code 1"),
     (["-c", "--bogus"], rb"Command '.* --bogus --help' exited with code 2"),
     (["-s", "-t", "x"], rb"live-update -s: wrong argument 'x'; option '-t' expects an integer\."),
-    (["-s", "-t", "\u00b2"],
-     b"live-update -s: wrong argument '\\xc2\\xb2'; option '-t' expects an integer\\."),
+    (
+        ["-s", "-t", "\u00b2"],
+        b"live-update -s: wrong argument '\\xc2\\xb2'; option '-t' expects an integer\\.",
+    ),
     (["-c", "--bogus" + "y" * 4000], rb"Command '.*y{3000}.{0,900}"),
     (["-s", "-z"], rb"live-update -s: unknown option '-z'\."),
 )
@@ -318,8 +331,9 @@ def test_events_that_wait_travel(daemon: UpdatedDaemon) -> None:
     with daemon.client() as client, daemon.client() as slow, daemon.client() as writer:
         assert slow.ask("WATCH", b"/w\0" + token + b"\0")[1] == OK
         slow.event()
-        writer.sock.sendall(b"".join(packet("WRITE", b"/w/%05d\0v" % n, req_id=n)
-                                     for n in range(sent)))
+        writer.sock.sendall(
+            b"".join(packet("WRITE", b"/w/%05d\0v" % n, req_id=n) for n in range(sent))
+        )
         # It is not served any more once it is to pay for what found no room.
         for n in range(2049):
             assert writer.packet() == (11, n, 0, OK)
@@ -344,14 +358,15 @@ def test_counters_and_numbers_go_on(daemon: UpdatedDaemon) -> None:
         with daemon.client() as late:
             assert late.ask("WRITE", b"/late\0v")[1] == OK
             update(client)  # so that the lines are written
-        lines = [line for line in daemon.access_log_file.read_text().splitlines()
-                 if "newconn" in line]
+        lines = [
+            line for line in daemon.access_log_file.read_text().splitlines() if "newconn" in line
+        ]
         assert len(lines) > 20 and len(set(map(_who, lines))) == len(lines), lines
 
 
 def _who(line: str) -> str:
     """Whom a line of the access log is about."""
-    return line[line.index("("):line.index(")")]
+    return line[line.index("(") : line.index(")")]
 
 
 def test_asked_twice_and_called_off(daemon: UpdatedDaemon) -> None:

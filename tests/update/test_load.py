@@ -55,6 +55,7 @@ class Load:
 
     def run(self, name: str, once: Callable[[int], None]) -> None:
         """Calls once(n) for n = 0, 1, 2, ... in a thread."""
+
         def forever() -> None:
             n = 0
             try:
@@ -71,8 +72,16 @@ class Load:
     def goes_on(self) -> None:
         """Waits until every one has done something more."""
         done = dict(self.counts)
-        wait_for(lambda: self.faults or (len(self.counts) == len(self.threads) and all(
-            count > done.get(name, 0) for name, count in self.counts.items())), "they stand still")
+        wait_for(
+            lambda: (
+                self.faults
+                or (
+                    len(self.counts) == len(self.threads)
+                    and all(count > done.get(name, 0) for name, count in self.counts.items())
+                )
+            ),
+            "they stand still",
+        )
         assert not self.faults, self.faults
 
     def end(self) -> None:
@@ -86,6 +95,7 @@ class Load:
 
 def one_at_a_time(client: Client, path: bytes) -> Callable[[int], None]:
     """Writes a number and reads it back."""
+
     def once(n: int) -> None:
         text = b"%d" % n
         assert client.ask("WRITE", path + b"\0" + text) == (11, b"OK\0")
@@ -96,6 +106,7 @@ def one_at_a_time(client: Client, path: bytes) -> Callable[[int], None]:
 
 def pipelined(client: Client, path: bytes, depth: int = 32) -> Callable[[int], None]:
     """So many requests in one piece, which is cut in two at another place each time."""
+
     def once(n: int) -> None:
         first = client.serial + 1
         data = b""
@@ -138,6 +149,7 @@ def watched(watcher: Client, writer: Client, name: bytes) -> Callable[[int], Non
 
 def transacting(client: Client, path: bytes) -> Callable[[int], None]:
     """Counts up in a transaction, one of which is open at any time, and gives up every third."""
+
     def begin() -> int:
         return int(client.ask("TRANSACTION_START", b"\0")[1].rstrip(b"\0"))
 
@@ -167,8 +179,9 @@ def lazy(watcher: Client, writer: Client, name: bytes) -> Callable[[int], None]:
 
     def once(n: int) -> None:
         paths = [name + b"/%d\0" % (many * n + i) for i in range(many)]
-        writer.sock.sendall(b"".join(packet("WRITE", path, req_id=i)
-                                     for i, path in enumerate(paths)))
+        writer.sock.sendall(
+            b"".join(packet("WRITE", path, req_id=i) for i, path in enumerate(paths))
+        )
         for i in range(2000):
             assert writer.packet() == (11, i, 0, b"OK\0")
         for path in paths:
@@ -183,6 +196,7 @@ def lazy(watcher: Client, writer: Client, name: bytes) -> Callable[[int], None]:
 
 def come_and_go(stand: UpdatedStand) -> Callable[[int], None]:
     """Connects, asks, and closes."""
+
     def once(n: int) -> None:
         with stand.client() as client:
             assert client.ask("WRITE", b"/tool/visit\0%d" % n) == (11, b"OK\0")
@@ -193,6 +207,7 @@ def come_and_go(stand: UpdatedStand) -> Callable[[int], None]:
 
 def frugal(stand: UpdatedStand, domains: list[Any]) -> Callable[[int], None]:
     """Guests with several requests in their rings, which kick only a ring that was empty."""
+
     def once(_n: int) -> None:
         load = guests.Load(type=2, len=6, payload=b"alive\0", depth=8, requests=400, frugal=1)
         stand.host.run_load(domains, load)
@@ -215,8 +230,9 @@ def test_updates_under_load(stand: UpdatedStand) -> None:
         for i in range(2):
             load.run(f"one at a time {i}", one_at_a_time(clients[i], b"/tool/one%d" % i))
             load.run(f"pipelined {i}", pipelined(clients[2 + i], b"/tool/many%d" % i))
-            load.run(f"watched {i}", watched(clients[4 + 2 * i], clients[5 + 2 * i],
-                                             b"/tool/seen%d" % i))
+            load.run(
+                f"watched {i}", watched(clients[4 + 2 * i], clients[5 + 2 * i], b"/tool/seen%d" % i)
+            )
             load.run(f"transacting {i}", transacting(clients[8 + i], b"/tool/counted%d" % i))
         load.run("lazy", lazy(clients[10], clients[11], b"/tool/lazy"))
         load.run("come and go", come_and_go(stand))

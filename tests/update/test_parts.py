@@ -29,10 +29,11 @@ Ends = tuple[channel.Channel, channel.Channel]
 
 # -- messages -------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("length", [0, 16384 - 5, 16384 - 4, 20000])
 def test_a_message(ends: Ends, length: int) -> None:
     """Word, NUL and text have 16,384 bytes at most: the rest of the text is left out."""
-    text = ("x" * length)[:16384 - len("word") - 1]
+    text = ("x" * length)[: 16384 - len("word") - 1]
     ends[0].send("word", "x" * length)
     assert ends[1].receive(5) == channel.Message("word", text, [])
 
@@ -63,9 +64,11 @@ def test_nothing_has_come(ends: Ends) -> None:
 # -- the new side ---------------------------------------------------------------
 
 REFUSALS: list[tuple[BaseException, str]] = [
-    (ValueError("a reason"), "a reason"), (ValueError(), "ValueError"),
+    (ValueError("a reason"), "a reason"),
+    (ValueError(), "ValueError"),
     (FileNotFoundError(errno.ENOENT, "No such file", "x"), "No such file"),
-    (OSError("without a number"), "without a number"), (OSError(), "OSError"),
+    (OSError("without a number"), "without a number"),
+    (OSError(), "OSError"),
 ]
 
 

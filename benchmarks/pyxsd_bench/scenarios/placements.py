@@ -46,9 +46,7 @@ def _ring_read(target: Target, context: Context) -> Sample:
     return rings.busy(target, target.state["ring-conns"][:1], 1, rings.NODES, context)
 
 
-def _everywhere(
-    rows: dict[str, Measure], target: Target, context: Context
-) -> dict[str, Sample]:
+def _everywhere(rows: dict[str, Measure], target: Target, context: Context) -> dict[str, Sample]:
     found = {}
     for name, measure in rows.items():
         for place in placement.ALL:

@@ -132,9 +132,7 @@ def results(log: str) -> list[Result]:
     ]
 
 
-def verdict(
-    log: str, daemon: str, start: str, size: str, packaged: bool = False
-) -> list[str]:
+def verdict(log: str, daemon: str, start: str, size: str, packaged: bool = False) -> list[str]:
     """Return what is wrong with a run; nothing when it is good."""
     expected = plan(daemon, start, size, packaged)
     found = results(log)

@@ -222,8 +222,14 @@ def goes(_way: str) -> None:
     same(shown("ActiveState"), "inactive")
 
 
-STEPS = (starts, updates, survives_a_program_that_hangs, survives_the_kill_of_the_new_one, ends,
-         goes)
+STEPS = (
+    starts,
+    updates,
+    survives_a_program_that_hangs,
+    survives_the_kill_of_the_new_one,
+    ends,
+    goes,
+)
 
 
 def choose(way: str) -> None:
