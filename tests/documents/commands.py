@@ -69,7 +69,7 @@ def all_commands() -> list[Command]:
 RUN = (
     ("python3 tools/ask.py *", (0,)),
     ("XENSTORED_RUNDIR=$PWD/run xenstore-*", (0,)),
-    ("xenstore-control live-update*", (0, 1)),
+    ("xenstore-control live-update*", (0, 1, 2)),
     ("xenstore-control *", (0,)),
     ("xenstore-ls *", (0,)),
     ("xenstore-read /tool/xenstored", (0,)),

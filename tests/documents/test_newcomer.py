@@ -82,7 +82,7 @@ def test_make_run(copy: Path, running: MakeRun) -> None:
     assert not socket.exists()
     assert ask(copy, "ls", "/") == (
         1,
-        f"ls: {socket}: No such file or directory: is `make run` running?\n",
+        f"ls /: {socket}: No such file or directory: is `make run` running?\n",
     )
 
 
