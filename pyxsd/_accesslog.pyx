@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Access log lines (floor 0)."""
+"""Access log lines."""
 
 cimport cython
 from libc.stdio cimport snprintf

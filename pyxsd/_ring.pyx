@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The Transport over a domain's shared page (floor 1).
+"""The Transport over a domain's shared page.
 
 The page belongs to a hostile guest: an index is read, checked, and only the
 copy is used.  The other side's index is read with acquire before the bytes it

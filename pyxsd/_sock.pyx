@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The Transport over a stream socket (floor 1)."""
+"""The Transport over a stream socket."""
 
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno

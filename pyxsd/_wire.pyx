@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Framing, statuses, buffers and the Transport interface (floor 0)."""
+"""Framing, statuses, buffers and the Transport interface."""
 
 cimport cython
 from libc.stdlib cimport free, realloc

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The program: from the command line to the running loop and back (floor 4)."""
+"""The program: from the command line to the running loop and back."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def _take_over(config: Config, parsed: Options) -> int:
     from pyxsd.update import arrival
     from pyxsd.update.channel import Channel, MemoryFile
 
-    for _ in load_rest(_tell):
+    for _ in load_rest(descriptors.Reserve(), _tell):
         pass
     try:
         old = Channel(int(parsed.take_over))

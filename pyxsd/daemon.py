@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The loop: epoll, timers, signals, connections of the socket (floor 4).
+"""The loop: epoll, timers, signals, connections of the socket.
 
 Loop runs the turns (wait, serve, send); here is what hardly ever happens:
 timers, signals, descriptors that have run out, state on disk.
@@ -60,14 +60,16 @@ LATER = (
 )
 
 
-def load_rest(failed: Callable[[str], None]) -> Iterator[None]:
+def load_rest(reserve: Reserve, failed: Callable[[str], None]) -> Iterator[None]:
     """Loads the code that a start does without, piece by piece.  After that a daemon loads nothing
     any more: the package, or Python, may be upgraded while it runs."""
-    tracebacks.load()
+    with reserve:
+        tracebacks.load()
     yield
     for name in LATER:
         try:
-            __import__(name)
+            with reserve:
+                __import__(name)
         except Exception as error:  # what is missing is told, and all else goes on
             failed(f"cannot load {name}: {type(error).__name__}: {error}")
         yield
@@ -178,7 +180,7 @@ class Daemon:
     def load_rest(self) -> None:
         """Loads the rest within the first half second, in pieces, so that whoever asks meanwhile
         waits for one of them at most."""
-        pieces = load_rest(lambda text: self.log("error", text))
+        pieces = load_rest(self.reserve, lambda text: self.log("error", text))
         self.after(LOAD_PAUSE, lambda: self._load_next(pieces))
 
     def _load_next(self, pieces: Iterator[None]) -> None:
@@ -286,18 +288,20 @@ class Daemon:
     def save(self) -> bool:
         """Writes the state: oxenstored's database, which has the store, the domains and their
         watches, and the image beside it, which has everything."""
-        from pyxsd.state import disk
-
         self.saver.stop()
-        written = self._write(disk.DATABASE, self._database())
+        written = self._write(dump.DATABASE, self._database())
         try:
             with self.reserve:
+                # Loaded behind READY, but where the end comes first.
+                from pyxsd.state import disk, image, surroundings  # noqa: F401
+
                 disk.write(self.run_directory, self.saving)
-        except OSError as error:
+        except (OSError, ImportError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
             self.daemon_log.error(
                 "xenstored",
-                f"cannot write {self.run_directory}/{disk.IMAGE}: "
-                f"{error.strerror}; one from before stays as it was",
+                f"cannot write {self.run_directory}/{dump.IMAGE}: {why}; "
+                "one from before stays as it was",
             )
             return False
         return written

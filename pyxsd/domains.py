@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The life of domains: introduction, rings, release, shutdown and death (floor 3).
+"""The life of domains: introduction, rings, release, shutdown and death.
 
 Knows the server and a Xen (xen.Xen, or a stand-in with its methods).  Rules:
 Xen's docs/misc/xenstore.txt, INTRODUCE to SET_TARGET.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Xen, reached through the glue (floor 3): grants, event channels, domain states.
+"""Xen, reached through the glue: grants, event channels, domain states.
 
 This is the one place where the glue's errors become Python's: XenError has
 errno, and its text the call and the domain.

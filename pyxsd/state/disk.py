@@ -12,6 +12,7 @@ import stat
 from typing import NamedTuple
 
 from pyxsd.state import surroundings
+from pyxsd.state.dump import DATABASE, IMAGE
 from pyxsd.state.errors import StateError
 
 TYPE_CHECKING = False
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyxsd.state.records import Record
-
-DATABASE = "db"
-IMAGE = "db.image"
 
 
 class Found(NamedTuple):

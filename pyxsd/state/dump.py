@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The state as text, out and in (floor 3).
+"""The state as text, out and in.
 
 Two forms, both oxenstored's: the dump that another daemon can take over from
 ("$xenstored-dump-format"), and the tree for people to read (SIGUSR1).
@@ -21,6 +21,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
+
+#: In the run directory: the dump, and the image beside it (disk.py).
+DATABASE = "db"
+IMAGE = "db.image"
 
 FIRST_LINE = b"$xenstored-dump-format"
 LETTERS = b"nrwb"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Taking over a state that was written to disk (floor 3).
+"""Taking over a state that was written to disk.
 
 Without a live update descriptors and local ports of the old process mean
 nothing: domains are mapped and bound anew, sockets are gone.
