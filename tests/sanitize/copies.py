@@ -25,6 +25,7 @@ PARTS = (
     "pyxsd",
     "glue",
     "tests",
+    "docs",
     "packaging",
     "setup.py",
     "pyproject.toml",
