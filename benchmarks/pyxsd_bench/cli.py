@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from . import __version__, compare, quick, report, runner, scenarios, show
@@ -44,7 +45,14 @@ def main(argv: list[str] | None = None) -> int:
             arguments(command)
         command.set_defaults(function=function)
     options = parser.parse_args(argv)
-    return int(options.function(options))
+    try:
+        status = int(options.function(options))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has seen enough; Python would complain of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 if __name__ == "__main__":

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from pyxsd_bench import cli
 
@@ -45,3 +49,19 @@ def test_a_missing_file_is_named(
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"pyxsd-bench: {path}"), line
     assert line.endswith(": No such file or directory"), line
+
+
+def test_nobody_reads_to_the_end() -> None:
+    """As `pyxsd-bench list | head` does: no traceback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pyxsd_bench", "list"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
