@@ -21,6 +21,7 @@ TESTS = (
     "tests/state",
     "tests/update",
     "tests/switch",
+    "tests/record",
     "tests/clients/test_life.py",
     "tests/clients/test_hostile.py",
 )
@@ -37,6 +38,7 @@ TOO_LONG = (
     "tests/glue/test_glue.py::test_under_sanitizers",
     "tests/state/test_real_daemons.py",
     "tests/update/test_load.py::test_updates_under_load",
+    "tests/record/test_programs.py",
 )
 
 
