@@ -45,7 +45,7 @@ cdef enum:
 @cython.no_gc
 cdef class Poller:
     """Waits on an epoll descriptor; poll_time_us is the longest time without
-    sleep (microseconds, 0: always sleep).  On one CPU it always sleeps."""
+    sleep (microseconds, 0: always sleep).  Where there is one CPU it always sleeps."""
 
     def __cinit__(self, int epfd, long poll_time_us):
         self.epfd = epfd
@@ -56,9 +56,12 @@ cdef class Poller:
         self._read_clocks()
 
     def count_processors(self):
-        """Looks up on how many CPUs the daemon may run: on one it does not poll.  To be called
-        now and then, since an administrator can change that at any time."""
-        self.budget = self.wanted if len(os.sched_getaffinity(0)) > 1 else 0
+        """Looks up how many CPUs there are: with one the daemon does not poll.  To be called now
+        and then, since an administrator can give and take domain 0's at any time.
+
+        On how many of them the daemon may run says nothing: pinned to one, it polls for clients
+        that run on the others, and gives way to those that share its own."""
+        self.budget = self.wanted if os.sysconf("SC_NPROCESSORS_ONLN") > 1 else 0
 
     cdef void _give_way(self) noexcept:
         self.gave_way += 1

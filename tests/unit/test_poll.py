@@ -56,13 +56,19 @@ class Waiting:
         del self.loop, self.poller
 
 
+def online(monkeypatch: pytest.MonkeyPatch, processors: int) -> None:
+    """The machine has so many CPUs, of which the daemon may use the first one."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr(os, "sysconf", {"SC_NPROCESSORS_ONLN": processors}.__getitem__)
+
+
 @pytest.fixture
 def waiting(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Waiting]]:
     """waiting(poll_time_us, processors)."""
     made = []
 
     def make(poll_time_us: int = SECOND, processors: int = 2) -> Waiting:
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
+        online(monkeypatch, processors)
         made.append(Waiting(world.server, poll_time_us))
         return made[-1]
 
@@ -114,12 +120,12 @@ def test_without_polling(waiting: Make, poll_time_us: int, processors: int) -> N
 
 
 def test_processors_are_counted_again(waiting: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An administrator takes a CPU away from the daemon, and gives it back."""
+    """An administrator takes a CPU away from domain 0, and gives it back."""
     one = waiting()
     one.ready(2)
     assert one.poller.spun == 1
     for processors, spun in ((1, 1), (2, 3)):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, n=processors: set(range(n)))
+        online(monkeypatch, processors)
         one.poller.count_processors()
         one.ready(2)
         assert one.poller.spun == spun
