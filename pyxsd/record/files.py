@@ -26,6 +26,7 @@ import struct
 import zlib
 
 from pyxsd.state.host_state import StateError
+from pyxsd.system.files import content
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,8 +94,7 @@ def read(path: str) -> Iterator[tuple[bytes, bytes]]:
     block and its byte.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = content(path)
     except OSError as error:
         raise StateError(str(error.strerror)) from None
     if len(data) < _HEADER.size or data[:8] != MAGIC:

@@ -8,12 +8,12 @@ db alone, such as another xenstored or a rotation of the access log, makes it ou
 from __future__ import annotations
 
 import os
-import stat
 from typing import NamedTuple
 
 from pyxsd.state import surroundings
 from pyxsd.state.dump import DATABASE, IMAGE
 from pyxsd.state.errors import StateError
+from pyxsd.system.files import content, write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,25 +38,7 @@ def write(directory: str, saving: Callable[[Callable[[bytes], object]], Any]) ->
     saving(put) gives the Saving of it.
     """
     path = os.path.join(directory, IMAGE)
-    temporary = path + "#"
-    # Never into what is there already: it may be readable by others, or a link.
-    try:
-        os.unlink(temporary)
-    except FileNotFoundError:
-        pass
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(fd, "wb", buffering=1 << 16) as out:
-            saving(out.write).step(float("inf"))
-            out.flush()
-            os.fsync(fd)
-        os.rename(temporary, path)
-    except BaseException:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass  # it is the first failure that counts
-        raise
+    write_whole(path, lambda out: saving(out.write).step(float("inf")), sync=True)
 
 
 def find(directory: str) -> tuple[Found | None, list[str]]:
@@ -65,7 +47,7 @@ def find(directory: str) -> tuple[Found | None, list[str]]:
     path = os.path.join(directory, IMAGE)
     try:
         found = os.stat(path)
-        data = _content(path)
+        data = content(path)
     except FileNotFoundError:
         return None, []
     except OSError as error:
@@ -79,14 +61,6 @@ def find(directory: str) -> tuple[Found | None, list[str]]:
         return _checked(path, data), []
     except StateError as error:
         return None, [f"{path}: not used: {error}"]
-
-
-def _content(path: str) -> bytes:
-    """The bytes of a file; OSError."""
-    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(0, "not a file")
-        return file.read()
 
 
 def _checked(path: str, data: bytes) -> Found:

@@ -11,11 +11,10 @@ under way on its ring (see Ring).
 
 from __future__ import annotations
 
-import os
-import stat
 from collections import namedtuple
 
 from pyxsd.store.tree import Tree
+from pyxsd.system.files import NotAFile, open_to_read, write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,24 +141,7 @@ def _escaped(value: bytes) -> bytes:
 
 def write_file(path: str, rows: Iterable[bytes]) -> None:
     """Writes lines to a file that replaces the old one only when it is whole; OSError."""
-    temporary = path + "#"
-    # Never into what is there already: it may be readable by others, or a link.
-    try:
-        os.unlink(temporary)
-    except FileNotFoundError:
-        pass
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(fd, "wb", buffering=1 << 16) as out:
-            for row in rows:
-                out.write(row + b"\n")
-        os.rename(temporary, path)
-    except BaseException:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass  # it is the first failure that counts
-        raise
+    write_whole(path, lambda out: out.writelines(row + b"\n" for row in rows))
 
 
 # -- reading ------------------------------------------------------------------
@@ -184,9 +166,11 @@ def read_file(path: str, value_max: int, warn: Callable[[str], None]) -> Loaded:
     A broken line is skipped with a warning that has its number, and so is a value longer than
     value_max.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise DumpError(f"{path}: not a file")
+    try:
+        opened = open_to_read(path)
+    except NotAFile as error:
+        raise DumpError(f"{path}: {error.strerror}") from None
+    with opened as file:
         if file.readline().rstrip(b"\n") != FIRST_LINE:
             raise DumpError(f"{path}: not a dump: it does not begin with {FIRST_LINE.decode()}")
         loaded = Loaded()

@@ -16,6 +16,8 @@ from __future__ import annotations
 import os
 import time
 
+from pyxsd.system.files import create_anew
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -89,12 +91,7 @@ class Saver:
             self._again = True
             return
         try:
-            # Never into what is there already: it may be readable by others, or a link.
-            if os.path.lexists(self._temporary):
-                os.unlink(self._temporary)
-            fd = os.open(
-                self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-            )
+            fd = create_anew(self._temporary)
         except OSError as error:
             self._failed(error)
             return

@@ -6,8 +6,6 @@ It needs no Xen, no root and no configuration, and only reads.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -17,6 +15,7 @@ from pyxsd.state.host_state import LETTERS, Client, HostState, Node, StateError
 from pyxsd.state.picture import read_image
 from pyxsd.state.stream_reader import read_stream
 from pyxsd.state.stream_writer import write_stream
+from pyxsd.system.files import content
 
 #: By the argument of --as: what takes out of a state what does not fit, and who writes the rest.
 WRITERS: dict[
@@ -68,10 +67,7 @@ def _show(state: HostState, as_format: str, who: str) -> Shown:
 def _content(path: str) -> bytes:
     """The bytes of a file; StateError."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise StateError("not a file")
-            return file.read()
+        return content(path)
     except OSError as error:
         raise StateError(str(error.strerror)) from None
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from pyxsd.state.database import read_db
 from pyxsd.state.host_state import HostState, StateError
 from pyxsd.state.stream_reader import read_stream
+from pyxsd.system.files import content
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,8 +99,7 @@ def _newest(paths: list[str]) -> str:
 def _read(kind: str, path: str, faults: list[str]) -> HostState:
     """The state of the file; a part of it where its form is damaged, as the faults say."""
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = content(path)
         state = read_stream(data, damaged=True) if kind == "stream" else read_db(data)
     except OSError as error:
         faults.append(f"{path}: {error.strerror}; the store is empty")

@@ -26,6 +26,7 @@ from pyxsd.state.stream_writer import write_stream
 from pyxsd.switch.c_paths import is_watchable
 from pyxsd.switch.inherited import DB_NAME, stream_paths
 from pyxsd.system.configuration import load
+from pyxsd.system.files import write_whole
 from pyxsd.update.program import ProgramError
 
 TYPE_CHECKING = False
@@ -170,17 +171,8 @@ class Leaving:
             os.set_blocking(fd, True)
 
     def _write(self, path: str, data: bytes) -> None:
-        """Writes a file that replaces an old one when it is whole, mode 0600."""
-        temporary = path + "#"
-        # Never into what is there already: it may be readable by others, or a link.
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._files.append(temporary)
-        with open(fd, "wb") as out:
-            out.write(data)
-        os.rename(temporary, path)
-        self._files[-1] = path
+        write_whole(path, lambda out: out.write(data))
+        self._files.append(path)
 
 
 def become(command: Sequence[str]) -> None:

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Opening a file whose name somebody gave, without waiting for anything."""
+"""Files: opened without waiting for anything, made anew, or there as a whole only."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -40,3 +44,57 @@ def replace_contents(path: str | bytes, text: str) -> None:
     with open(open_regular(path), "w", encoding="utf-8") as file:
         file.truncate()
         file.write(text)
+
+
+def create_anew(path: str) -> int:
+    """The descriptor of a file that is made now, with mode 0600; OSError.
+
+    What was there goes first: it may be readable by others, or a link.
+    """
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def write_whole(path: str, write: Callable[[Any], object], *, sync: bool = False) -> None:
+    """Lets write(file) fill a file that replaces the old one only when it is whole; OSError.
+
+    sync: it is on the disk before it takes the old one's place.
+    """
+    temporary = path + "#"
+    fd = create_anew(temporary)
+    try:
+        with open(fd, "wb", buffering=1 << 16) as out:
+            write(out)
+            if sync:
+                out.flush()
+                os.fsync(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass  # it is the first failure that counts
+        raise
+
+
+class NotAFile(OSError):
+    """A folder, a FIFO, a device: something that is no regular file."""
+
+
+def open_to_read(path: str) -> Any:
+    """A regular file, to be read as bytes; OSError, NotAFile for anything else."""
+    file = open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise NotAFile(errno.EINVAL, "not a file")
+    return file
+
+
+def content(path: str) -> bytes:
+    """The bytes of a regular file; errors as open_to_read's."""
+    with open_to_read(path) as file:
+        data: bytes = file.read()
+        return data
