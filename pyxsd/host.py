@@ -18,33 +18,14 @@ if TYPE_CHECKING:
     from pyxsd.system.daemon_log import DaemonLog
 
 
-class Host:
-    """The server's host and the commands' (control.ControlHost) in one."""
+class Requests:
+    """Where the requests go that are not the server's alone; server, domains and commands are set
+    by who makes them."""
 
-    def __init__(self, daemon_log: DaemonLog) -> None:
-        self.daemon_log = daemon_log
+    def __init__(self) -> None:
         self.server: Any = None
         self.domains: Any = None
         self.commands: Any = None
-        self.recorder: Any = None  # where what comes from outside can be recorded
-        self.updates: Any = None  # the Dialogue about live updates, from the first command on
-        self.begin_updates: Callable[[], Any] | None = None  # makes it
-
-    def attach(self, server: Any, domains: Any) -> None:
-        """Whom requests go to."""
-        self.server = server
-        self.domains = domains
-        self.commands = Control(server, self)
-
-    # -- the server's side ----------------------------------------------------
-
-    def log(self, level: str, facility: str, text: str) -> None:
-        """A line for the daemon log."""
-        self.daemon_log.log(level, facility, text)
-
-    def complain(self, kind: str, text: str) -> None:
-        """A warning that clients can cause as often as they like: a few of a kind in a minute."""
-        self.daemon_log.limited(kind, text)
 
     def introduce(self, connection: Any, domid: int, mfn: int, port: int) -> None:
         """INTRODUCE."""
@@ -67,11 +48,38 @@ class Host:
         """GET_FEATURE and the other newer requests."""
         return features.run(self.server, connection, type_, payload)
 
-    # -- the commands' side ---------------------------------------------------
-
     def mfn(self, domid: int) -> int:
         """What the domain was introduced with; KeyError."""
         return int(self.domains.table[domid].mfn)
+
+
+class Host(Requests):
+    """The server's host and the commands' (control.ControlHost) in one."""
+
+    def __init__(self, daemon_log: DaemonLog) -> None:
+        super().__init__()
+        self.daemon_log = daemon_log
+        self.recorder: Any = None  # where what comes from outside can be recorded
+        self.updates: Any = None  # the Dialogue about live updates, from the first command on
+        self.begin_updates: Callable[[], Any] | None = None  # makes it
+
+    def attach(self, server: Any, domains: Any) -> None:
+        """Whom requests go to."""
+        self.server = server
+        self.domains = domains
+        self.commands = Control(server, self)
+
+    # -- the server's side ----------------------------------------------------
+
+    def log(self, level: str, facility: str, text: str) -> None:
+        """A line for the daemon log."""
+        self.daemon_log.log(level, facility, text)
+
+    def complain(self, kind: str, text: str) -> None:
+        """A warning that clients can cause as often as they like: a few of a kind in a minute."""
+        self.daemon_log.limited(kind, text)
+
+    # -- the commands' side ---------------------------------------------------
 
     def trim(self) -> None:
         """Gives free memory back to the system."""

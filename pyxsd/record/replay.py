@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import traceback
 
-from pyxsd import _journal, features
+from pyxsd import _journal
 from pyxsd._accesslog import AccessLog
 from pyxsd._core import Server
 from pyxsd._ring import EventChannels, RingTransport
 from pyxsd._wire import MemoryTransport
 from pyxsd.control import Control
 from pyxsd.domains import Domains
+from pyxsd.host import Requests
 from pyxsd.record import beginning
 from pyxsd.record.host import PAGE_BYTES, Replayed, late_answer
 from pyxsd.state import image
@@ -29,19 +30,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class ReplayHost:
+class ReplayHost(Requests):
     """The server's and the commands' host (see host.Host), answered by the journal."""
 
     def __init__(self) -> None:
-        self.domains: Any = None
-        self.commands: Any = None
-        self._server: Any = None
+        super().__init__()
         self._log_is_on = False
         self.told: list[str] = []  # warnings and errors, as they stood in the daemon log
 
     def attach(self, server: Any, domains: Any, log_is_on: bool) -> None:
         """Whom requests go to."""
-        self._server = server
+        self.server = server
         self.domains = domains
         self.commands = Control(server, Replayed(server.journal, server, self))
         self._log_is_on = log_is_on
@@ -54,31 +53,6 @@ class ReplayHost:
     def complain(self, kind: str, text: str) -> None:
         """Keeps the text."""
         self.told.append(f"{kind}: {text}")
-
-    def introduce(self, connection: Any, domid: int, mfn: int, port: int) -> None:
-        """INTRODUCE."""
-        self.domains.introduce(connection, domid, mfn, port)
-
-    def release(self, connection: Any, domid: int) -> None:
-        """RELEASE."""
-        self.domains.release(connection, domid)
-
-    def resume(self, connection: Any, domid: int) -> None:
-        """RESUME."""
-        self.domains.resume(connection, domid)
-
-    def control(self, connection: Any, payload: bytes) -> bytes | None:
-        """CONTROL."""
-        answer: bytes | None = self.commands.run(connection, payload)
-        return answer
-
-    def feature_or_quota(self, connection: Any, type_: int, payload: bytes) -> bytes:
-        """GET_FEATURE and the other newer requests."""
-        return features.run(self._server, connection, type_, payload)
-
-    def mfn(self, domid: int) -> int:
-        """What the domain was introduced with; KeyError."""
-        return int(self.domains.table[domid].mfn)
 
     def trim(self) -> None:
         """Nothing is freed."""
