@@ -41,101 +41,53 @@ def built_glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
+def compiled(source: str, library: Path, *flags: str) -> None:
+    """A shared library of a source beside this file."""
+    command = ["cc", "-shared", "-fPIC", *flags, "-o", str(library), str(HERE / source)]
+    subprocess.run(command, check=True)
+
+
+def passes(checks: str, built_glue: Path, **env: str) -> None:
+    """A file of checks passes as a process of its own, and none of them is skipped."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / checks)],
+        env={**os.environ, "GLUE_CHECK_DIR": str(built_glue), **env},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize("manage", ["", "manage", "manage0"])
 def test_glue(built_glue: Path, libs: Path, manage: str) -> None:
     """check_glue.py with libxenctrl, with libxenmanage, and with that one's first form."""
     env = peers.standin_env(Path("/nonexistent"), manage=manage, libs=libs)
-    env.update(GLUE_CHECK_DIR=str(built_glue), GLUE_CHECK_MANAGE=manage)
-    inner = str(HERE / "check_glue.py")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", inner],
-        env=env,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout
+    passes("check_glue.py", built_glue, **env, GLUE_CHECK_MANAGE=manage)
 
 
 def test_device(built_glue: Path, tmp_path: Path) -> None:
     """check_device.py with a library whose descriptor is a character device."""
-    subprocess.run(
-        [
-            "cc",
-            "-shared",
-            "-fPIC",
-            "-o",
-            str(tmp_path / "libxenevtchn.so.1"),
-            str(HERE / "device.c"),
-        ],
-        check=True,
-    )
+    compiled("device.c", tmp_path / "libxenevtchn.so.1")
     (tmp_path / "libxengnttab.so.1").symlink_to("libxenevtchn.so.1")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            str(HERE / "check_device.py"),
-        ],
-        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "GLUE_CHECK_DIR": str(built_glue)},
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout
+    passes("check_device.py", built_glue, LD_LIBRARY_PATH=str(tmp_path))
 
 
 @pytest.mark.parametrize("manage", ["", "manage"])
 def test_flags(built_glue: Path, tmp_path: Path, manage: str) -> None:
     """check_flags.py with a library that says of a domain what it is told to."""
     name = "libxenmanage.so.1" if manage else "libxenctrl.so.4.17"
-    subprocess.run(
-        [
-            "cc",
-            "-shared",
-            "-fPIC",
-            *(["-DMANAGE"] if manage else []),
-            "-o",
-            str(tmp_path / name),
-            str(HERE / "flags.c"),
-        ],
-        check=True,
+    compiled("flags.c", tmp_path / name, *(["-DMANAGE"] if manage else []))
+    passes(
+        "check_flags.py",
+        built_glue,
+        LD_LIBRARY_PATH=str(tmp_path),
+        GLUE_CHECK_MANAGE=manage,
+        CHECK_FLAGS="1",
     )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            str(HERE / "check_flags.py"),
-        ],
-        env={
-            **os.environ,
-            "LD_LIBRARY_PATH": str(tmp_path),
-            "GLUE_CHECK_DIR": str(built_glue),
-            "GLUE_CHECK_MANAGE": manage,
-            "CHECK_FLAGS": "1",
-        },
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout
 
 
 BROKEN = [

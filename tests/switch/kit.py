@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.clients.daemon import PROJECT, Client, wait_for
-from tests.domains.standin import Stand, peers, require
+from tests.domains.standin import Stand, peers, require, works
 
 OK = b"OK\0"
 
@@ -112,3 +112,17 @@ def must_switch(stand: SwitchedStand, client: Client, program: str, kind: str) -
 def state_file(stand: SwitchedStand) -> Path:
     """Where C xenstored leaves its state."""
     return stand.root / "run" / "state_dump"
+
+
+def all_goes_on(client: Client, watcher: Client, kernel: Any, domains: list[Any]) -> None:
+    """The store, the domains' rings and the watches of all kinds of clients are as before."""
+    assert client.ask("READ", b"/a\0")[1] == b"\x00binary\xff"
+    assert client.ask("GET_PERMS", b"/a\0")[1] == b"b0\0r3\0"
+    for domain in domains:
+        works(domain, client)
+    client.ask("WRITE", b"/a/b\0x")
+    assert watcher.event() == b"/a/b\0token\0"
+    client.ask("WRITE", b"/k\0")
+    assert kernel.packet().payload == b"/k\0kernel\0"
+    client.ask("WRITE", b"/local/domain/3/in\0x")
+    assert domains[1].packet().payload == b"in\0tok\0"

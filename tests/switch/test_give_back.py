@@ -17,7 +17,7 @@ import pytest
 
 from tests.clients.daemon import Client, wait_for
 from tests.domains.standin import GONE, home, introduce, require, works
-from tests.switch.kit import OK, SwitchedStand, control, must_switch, real, switch
+from tests.switch.kit import OK, SwitchedStand, all_goes_on, control, must_switch, real, switch
 from tests.world import EVENT, TYPES, packet
 
 C, OX = "xenstored", "oxenstored"
@@ -88,16 +88,7 @@ def test_it_becomes_another(stand: SwitchedStand, name: str) -> None:
         must_switch(stand, client, real(name), name)
 
         assert watcher.events == [] and client.events == []
-        assert client.ask("READ", b"/a\0")[1] == b"\x00binary\xff"
-        assert client.ask("GET_PERMS", b"/a\0")[1] == b"b0\0r3\0"
-        for domain in domains:
-            works(domain, client)
-        client.ask("WRITE", b"/a/b\0x")
-        assert watcher.event() == b"/a/b\0token\0"
-        client.ask("WRITE", b"/k\0")
-        assert kernel.packet().payload == b"/k\0kernel\0"
-        client.ask("WRITE", b"/local/domain/3/in\0x")
-        assert domains[1].packet().payload == b"in\0tok\0"
+        all_goes_on(client, watcher, kernel, domains)
         stand.host.set_state(3, GONE)
         assert watcher.event() == b"@releaseDomain\0token\0"
         stand.settles((3, 2))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.domains.standin import GONE, guests, home, introduce, require, works
-from tests.switch.kit import SwitchedStand, control, must_switch, state_file, switch
+from tests.switch.kit import SwitchedStand, all_goes_on, control, must_switch, state_file, switch
 from tests.world import TYPES
 
 
@@ -64,16 +64,7 @@ def test_it_becomes_pyxsd(stand: SwitchedStand) -> None:
         assert watcher.events == [] and client.events == []
         assert stand.host.ports_in_use() == before
         assert guests.count_mappings(stand.pid, stand.host.directory) == 3
-        assert client.ask("READ", b"/a\0")[1] == b"\x00binary\xff"
-        assert client.ask("GET_PERMS", b"/a\0")[1] == b"b0\0r3\0"
-        for domain in domains:
-            works(domain, client)
-        client.ask("WRITE", b"/a/b\0x")
-        assert watcher.event() == b"/a/b\0token\0"
-        client.ask("WRITE", b"/k\0")
-        assert kernel.packet().payload == b"/k\0kernel\0"
-        client.ask("WRITE", b"/local/domain/3/in\0x")
-        assert domains[1].packet().payload == b"in\0tok\0"
+        all_goes_on(client, watcher, kernel, domains)
         # 3 acts for 1; what it was introduced with is known; its death is noticed.
         assert domains[1].request(TYPES["WRITE"], b"/local/domain/1/in\0x").payload == (
             b"OK\0" if has_target else b"EACCES\0"
