@@ -38,6 +38,31 @@ def wait_for(what: Callable[[], Any], why: str, seconds: float = DEADLINE) -> An
         time.sleep(0.005)
 
 
+def end_all_of(root: Path) -> None:
+    """Kills every process that has a path below this folder, which nobody else may use, in its
+    command line or its environment, and waits until they are gone.
+
+    A daemon that another program took over from has started a process that no pid file may name
+    yet or any more.
+    """
+    mark = f"{root}/".encode()
+
+    def kill_them() -> bool:
+        none = True
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                # Those that have ended and wait to be waited for have neither.
+                texts = [(folder / name).read_bytes() for name in ("cmdline", "environ")]
+                if any(mark in text for text in texts) and int(folder.name) != os.getpid():
+                    os.kill(int(folder.name), signal.SIGKILL)
+                    none = False
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                pass
+        return none
+
+    wait_for(kill_them, f"processes of {root} do not end")
+
+
 class Client:
     """One connection to the socket, blocking with a deadline."""
 
@@ -247,6 +272,7 @@ class Daemon:
             self.process.kill()
             self.process.wait()
         if self.owns_root:
+            end_all_of(self.root)
             shutil.rmtree(self.root, ignore_errors=True)
 
     def __enter__(self) -> Daemon:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.daemon import Client, wait_for
+from tests.clients.daemon import Client, end_all_of, wait_for
 
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "glue" / "standin"))
@@ -156,6 +156,7 @@ class Stand:
                 if self.peer.process.poll() is None:
                     self.resume()
                 self.peer.stop()
+            end_all_of(self.root)
             self.host.close()
             shutil.rmtree(self.root, ignore_errors=True)
 

@@ -321,9 +321,13 @@ class Left:
         for client in self.clients.values():
             if isinstance(client, Client):
                 client.close()
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            assert self.process.wait(30) == 0, self.log()
-            for word in ("Traceback", "unexpected", "request failed"):
-                assert word not in self.log(), self.log()
-        self.stand.close(True)
+        well = False
+        try:
+            if self.process is not None and self.process.poll() is None:
+                self.process.send_signal(signal.SIGTERM)
+                assert self.process.wait(30) == 0, self.log()
+                for word in ("Traceback", "unexpected", "request failed"):
+                    assert word not in self.log(), self.log()
+            well = True
+        finally:
+            self.stand.close(well)

@@ -84,14 +84,6 @@ class UpdatedDaemon(Daemon):
         wait_for(lambda: not self.pid_file.exists(), "the pid file stays")
         wait_for(lambda: is_gone(pid), "it does not end")
 
-    def stop(self) -> None:
-        """Ends whoever is there."""
-        try:
-            os.kill(self.pid, signal.SIGKILL)
-        except (OSError, ValueError):
-            pass
-        super().stop()
-
 
 class UpdatedStand(Stand):
     """The same on a pretended host."""
@@ -107,14 +99,6 @@ class UpdatedStand(Stand):
         pid = self.pid
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: is_gone(pid), "it does not end")
-
-    def close(self, check: bool) -> None:
-        """Ends whoever is there."""
-        try:
-            os.kill(self.pid, signal.SIGKILL)
-        except (OSError, ValueError, AttributeError):
-            pass
-        super().close(check)
 
 
 def is_gone(pid: int) -> bool:
