@@ -7,28 +7,26 @@ count with a later piece tells it that the directory changed meanwhile, and to b
 Domain 0 gets oxenstored's counts: a counter of the connection, of which a directory takes the
 next value when it or anything below it was touched since it was asked for.  That needs the last
 directories to be kept.  A guest could make that keep large and old parts of the store, so for
-guests nothing is kept: the count is a digest of the names, which is made where they stand, since
-all names of a guest may be 2 MB.
+guests nothing is kept: the count is a digest of the names.  What a directory's pages know of the
+names below them (store.pages) gives that digest, and the way to the first name of a piece, so no
+piece looks at more than about a thousand names, however wide the directory is.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.string cimport memcpy, memset
 from pyxsd._conn cimport Connection
 from pyxsd._request cimport client, parse_path
-from pyxsd._siphash cimport hash_key
+from pyxsd._siphash cimport hash_key, sip_word
 from pyxsd._wire cimport (
-    PAYLOAD_MAX, ST_EACCES, ST_EINVAL, ST_ENOENT, Buffer, Slice, buffer_put, slice_cut,
+    PAYLOAD_MAX, ST_EACCES, ST_EINVAL, ST_ENOENT, Buffer, Slice, buffer_put, buffer_len, slice_cut,
     slice_take, strict_int,
 )
-from pyxsd.store.nodes cimport node_directory
+from pyxsd.store.nodes cimport node_directory, node_names
 from pyxsd.store.perms cimport PERM_READ, perms_allow
-from pyxsd.store.pages cimport Node
-from pyxsd.store.subtree cimport (
-    Walker, node_ref, node_unref, walk_begin, walk_end, walk_next, walk_skip,
-)
+from pyxsd.store.pages cimport Names, Node, page_names
+from pyxsd.store.subtree cimport node_ref, node_unref
 from pyxsd.store.tree cimport Tree
 
 cdef enum:
@@ -97,78 +95,27 @@ cdef int directory_part(State s, Request *r) except -1:
     return _piece(r.answer, listing.names, listing.generation, offset)
 
 
-cdef inline uint64_t _mixed(uint64_t h, uint64_t word) noexcept nogil:
-    h = (h ^ word) * <uint64_t>0x9e3779b97f4a7c15
-    return h ^ (h >> 32)
-
-
-cdef uint64_t _digest(uint64_t h, const char *p, size_t n) noexcept nogil:
-    """Goes on with a digest: n bytes and their number.  Four words at a time, which do not wait for
-    each other: two thirds of the time of a SipHash are waiting, and whoever looks for names with
-    the same digest deceives nobody but himself."""
-    cdef uint64_t word[4]
-    cdef uint64_t lane[4]
-    cdef int i
-    for i in range(4):
-        lane[i] = hash_key.low + i
-    h = _mixed(h, n)
-    while n:
-        if n >= sizeof(word):
-            memcpy(word, p, sizeof(word))
-            p += sizeof(word)
-            n -= sizeof(word)
-        else:
-            memset(word, 0, sizeof(word))
-            memcpy(word, p, n)
-            n = 0
-        for i in range(4):
-            lane[i] = _mixed(lane[i], word[i])
-    for i in range(4):
-        h = _mixed(h, lane[i])
-    return h
-
-
 cdef int _piece_of_guest(Request *r, Node *node, int64_t offset) except -1:
     """_piece() of the names as they stand in the store."""
-    cdef Walker w
-    cdef Node *child
-    cdef uint64_t generation = hash_key.high
-    cdef size_t room, n, done = 0, before = <size_t>offset, skipped
-    walk_begin(&w, node, False)
-    try:
-        walk_next(&w)
-        while True:
-            child = walk_next(&w)
-            if child == NULL:
-                break
-            walk_skip(&w, child)
-            generation = _digest(generation, child.name, child.name_len)
-            r.listed += child.name_len + NAME_COST
-    finally:
-        walk_end(&w)
-    room = _begin_piece(r.answer, generation)
-    walk_begin(&w, node, False)
-    try:
-        walk_next(&w)
-        while True:
-            child = walk_next(&w)
-            if child == NULL:
-                # All names from there on.
-                return buffer_put(r.answer, b"", 1)
-            walk_skip(&w, child)
-            n = child.name_len + 1
-            if before >= n:
-                before -= n
-                continue
-            skipped = before
-            before = 0
-            if done + n - skipped > room:
-                return 0
-            done += n - skipped
-            buffer_put(r.answer, child.name + skipped, n - skipped - 1)
-            buffer_put(r.answer, b"", 1)
-    finally:
-        walk_end(&w)
+    cdef Buffer *answer = r.answer
+    cdef Names names = page_names(node.children)
+    # Hashed, since whoever knew the sums could look for other names with the same one.
+    cdef size_t room = _begin_piece(answer, sip_word(&hash_key, names.digest))
+    cdef size_t begin = answer.tail
+    r.listed = NAME_COST * node_names(node, <size_t>offset, answer, buffer_len(answer) + room)
+    r.listed += answer.tail - begin
+    if answer.tail - begin <= room:
+        # All names from there on.
+        return buffer_put(answer, b"", 1)
+    answer.tail = begin + _whole(answer.data + begin, room)
+    return 0
+
+
+cdef inline size_t _whole(const char *names, size_t room) noexcept nogil:
+    """How many bytes the names take that are whole within the room."""
+    while room and names[room - 1] != 0:
+        room -= 1
+    return room
 
 
 cdef size_t _begin_piece(Buffer *answer, uint64_t generation) except 0:
@@ -192,7 +139,4 @@ cdef int _piece(Buffer *answer, bytes names, uint64_t generation, int64_t offset
     if end <= room:
         buffer_put(answer, at, end)
         return buffer_put(answer, b"", 1)
-    # Only whole names.
-    while room and at[room - 1] != 0:
-        room -= 1
-    return buffer_put(answer, at, room)
+    return buffer_put(answer, at, _whole(at, room))

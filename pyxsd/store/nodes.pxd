@@ -4,6 +4,7 @@
 # of connections and transactions.
 
 from libc.stddef cimport size_t
+from pyxsd.store.pages cimport Node
 from pyxsd.store.path cimport Path
 from pyxsd.store.perms cimport Actor
 from pyxsd.store.tree cimport Tree
@@ -25,6 +26,9 @@ cdef int node_read(Tree tree, const Path *path, const Actor *who, Buffer *out) e
 # The names of the children, each with its NUL; stops soon after `limit` bytes.
 cdef int node_directory(Tree tree, const Path *path, const Actor *who, Buffer *out,
                         size_t limit) except -1
+# The names of the children, each with its NUL, from byte `before` of all of them on; stops soon
+# after `limit` bytes.  How many names were looked at.
+cdef int node_names(const Node *node, size_t before, Buffer *out, size_t limit) except -1
 cdef int node_get_perms(Tree tree, const Path *path, const Actor *who, Buffer *out) except -1
 cdef int node_write(Tree tree, const Path *path, const Actor *who, const NodeLimits *limits,
                     Slice value, Effect *effect) except -1

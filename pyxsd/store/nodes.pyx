@@ -7,7 +7,7 @@ from pyxsd.store.perms cimport (
     PERM_READ, PERM_WRITE, Perms, perms_allow, perms_is_owner, perms_owner, perms_parse,
     perms_text, perms_unref,
 )
-from pyxsd.store.pages cimport Node, Page
+from pyxsd.store.pages cimport Node, Page, page_names
 from pyxsd.store.tree cimport Place
 from pyxsd._wire cimport (
     PAYLOAD_MAX, ST_E2BIG, ST_EACCES, ST_EINVAL, ST_ENOENT, ST_EQUOTA, ST_OK, buffer_len,
@@ -34,23 +34,43 @@ cdef int node_read(Tree tree, const Path *path, const Actor *who, Buffer *out) e
     return status
 
 
-cdef int _names(const Page *page, Buffer *out, size_t limit) except -1:
-    """The names of a directory, each with its NUL, until limit is passed."""
-    cdef int i
+cdef int _names(const Page *page, size_t *before, Buffer *out, size_t limit) except -1:
+    """node_names() of a page; *before is counted down by what is left out."""
+    cdef int i, looked_at = 0
+    cdef size_t n
+    cdef const Page *below
     cdef Node *node
     cdef char *at
     for i in range(page.count):
         if page.level:
-            _names(<const Page *>page.slot[i], out, limit)
+            below = <const Page *>page.slot[i]
+            if below.level and page_names(below).bytes <= before[0]:
+                before[0] -= page_names(below).bytes
+                looked_at += 1
+            else:
+                looked_at += _names(below, before, out, limit)
         else:
+            looked_at += 1
             node = <Node *>page.slot[i]
-            at = buffer_reserve(out, node.name_len + 1)
-            memcpy(at, node.name, node.name_len)
-            at[node.name_len] = 0
-            out.tail += node.name_len + 1
+            n = node.name_len + 1
+            if n <= before[0]:
+                before[0] -= n
+                continue
+            n -= before[0]
+            at = buffer_reserve(out, n)
+            memcpy(at, node.name + before[0], n - 1)
+            at[n - 1] = 0
+            out.tail += n
+            before[0] = 0
         if buffer_len(out) > limit:
             break
-    return 0
+    return looked_at
+
+
+cdef int node_names(const Node *node, size_t before, Buffer *out, size_t limit) except -1:
+    if node.children == NULL:
+        return 0
+    return _names(node.children, &before, out, limit)
 
 
 cdef int node_directory(Tree tree, const Path *path, const Actor *who, Buffer *out,
@@ -58,8 +78,8 @@ cdef int node_directory(Tree tree, const Path *path, const Actor *who, Buffer *o
     """Stops soon after limit bytes: a longer answer is of no use."""
     cdef Node *node = NULL
     cdef int status = _readable(tree, path, who, &node)
-    if status == ST_OK and node.children != NULL:
-        _names(node.children, out, limit)
+    if status == ST_OK:
+        node_names(node, 0, out, limit)
     return status
 
 

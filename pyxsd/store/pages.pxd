@@ -3,7 +3,7 @@
 # Knows what a node looks like, for its name and its counting of references, and
 # nothing of paths, permissions or trees.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from libc.string cimport memcmp
 from pyxsd.store.perms cimport Perms
@@ -66,6 +66,14 @@ cdef inline int page_slot(const Page *page, const char *name, size_t n,
         return low - 1
     return low
 
+# What is known of the names below a page without looking at them.
+cdef struct Names:
+    uint64_t digest          # the sum of the hashes of all names, whatever their order
+    uint64_t bytes           # of all names, one more for each
+
+# Those of a directory; NULL: of none.
+cdef Names page_names(const Page *top) noexcept nogil
+
 # The functions below take the reference to the top page of a directory, which they
 # replace where a page has to be copied, split or freed.
 
@@ -77,7 +85,7 @@ cdef Node **page_exclusive_slot(Page **top, const char *name, size_t n) except N
 # Puts a node in whose name is not there; takes over the caller's reference to it.
 cdef int page_insert(Page **top, Node *node) except -1
 # Takes out the node of that name, which must be there; its reference is the caller's.
-# *top becomes NULL with the last one.
+# *top becomes NULL with the last one.  MemoryError: it is still there.
 cdef Node *page_remove(Page **top, const char *name, size_t n) except NULL
 
 # What nobody holds any more and is still to be freed.  Freeing one thing can add others to

@@ -12,10 +12,15 @@ new one begins.  A page that has become sparse is joined with a neighbour.
 Pages are shared by counting references, as nodes are.  A page that somebody else
 holds is copied before it changes, together with the pages above it; the copy shares
 the slots, so that each of them has one more holder.
+
+A page of pages also knows how long all names below it are together, and a digest of them, so
+that a directory can be given piece by piece without a look at each of its names.  A leaf does not:
+it has few names, and most directories are one leaf.
 """
 
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
+from pyxsd._siphash cimport hash_key, sip_bytes
 
 cdef enum:
     FANOUT = 32              # slots of a full page
@@ -30,16 +35,31 @@ cdef int64_t pages_live() noexcept:
     return _live
 
 
+cdef inline Names *_names(const Page *page) noexcept nogil:
+    """Of a page of pages: they stand in front of it, so that a leaf has none."""
+    return <Names *>page - 1
+
+
+cdef inline size_t _front(int level) noexcept nogil:
+    """Bytes in front of a page."""
+    return sizeof(Names) if level else 0
+
+
 cdef Page *_new(int level, int capacity) except NULL:
     global _live
-    cdef Page *page = <Page *>malloc(sizeof(Page) + (capacity - 1) * sizeof(void *))
-    if page == NULL:
+    cdef char *start = <char *>malloc(_front(level) + sizeof(Page)
+                                      + (capacity - 1) * sizeof(void *))
+    cdef Page *page
+    if start == NULL:
         raise MemoryError()
+    page = <Page *>(start + _front(level))
     page.refs = 1
     page.total = 0
     page.count = 0
     page.capacity = <uint16_t>capacity
     page.level = <uint8_t>level
+    if level:
+        _names(page).digest = _names(page).bytes = 0
     _live += 1
     return page
 
@@ -47,7 +67,7 @@ cdef Page *_new(int level, int capacity) except NULL:
 cdef void _free(Page *page) noexcept nogil:
     global _live
     _live -= 1
-    free(page)
+    free(<char *>page - _front(page.level))
 
 
 cdef char *value_new(const char *p, size_t n) except NULL:
@@ -118,6 +138,38 @@ cdef inline uint32_t _slot_total(const Page *page, int i) noexcept nogil:
     return (<Page *>page.slot[i]).total if page.level else 1
 
 
+cdef inline Names _of_name(const char *name, size_t n) noexcept nogil:
+    cdef Names its
+    its.digest = sip_bytes(&hash_key, name, n)
+    its.bytes = n + 1
+    return its
+
+
+cdef inline void _more(Names *names, const Names *others) noexcept nogil:
+    names.digest += others.digest
+    names.bytes += others.bytes
+
+
+cdef inline void _less(Names *names, const Names *others) noexcept nogil:
+    names.digest -= others.digest
+    names.bytes -= others.bytes
+
+
+cdef Names page_names(const Page *top) noexcept nogil:
+    cdef Names names, its
+    cdef Node *node
+    cdef int i
+    if top != NULL and top.level:
+        return _names(top)[0]
+    names.digest = names.bytes = 0
+    if top != NULL:
+        for i in range(top.count):
+            node = <Node *>top.slot[i]
+            its = _of_name(node.name, node.name_len)
+            _more(&names, &its)
+    return names
+
+
 cdef Page *_exclusive(Page **ref) except NULL:
     """Makes *ref a page that only this reference holds."""
     cdef Page *page = ref[0]
@@ -128,6 +180,8 @@ cdef Page *_exclusive(Page **ref) except NULL:
     copy = _new(page.level, page.capacity)
     copy.total = page.total
     copy.count = page.count
+    if page.level:
+        _names(copy)[0] = _names(page)[0]
     for i in range(page.count):
         copy.slot[i] = page.slot[i]
         _slot_ref(page, i)
@@ -139,14 +193,18 @@ cdef Page *_exclusive(Page **ref) except NULL:
 cdef Page *_room(Page **ref, int capacity) except NULL:
     """Grows an exclusive page to at least that many slots."""
     cdef Page *page = ref[0]
+    cdef size_t front = _front(page.level)
+    cdef char *start
     cdef int size = page.capacity
     if size >= capacity:
         return page
     while size < capacity:
         size *= 2
-    page = <Page *>realloc(page, sizeof(Page) + (size - 1) * sizeof(void *))
-    if page == NULL:
+    start = <char *>realloc(<char *>page - front, front + sizeof(Page)
+                            + (size - 1) * sizeof(void *))
+    if start == NULL:
         raise MemoryError()
+    page = <Page *>(start + front)
     page.capacity = <uint16_t>size
     ref[0] = page
     return page
@@ -170,10 +228,12 @@ cdef Node **page_exclusive_slot(Page **top, const char *name, size_t n) except N
 cdef Page *_put(Page **ref, int at, void *item) except? NULL:
     """Puts an item into slot `at` of an exclusive page.
 
-    Where the page was full it is split, and its right part returned; else NULL.
+    Where the page was full it is split, and its right part returned; else NULL.  The names in a
+    page that is put into a page count there already.
     """
     cdef Page *page = ref[0]
     cdef Page *right = NULL
+    cdef Names its
     cdef int keep, i
     if page.count == FANOUT:
         keep = FANOUT if at == FANOUT else FANOUT // 2
@@ -182,8 +242,16 @@ cdef Page *_put(Page **ref, int at, void *item) except? NULL:
             right.slot[right.count] = page.slot[i]
             right.count += 1
             right.total += _slot_total(page, i)
+            if page.level:
+                its = page_names(<Page *>page.slot[i])
+                _more(_names(right), &its)
         page.count = <uint16_t>keep
         page.total -= right.total
+        if page.level:
+            if at >= keep:
+                its = page_names(<Page *>item)
+                _more(_names(right), &its)
+            _less(_names(page), _names(right))
         if at >= keep:
             at -= keep
             page = right
@@ -196,8 +264,9 @@ cdef Page *_put(Page **ref, int at, void *item) except? NULL:
     return right
 
 
-cdef Page *_insert(Page **ref, Node *node) except? NULL:
-    """Puts a node into a page or below it; returns what _put() does."""
+cdef Page *_insert(Page **ref, Node *node, const Names *its) except? NULL:
+    """Puts a node into a page or below it; returns what _put() does.  its: its name, for pages of
+    pages."""
     cdef Page *page = _exclusive(ref)
     cdef Page *split
     cdef bint exact
@@ -206,7 +275,8 @@ cdef Page *_insert(Page **ref, Node *node) except? NULL:
     if page.level == 0:
         return _put(ref, at, node)
     before = (<Page *>page.slot[at]).total
-    split = _insert(<Page **>&page.slot[at], node)
+    split = _insert(<Page **>&page.slot[at], node, its)
+    _more(_names(page), its)
     # What was split off is added when it is put into a slot of its own.
     page.total += (<Page *>page.slot[at]).total - before
     if split == NULL:
@@ -217,15 +287,22 @@ cdef Page *_insert(Page **ref, Node *node) except? NULL:
 cdef int page_insert(Page **top, Node *node) except -1:
     cdef Page *split
     cdef Page *above
+    cdef Names its
+    its.digest = its.bytes = 0
     if top[0] == NULL:
         top[0] = _new(0, 1)
-    split = _insert(top, node)
+    elif top[0].level:
+        its = _of_name(node.name, node.name_len)
+    split = _insert(top, node, &its)
     if split != NULL:
         above = _new(split.level + 1, 4)
         above.slot[0] = top[0]
         above.slot[1] = split
         above.count = 2
         above.total = top[0].total + split.total
+        _names(above)[0] = page_names(top[0])
+        its = page_names(split)
+        _more(_names(above), &its)
         top[0] = above
     return 0
 
@@ -252,6 +329,8 @@ cdef int _join(Page *page, int at) except -1:
         if right.refs > 1:
             _slot_ref(right, i)
     left.total += right.total
+    if left.level:
+        _more(_names(left), _names(right))
     right.refs -= 1
     if right.refs == 0:
         _free(right)
@@ -259,33 +338,53 @@ cdef int _join(Page *page, int at) except -1:
     return 0
 
 
-cdef Node *_remove(Page **ref, const char *name, size_t n) except NULL:
+cdef int _thin_out(Page *page, int at) except -1:
+    """Joins a sparse page with a neighbour, if both together are no full page."""
+    if at + 1 < page.count and (<Page *>page.slot[at]).count \
+            + (<Page *>page.slot[at + 1]).count <= JOINED:
+        return _join(page, at)
+    if at and (<Page *>page.slot[at]).count + (<Page *>page.slot[at - 1]).count <= JOINED:
+        return _join(page, at - 1)
+    return 0
+
+
+cdef Node *_remove(Page **ref, const char *name, size_t n, const Names *its) except NULL:
     cdef Page *page = _exclusive(ref)
     cdef Page *child
     cdef Node *node
     cdef bint exact
     cdef int at = page_slot(page, name, n, &exact)
-    page.total -= 1
     if page.level == 0:
         node = <Node *>page.slot[at]
         _cut(page, at)
+        page.total -= 1
         return node
-    node = _remove(<Page **>&page.slot[at], name, n)
+    # What can fail comes first.
+    node = _remove(<Page **>&page.slot[at], name, n, its)
+    page.total -= 1
+    _less(_names(page), its)
     child = <Page *>page.slot[at]
     if child.count == 0:
         _free(child)
         _cut(page, at)
     elif child.count < SPARSE:
-        if at + 1 < page.count and child.count + (<Page *>page.slot[at + 1]).count <= JOINED:
-            _join(page, at)
-        elif at and child.count + (<Page *>page.slot[at - 1]).count <= JOINED:
-            _join(page, at - 1)
+        try:
+            _thin_out(page, at)
+        except MemoryError:
+            # It stays as it is, which is as good for everything but speed.
+            pass
     return node
 
 
 cdef Node *page_remove(Page **top, const char *name, size_t n) except NULL:
-    cdef Node *node = _remove(top, name, n)
-    cdef Page *page = top[0]
+    cdef Names its
+    cdef Node *node
+    cdef Page *page
+    its.digest = its.bytes = 0
+    if top[0].level:
+        its = _of_name(name, n)
+    node = _remove(top, name, n, &its)
+    page = top[0]
     while page.level and page.count == 1:
         top[0] = <Page *>page.slot[0]
         _free(page)
@@ -311,6 +410,7 @@ cdef Node *_last(void *slot, int level) noexcept nogil:
 cdef Page *page_make(int level, int count, void **slots) except NULL:
     cdef Page *page
     cdef Node *before
+    cdef Names its
     cdef int i
     if not 0 < count <= FANOUT or not 0 <= level < LEVELS_MAX:
         raise ValueError(f"a page of level {level} with {count} slots")
@@ -327,4 +427,7 @@ cdef Page *page_make(int level, int count, void **slots) except NULL:
         _slot_ref(page, i)
         page.total += _slot_total(page, i)
         page.count += 1
+        if level:
+            its = page_names(<Page *>slots[i])
+            _more(_names(page), &its)
     return page

@@ -108,3 +108,62 @@ def test_wide_directories_under_snapshots(make_world: Make, seed: int, names: in
     for each in sides[1:]:
         assert end(world, "s0", each.tx_id, b"F") == "OK"
     held.clear()
+
+
+@pytest.mark.parametrize(("names", "seed"), [(40, 1), (1500, 2), (1500, 3), (5000, 4)])
+def test_pieces_of_a_wide_directory(make_world: Make, names: int, seed: int) -> None:
+    """A guest gets the names from any byte on, and a count that is equal where the names are,
+    however the directory came about and whatever snapshots hold of it."""
+    world: World = make_world(domids=(1,))
+    pick = random.Random(seed)
+    there: set[bytes] = set()
+    held: list[Any] = []
+    counts: dict[bytes, frozenset[bytes]] = {}
+    connection, transport = world.connection("s0")
+
+    def ask(type_: str, payload: bytes) -> None:
+        transport.feed(packet(type_, payload))
+        world.turn("s0")
+        transport.take()
+
+    def look(offset: int) -> bytes:
+        """The count of what d1 gets from there on."""
+        _, body = world.ask("d1", "DIRECTORY_PART", b"/w\0%d\0" % offset)
+        count, got = body.split(b"\0", 1)
+        room = 4094 - len(count) - 1
+        whole = b"".join(name + b"\0" for name in sorted(there))[offset:]
+        cut = whole[: whole.rfind(b"\0", 0, room) + 1]
+        assert got == (whole + b"\0" if len(whole) <= room else cut)
+        return count
+
+    ask("MKDIR", b"/w\0")
+    ask("SET_PERMS", b"/w\0" + b"b0\0")
+    for growing in (0.9, 0.2, 0.8, 0.0):
+        for step in range(names):
+            if pick.random() < growing:
+                name = b"%d" % pick.randrange(10 ** pick.randrange(1, 7))
+                if pick.random() < 0.3:
+                    name += b"-" * pick.randrange(300)
+                there.add(name)
+                ask("WRITE", b"/w/" + name + b"\0v")
+            elif there:
+                # Neighbours, so that pages become sparse.
+                name = min(there) if pick.random() < 0.8 else pick.choice(tuple(there)[:50])
+                there.discard(name)
+                ask("RM", b"/w/" + name + b"\0")
+            if step % (names // 20) == 0:
+                size = sum(map(len, there)) + len(there)
+                count = look(pick.randrange(size + 2))
+                assert counts.setdefault(count, frozenset(there)) == there
+                held = held[-3:] + [world.server.tree.copy()]
+    # Another way to the same names.
+    there = {b"%07d" % n for n in range(names)}
+    seen = set()
+    for order in (sorted(there), pick.sample(sorted(there), names)):
+        ask("RM", b"/w\0")
+        ask("MKDIR", b"/w\0")
+        ask("SET_PERMS", b"/w\0" + b"b0\0")
+        for name in order:
+            ask("WRITE", b"/w/" + name + b"\0")
+        seen.add(look(pick.randrange(8 * names)))
+    assert len(seen) == 1
