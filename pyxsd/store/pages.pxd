@@ -82,7 +82,8 @@ cdef Node *page_get(const Page *top, const char *name, size_t n) noexcept nogil
 # The slot of the node of that name, which must be there, in a page that nobody else
 # holds: what is in the slot may be replaced.
 cdef Node **page_exclusive_slot(Page **top, const char *name, size_t n) except NULL
-# Puts a node in whose name is not there; takes over the caller's reference to it.
+# Puts a node in whose name is not there; takes over the caller's reference to it.  MemoryError:
+# nothing has changed, and the reference is still the caller's.
 cdef int page_insert(Page **top, Node *node) except -1
 # Takes out the node of that name, which must be there; its reference is the caller's.
 # *top becomes NULL with the last one.  MemoryError: it is still there.

@@ -225,7 +225,30 @@ cdef Node **page_exclusive_slot(Page **top, const char *name, size_t n) except N
 
 # -- putting in ---------------------------------------------------------------
 
-cdef Page *_put(Page **ref, int at, void *item) except? NULL:
+# Pages for those that must be split, by their level, taken before anything is changed.
+cdef struct Spares:
+    Page *page[LEVELS_MAX + 2]
+    int top                  # level of the top page of the directory
+
+
+cdef int _take_spares(Spares *spares, int full) except -1:
+    """For so many full pages above each other, a leaf being the first."""
+    cdef int level = 0
+    try:
+        while level < full:
+            spares.page[level] = _new(level, FANOUT)
+            level += 1
+        if full > spares.top:
+            spares.page[level] = _new(level, 4)
+    except MemoryError:
+        while level:
+            level -= 1
+            _free(spares.page[level])
+        raise
+    return 0
+
+
+cdef Page *_put(Page **ref, int at, void *item, const Spares *spares) except? NULL:
     """Puts an item into slot `at` of an exclusive page.
 
     Where the page was full it is split, and its right part returned; else NULL.  The names in a
@@ -237,7 +260,7 @@ cdef Page *_put(Page **ref, int at, void *item) except? NULL:
     cdef int keep, i
     if page.count == FANOUT:
         keep = FANOUT if at == FANOUT else FANOUT // 2
-        right = _new(page.level, FANOUT)
+        right = spares.page[page.level]
         for i in range(keep, FANOUT):
             right.slot[right.count] = page.slot[i]
             right.count += 1
@@ -264,38 +287,45 @@ cdef Page *_put(Page **ref, int at, void *item) except? NULL:
     return right
 
 
-cdef Page *_insert(Page **ref, Node *node, const Names *its) except? NULL:
+cdef Page *_insert(Page **ref, Node *node, const Names *its, Spares *spares,
+                   int full) except? NULL:
     """Puts a node into a page or below it; returns what _put() does.  its: its name, for pages of
-    pages."""
+    pages.  full: so many pages right above are.  Nothing fails after the first change."""
     cdef Page *page = _exclusive(ref)
     cdef Page *split
     cdef bint exact
     cdef int at = page_slot(page, node.name, node.name_len, &exact)
     cdef uint32_t before
+    full = full + 1 if page.count == FANOUT else 0
     if page.level == 0:
-        return _put(ref, at, node)
+        if full:
+            _take_spares(spares, full)
+        return _put(ref, at, node, spares)
+    page = _room(ref, min(page.count + 1, FANOUT))
     before = (<Page *>page.slot[at]).total
-    split = _insert(<Page **>&page.slot[at], node, its)
+    split = _insert(<Page **>&page.slot[at], node, its, spares, full)
     _more(_names(page), its)
     # What was split off is added when it is put into a slot of its own.
     page.total += (<Page *>page.slot[at]).total - before
     if split == NULL:
         return NULL
-    return _put(ref, at + 1, split)
+    return _put(ref, at + 1, split, spares)
 
 
 cdef int page_insert(Page **top, Node *node) except -1:
     cdef Page *split
     cdef Page *above
     cdef Names its
+    cdef Spares spares
     its.digest = its.bytes = 0
     if top[0] == NULL:
         top[0] = _new(0, 1)
     elif top[0].level:
         its = _of_name(node.name, node.name_len)
-    split = _insert(top, node, &its)
+    spares.top = top[0].level
+    split = _insert(top, node, &its, &spares, 0)
     if split != NULL:
-        above = _new(split.level + 1, 4)
+        above = spares.page[split.level + 1]
         above.slot[0] = top[0]
         above.slot[1] = split
         above.count = 2

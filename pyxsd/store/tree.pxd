@@ -21,6 +21,12 @@ cdef struct Place:
     size_t parts             # how many components of the path lead to it
     bint exclusive           # neither it nor anything on the way to it is shared
 
+# What goes with a subtree.
+cdef struct Survey:
+    Counts *owners           # nodes by owner
+    int64_t nodes
+    int64_t bytes            # as Tree.dropped counts them
+
 cdef class Tree:
     cdef Node *root
     cdef Grave grave         # where what this tree drops is freed; its snapshots have the same
@@ -73,4 +79,5 @@ cdef class Tree:
 
     cdef Node *_edit(self, const Path *path, size_t parts) except NULL
     cdef Node *_edit_at(self, const Path *path, const Place *at) except NULL
-    cdef int _uncount(self, Node *top, bint with_top) except -1
+    cdef int _survey(self, Node *top, bint with_top, Survey *found) except -1
+    cdef int _uncount(self, Survey *gone) except -1

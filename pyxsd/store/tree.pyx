@@ -284,6 +284,7 @@ cdef class Tree:
     cdef int remove(self, const Path *path, const Place *at) except -1:
         cdef Node *parent
         cdef Node *node
+        cdef Survey gone
         cdef size_t last = path.parts - 1
         if path.parts == 0:
             # A node without children in its place.
@@ -291,10 +292,11 @@ cdef class Tree:
             try:
                 node_set_value(node, self.root.value, self.root.value_len)
                 counts_own(&self.counts)
-                self._uncount(self.root, False)
+                self._survey(self.root, False, &gone)
             except MemoryError:
                 node_unref(node)
                 raise
+            self._uncount(&gone)
             self.grave.bury(self.root)
             self.root = node
             return 0
@@ -302,19 +304,25 @@ cdef class Tree:
         return self.remove_child(parent, path.text + path.start[last], path.size[last])
 
     cdef int remove_child(self, Node *parent, const char *name, size_t n) except -1:
-        cdef Node *node
+        cdef Node *node = node_child(parent, name, n)
+        cdef Survey gone
         # What can fail comes first; taking out of a table that is not shared cannot.
         counts_own(&self.counts)
-        node = page_remove(&parent.children, name, n)
-        try:
-            if node.children == NULL:
-                self.count_add(perms_owner(node.perms), -1)
-                self.nodes -= 1
-                self.dropped += _bytes(node)
-            else:
-                self._uncount(node, True)
-        finally:
+        if node.children == NULL:
+            page_remove(&parent.children, name, n)
+            self.count_add(perms_owner(node.perms), -1)
+            self.nodes -= 1
+            self.dropped += _bytes(node)
             self.grave.bury(node)
+            return 0
+        self._survey(node, True, &gone)
+        try:
+            page_remove(&parent.children, name, n)
+        except MemoryError:
+            counts_unref(gone.owners)
+            raise
+        self._uncount(&gone)
+        self.grave.bury(node)
         return 0
 
     cdef int graft(self, const Path *path, Node *node) except -1:
@@ -350,11 +358,13 @@ cdef class Tree:
     cdef int count_add(self, int64_t owner, int64_t n) except -1:
         return counts_add(&self.counts, owner, n)
 
-    cdef int _uncount(self, Node *top, bint with_top) except -1:
-        """Takes a subtree out of the counts."""
+    cdef int _survey(self, Node *top, bint with_top, Survey *found) except -1:
+        """What a subtree takes; MemoryError, with nothing changed."""
         cdef Walker w
         cdef Node *node
         cdef int64_t owner = 0, run = 0      # so many nodes of this owner in a row
+        found.nodes = found.bytes = 0
+        found.owners = counts_new()
         walk_begin(&w, top, False)
         try:
             node = walk_next(&w)
@@ -362,17 +372,30 @@ cdef class Tree:
                 node = walk_next(&w)
             while node != NULL:
                 if perms_owner(node.perms) != owner:
-                    self.count_add(owner, -run)
-                    self.nodes -= run
+                    counts_add(&found.owners, owner, run)
                     owner = perms_owner(node.perms)
                     run = 0
                 run += 1
-                self.dropped += _bytes(node)
+                found.nodes += 1
+                found.bytes += _bytes(node)
                 node = walk_next(&w)
-            self.count_add(owner, -run)
-            self.nodes -= run
+            counts_add(&found.owners, owner, run)
+        except MemoryError:
+            counts_unref(found.owners)
+            raise
         finally:
             walk_end(&w)
+        return 0
+
+    cdef int _uncount(self, Survey *gone) except -1:
+        """Takes a subtree out of the counts, which are not shared; the survey goes."""
+        cdef uint32_t i
+        for i in range(gone.owners.size):
+            if gone.owners.slot[i].count:
+                self.count_add(gone.owners.slot[i].owner, -gone.owners.slot[i].count)
+        counts_unref(gone.owners)
+        self.nodes -= gone.nodes
+        self.dropped += gone.bytes
         return 0
 
     cdef int count_difference(self, Tree base, Tree now) except -1:

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Requests for which memory runs out, at each of the places where they ask for some.
+
+    LD_PRELOAD=<no_memory.so> python -m tests.unit.without_memory CASE
+
+The counts of the store must be those of its nodes afterwards.  Writes how many places there were.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+from pyxsd.system.configuration import Config
+from tests.unit.kit import ok, recount
+from tests.world import World, packet
+
+DEEP = b"/".join([b"x"] * 300)
+
+
+def nodes(world: World) -> None:
+    """A wide and deep subtree of two owners."""
+    for path in (b"/t/a/", b"/t/b/", b"/t/a/" + DEEP + b"/"):
+        ok(world, "s0", "MKDIR", path + b"1\0")
+    for n in range(200):
+        ok(world, "s0", "MKDIR", b"/t/wide/%03d/y\0" % n)
+        if n % 3:
+            ok(world, "s0", "SET_PERMS", b"/t/wide/%03d\0n%d\0" % (n, n % 7))
+
+
+def shared(world: World) -> None:
+    """The same while a transaction holds it."""
+    nodes(world)
+    ok(world, "s1", "TRANSACTION_START", b"\0")
+
+
+def full(world: World) -> None:
+    """A directory whose pages are all full, and the page above them."""
+    for n in range(32 * 32):
+        ok(world, "s0", "MKDIR", b"/f/%04d\0" % n)
+
+
+def leaf(world: World) -> None:
+    """A directory of one full page."""
+    for n in range(32):
+        ok(world, "s0", "MKDIR", b"/f/%04d\0" % n)
+
+
+def full_and_shared(world: World) -> None:
+    """The same while a transaction holds it."""
+    full(world)
+    ok(world, "s1", "TRANSACTION_START", b"\0")
+
+
+CASES = {
+    "write": (full, "WRITE", b"/f/0500x\0v"),
+    "write-last": (full, "WRITE", b"/f/9\0v"),
+    "write-shared": (full_and_shared, "WRITE", b"/f/0500x/y/z\0v"),
+    "write-leaf": (leaf, "WRITE", b"/f/0005x\0v"),
+    "rm": (nodes, "RM", b"/t\0"),
+    "rm-shared": (shared, "RM", b"/t\0"),
+    "rm-root": (nodes, "RM", b"/\0"),
+    "rm-one": (shared, "RM", b"/t/wide/150\0"),
+}
+
+
+def main(case: str) -> int:
+    """See above."""
+    lib = ctypes.CDLL(None)
+    prepare, type_, payload = CASES[case]
+    places = 0
+    while True:
+        world = World(Config())
+        prepare(world)
+        connection, transport = world.connection("s0")
+        transport.feed(packet(type_, payload))
+        lib.refuse_after(places)
+        try:
+            world.server.service(connection)
+        except MemoryError:
+            pass
+        refused = lib.was_refused()
+        world.rest.clear()
+        if connection.closed:
+            world.sockets.pop("s0")
+        recount(world)
+        world.close()
+        if not refused:
+            return places
+        places += 1
+
+
+if __name__ == "__main__":
+    print(main(sys.argv[1]))
