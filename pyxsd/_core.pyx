@@ -182,7 +182,7 @@ cdef class Server:
             return 0
         c.closed = True
         self.log.line(c.label, 0, b"endconn", NULL, 0)
-        self.s.events.drop_jobs(c)
+        self.s.events.leave_jobs(c)
         self._reset(c)
         self.s.set_target(c, -1)
         self.s.connections.pop(c.id, None)
@@ -340,7 +340,7 @@ cdef class Server:
                 if c.is_socket or not c.transport.asks_restart():
                     return DONE
                 # Those of its former life need not wait for who does not read.
-                self.s.events.drop_jobs(c)
+                self.s.events.leave_jobs(c)
             if c is self.kernel:
                 return 0
         if not c.is_socket and c.transport.asks_restart():

@@ -122,6 +122,8 @@ cdef class Events:
     cdef int drop_waiting(self, Connection c) except -1
     # Forgets the changes of a connection whose events are not delivered yet.
     cdef int drop_jobs(self, Connection c) except -1
+    # It goes: they are delivered without it.
+    cdef int leave_jobs(self, Connection c) except -1
     # Forgets the events that a connection caused and that found no room.
     cdef int drop_debts(self, Connection c) except -1
     # Is something left of what went?

@@ -31,7 +31,10 @@ until they are done that connection is not served.  So the order of the events o
 kept.  A job holds the place that its search for watches has come to, and the roots of the trees
 that permissions are looked up in; so it takes the same memory however many watches match.  The
 changes of a commit are kept as the transaction has listed them (Changes), and become a job one
-after the other, so that the commit itself costs the same however many are left.
+after the other, so that the commit itself costs the same however many are left.  Where a connection
+goes that has jobs, they become those of the kernel's connection, which stands for nobody then: an
+event of theirs that finds no room with the watcher is dropped, as is what was on the account of the
+connection that went.  The kernel's own jobs, which are of names, go before them.
 
 What is left of a watch or a connection that goes, very many events perhaps, is cleared away in
 slices: clear_away() is called in each turn.
@@ -79,6 +82,10 @@ cdef int _collect(Node *root, const Path *path, Perms **found, int count) noexce
         return count + 1
     found[count + 1] = node.perms
     return count + 2
+
+
+cdef inline bint _is_of_a_name(what) noexcept:
+    return isinstance(what, Job) and (<Job>what).name is not None
 
 
 cdef inline bint _sees_all(const Watch *watch) noexcept:
@@ -359,9 +366,15 @@ cdef class Events:
 
     cdef int _queue(self, Connection cause, what) except -1:
         """Puts a Job, or Changes, behind those that its cause has."""
+        cdef Py_ssize_t at = 0
         if cause.jobs is None:
             cause.jobs = deque()
-        cause.jobs.append(what)
+        if cause is self.kernel and _is_of_a_name(what):
+            while at < len(cause.jobs) and _is_of_a_name(cause.jobs[at]):
+                at += 1
+            cause.jobs.insert(at, what)
+        else:
+            cause.jobs.append(what)
         return self.agenda.ready(cause)
 
     cdef bint must_wait(self, Connection cause) noexcept:
@@ -512,6 +525,8 @@ cdef class Events:
         cdef Account account
         cdef uint64_t k = 0
         cdef bytes text
+        if cause is None or cause.closed:
+            cause = self.kernel
         if pending is None:
             pending = Pending(to)
             pending.serial = watch.serial
@@ -533,13 +548,18 @@ cdef class Events:
         elif text in pending.paths:
             self.merged += 1
             return 0
-        else:
-            pending.paths.add(text)
         if not pending.overflow and self._may_wait(pending, len(text)):
+            if k == 0:
+                pending.paths.add(text)
             self._wait(pending, text, k)
             return 0
-        if cause is None or cause.closed:
-            cause = self.kernel
+        if k == 0:
+            if cause is self.kernel:
+                # Of somebody who has gone.
+                if not pending.waiting and not pending.overflow:
+                    del to.pending[pending.serial]
+                return 0
+            pending.paths.add(text)
         account = cause.debts
         if account is None:
             cause.debts = account = Account(cause)
@@ -684,6 +704,15 @@ cdef class Events:
                     self.trie.give_up(&(<Job>what).search)
             c.jobs = None
         return 0
+
+    cdef int leave_jobs(self, Connection c) except -1:
+        if c.jobs is None:
+            return 0
+        if self.kernel.jobs is None:
+            self.kernel.jobs = deque()
+        self.kernel.jobs.extend(c.jobs)
+        c.jobs = None
+        return self.agenda.ready(self.kernel)
 
     cdef int drop_debts(self, Connection c) except -1:
         cdef Account account = c.debts

@@ -281,6 +281,63 @@ def test_all_are_told_of_the_last_change_of_a_broken_ring(world: World) -> None:
     assert len(world.drain("s0")) == 200
 
 
+def _half_told(world: World, who: str, changes: int) -> None:
+    """A commit of so many changes below the home of domain 1, of which few are told yet."""
+    tx_id = begin(world, who)
+    for n in range(changes):
+        ok(world, who, "WRITE", b"/local/domain/1/k%03d\0v" % n, tx_id)
+    world.server.agenda.slice_ns = 0
+    connection, transport = world.connection(who)
+    transport.feed(packet("TRANSACTION_END", b"T\0", tx_id))
+    world.server.begin(world.now, world.now)
+    world.server.service(connection)
+    assert connection.has_jobs
+
+
+@pytest.mark.parametrize("who", ["s2", "d1"])
+def test_all_are_told_of_what_somebody_changed_who_has_gone(world: World, who: str) -> None:
+    """In the order of the changes, whatever others change meanwhile."""
+    watch(world, "s1", b"/local/domain/1")
+    _half_told(world, who, 300)
+    world.server.disconnect(world.connection(who)[0])
+    world.sockets.pop(who, None)
+    world.host.transports.pop(1, None)
+    ok(world, "s0", "WRITE", b"/local/domain/1/other\0v")
+    world.turn()
+    told = [body.split(b"\0")[0] for type_, _, _, body in world.drain("s1") if type_ == 15]
+    told.remove(b"/local/domain/1/other")
+    assert told == [b"/local/domain/1/k%03d" % n for n in range(300)]
+    assert not world.server.kernel.has_jobs
+
+
+def test_who_does_not_read_is_told_what_there_is_room_for(world: World) -> None:
+    """What somebody caused who has gone is on nobody's account; but events of domains that come and
+    go are, and go before it."""
+    world.server.set_quota("watch-events", 20)
+    watch(world, "s1", b"/local/domain/1")
+    watch(world, "s1", b"@releaseDomain")
+    watch(world, "s3", b"/local/domain/1")
+    watch(world, "s3", b"@releaseDomain")
+    world.connection("s1")[1].room = 0
+    _half_told(world, "d1", 300)
+    world.server.disconnect(world.connection("d1")[0])
+    world.host.transports.pop(1)
+    world.server.fire_special(b"@releaseDomain", [1])
+    world.server.agenda.turn_ns = 0  # one slice, which is one change, in each turn
+    for _ in range(6):
+        world.server.flush()
+    assert world.server.kernel.has_jobs
+    assert b"@releaseDomain\0t\0" in [body for _, _, _, body in world.drain("s3")]
+    world.turn()
+    assert not world.server.kernel.has_jobs and world.server.kernel.overflowing == 0
+    assert world.connection("s1")[0].waiting_events == 20 + 1
+    world.connection("s1")[1].room = -1
+    world.turn("s1")
+    told = [body.split(b"\0")[0] for _, _, _, body in world.drain("s1")]
+    told.remove(b"@releaseDomain")
+    assert told == [b"/local/domain/1/k%03d" % n for n in range(40)]
+
+
 # -- what one request makes the daemon keep --------------------------------------
 
 

@@ -111,8 +111,9 @@ def test_events_that_are_still_to_be_delivered(go: int) -> None:
         each.close()
 
 
+@pytest.mark.parametrize("gone", [False, True])
 @pytest.mark.parametrize("slices", [1, 3])
-def test_a_commit_that_is_half_told(slices: int) -> None:
+def test_a_commit_that_is_half_told(slices: int, gone: bool) -> None:
     """The changes that are no jobs yet are told of as if nothing had been."""
     world = World()
     world.ask("s1", "WATCH", b"/top\0t\0")
@@ -128,6 +129,9 @@ def test_a_commit_that_is_half_told(slices: int) -> None:
     for _ in range(slices):
         world.server.service(connection)
     assert connection.has_jobs
+    if gone:
+        world.server.disconnect(world.sockets.pop("s0")[0])
+        assert world.server.kernel.has_jobs
     other = again(world)
     for each in (world, other):
         # In one piece, so that nothing is sent in between.
