@@ -47,6 +47,7 @@ cdef enum:
     WORK_BLAME = 2048
     SIFTED = 2048            # changes that are looked at one by one at most
     REQUEST_COST = 280       # bytes that a remembered request takes beside its payload, about
+    CHANGE_COST = 112        # and a change beside its path
     COPY_COST = 128          # and a node that a transaction has copied
 
 
@@ -186,6 +187,11 @@ cdef class Transactions:
         if r.row.flags & ROW_REPLAY:
             payload = PyBytes_FromStringAndSize(r.payload.p, r.payload.n)
             size += r.payload.n
+        if r.effect.wrote:
+            # What it wrote is in the transaction's tree, too.
+            size += COPY_COST + r.payload.n
+        if r.effect.fires:
+            size += CHANGE_COST + r.path.len
         txn.recorded_bytes += size
         c.recorded_bytes += size
         txn.requests.append((r.type, payload, status, _digest(r, status)))

@@ -39,7 +39,7 @@ from pyxsd._outq cimport path_hash
 cdef enum:
     NODE_BYTES = 128         # that a copied node takes, about
     CHANGE_WEIGHT = 4        # of a change itself: its two snapshots and its entry, 512 bytes
-    WEIGHT_MAX = 8192        # of the changes of one guest: 1 MB
+    WEIGHT_MAX = 4096        # of the changes of one guest: 0.5 MB
     MARKS_MAX = 512          # of forgotten changes of one guest: 100 KB
     FORGOTTEN = 512          # changes that are forgotten at once
     TRIMMED = 256            # changes, and starts of transactions, that trim() drops at once

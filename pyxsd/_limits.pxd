@@ -23,11 +23,11 @@ cdef int64_t UNLIMITED
 # What one guest may make the daemon remember, in bytes, whatever the quotas count.
 cdef enum:
     OUTPUT_BYTES = 262144    # replies that wait; one more request is served only below it
-    EVENT_BYTES = 524288     # events that wait in the output
-    WAITING_BYTES = 3145728  # events that wait behind watches
-    OVERFLOW_EVENTS = 2048   # events of one guest's changes that found no room anywhere
-    RECORDED_BYTES = 1048576  # requests of open transactions
-    PINNED_BYTES = 2097152   # what was replaced since the start of open transactions
+    EVENT_BYTES = 262144     # events that wait in the output
+    WAITING_BYTES = 786432   # events that wait behind watches
+    OVERFLOW_EVENTS = 1024   # events of one guest's changes that found no room anywhere
+    RECORDED_BYTES = 786432  # requests of open transactions, and their changes
+    PINNED_BYTES = 1048576   # what was replaced since the start of open transactions
 
 cdef class Limits:
     cdef int64_t most[Q_COUNT]

@@ -6,6 +6,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove
 
 cdef enum:
+    LARGE = 65536            # a buffer grows from here on by quarters
     KEEP = 4096              # a drained buffer of more than this is given back
 
 cdef const char **_names = [
@@ -52,7 +53,7 @@ cdef char *buffer_reserve(Buffer *b, size_t n) except NULL:
     else:
         cap = b.cap if b.cap else 256
         while cap - used < n:
-            cap *= 2
+            cap += cap if cap < LARGE else cap // 4
         if b.head:
             memmove(b.data, b.data + b.head, used)
         b.tail = used

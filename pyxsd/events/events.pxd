@@ -55,10 +55,8 @@ cdef class Changes:
 cdef class Pending:
     cdef Connection to       # whose watch it is
     cdef uint64_t serial     # of the watch
-    cdef bytes token
-    cdef bytes own_path      # the path as the watch was given
-    cdef size_t strip        # bytes that a relative watch drops from event paths
-    cdef object waiting      # (path, k): path is b"" for own_path; k is not 0 for "@" events
+    cdef Watch *watch        # borrowed; NULL once it is removed
+    cdef object waiting      # (path, k): path is b"" for the watch's own; k is not 0 for "@" events
     cdef object overflow     # number: (path, k, Account): has no share of that memory
     cdef set paths           # of all of these that an identical event may be merged with
 

@@ -530,10 +530,7 @@ cdef class Events:
         if pending is None:
             pending = Pending(to)
             pending.serial = watch.serial
-            pending.token = watch.text[watch.path_len + 1:
-                                       watch.path_len + 1 + watch.token_len]
-            pending.own_path = watch.text[:watch.path_len]
-            pending.strip = watch.strip
+            pending.watch = watch
             to.pending[watch.serial] = pending
         if own:
             text = b""
@@ -591,15 +588,15 @@ cdef class Events:
 
     cdef int _send(self, Connection c, Pending pending, bytes path, uint64_t k) except -1:
         """Puts a waiting event into the output."""
-        cdef bytes text = path if path else pending.own_path
-        cdef const char *p = <const char *>text + (pending.strip if path else 0)
-        cdef size_t n = len(text) - (pending.strip if path else 0)
+        cdef const Watch *watch = pending.watch
+        cdef const char *p = <const char *>path + watch.strip if path else watch.text
+        cdef size_t n = len(path) - watch.strip if path else watch.path_len
         if k == 0:
             pending.paths.discard(path)
         if c.out.put_event(pending.serial, k == 0, path_hash(p, n), p, n,
-                           pending.token, len(pending.token)):
+                           watch.text + watch.path_len + 1, watch.token_len):
             self.queued += 1
-            self._log_event(c, n + len(pending.token) + 2)
+            self._log_event(c, n + watch.token_len + 2)
         else:
             self.merged += 1
         return 0
@@ -692,6 +689,7 @@ cdef class Events:
     cdef int _forget(self, Pending pending) except -1:
         """Drops what waits behind a watch that is gone.  It counts as the watcher's memory until
         it is cleared away, else one that sets and removes watches could fill that many times."""
+        pending.watch = NULL
         pending.to.overfull.pop(pending.serial, None)
         self.remains.append(pending)
         self.gone += 1

@@ -43,6 +43,7 @@ from pyxsd._request cimport State
 from pyxsd._siphash cimport hash_key as the_key
 from pyxsd._wire cimport Transport
 from pyxsd.events.events cimport Pending
+from pyxsd.events.trie cimport Watch
 from pyxsd.state.codec cimport Codec
 from pyxsd.state.graph cimport GraphReader, GraphWriter
 from pyxsd.state.passage cimport Passage
@@ -371,7 +372,10 @@ def waiting_events(Connection c not None):
     """[(path, token)] of the events that wait for a client behind its output, watch by watch."""
     cdef Pending pending
     cdef list found = []
+    cdef const Watch *watch
     for pending in c.pending.values():
+        watch = pending.watch
+        token = watch.text[watch.path_len + 1:watch.path_len + 1 + watch.token_len]
         for path, *_ in (*pending.waiting, *pending.overflow.values()):
-            found.append((path[pending.strip:] if path else pending.own_path, pending.token))
+            found.append((path[watch.strip:] if path else watch.text[:watch.path_len], token))
     return found

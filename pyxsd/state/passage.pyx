@@ -479,9 +479,7 @@ cdef class Passage:
         if <Connection>watch.owner is not c or serial in c.pending:
             raise ValueError(f"the watch {serial} is another's, or there twice")
         pending.serial = serial
-        pending.token = watch.text[watch.path_len + 1:watch.path_len + 1 + watch.token_len]
-        pending.own_path = watch.text[:watch.path_len]
-        pending.strip = watch.strip
+        pending.watch = watch
         return pending
 
     cdef int pending(self, Codec codec, Pending pending) except -1:
@@ -514,7 +512,7 @@ cdef class Passage:
 
     cdef int check_event(self, Pending pending, bytes path, uint64_t k) except -1:
         if path is None or k > self.events.last_event \
-                or (path and len(path) < <Py_ssize_t>pending.strip):
+                or (path and len(path) < <Py_ssize_t>pending.watch.strip):
             raise ValueError(f"an event of the watch {pending.serial}")
         if k == 0:
             pending.paths.add(path)

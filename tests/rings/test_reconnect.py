@@ -349,7 +349,7 @@ def test_its_changes_wait_for_a_watcher(rings: Rings) -> None:
     guest.feed(packet("TRANSACTION_END", b"T\0", tx_id) + packet("READ", b"k0\0"))
     rings.turn("d1")
     guest.take()
-    assert connection.overflowing >= 2048 and connection.ops == 1 + 60 + 1
+    assert connection.overflowing >= 1024 and connection.ops == 1 + 60 + 1
     rings.reconnect(1)
     fresh(rings, 1)
     assert ok(rings, "d1", "READ", b"k59\0") == b""

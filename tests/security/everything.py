@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""One guest that makes the daemon remember all that it can at the same time.
+
+    PYTHONMALLOC=malloc python -m tests.security.everything WATCHES REPLACED CHANGES REQUEST
+
+WATCHES: `short` ones, with long `tokens`, or with long `paths`, too.  REPLACED: values of 1,000
+bytes that it replaces while its transactions are open; CHANGES: small ones.  REQUEST: `long-path`,
+`long-value` or `short`, of what it asks in its transactions.  Writes how many bytes it is, by part,
+and their sum, without the nodes that it owns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import sys
+
+from pyxsd.system.configuration import Config
+from tests.unit.kit import ok, write
+from tests.unit.test_memory import MallInfo
+from tests.world import World, packet
+
+#: What a node takes beside its name and its value, at least.
+NODE = 100
+REQUESTS = {
+    "short": (b"%d", b"v"),
+    "long-path": (b"x" * 900 + b"%d", b"v"),
+    "long-value": (b"%d", b"v" * 1900),
+}
+HOME = b"/local/domain/1"
+
+
+def live() -> int:
+    """Bytes that malloc has given out."""
+    gc.collect()
+    lib = ctypes.CDLL(None)
+    lib.mallinfo2.restype = MallInfo
+    info = lib.mallinfo2()
+    return int(info.uordblks + info.hblkhd)
+
+
+def own(world: World) -> int:
+    """Bytes of the nodes that domain 1 owns."""
+    return sum(
+        NODE + len(names[-1]) + len(value)
+        for names, perms, value in world.server.tree.walk()
+        if perms[0][0] == 1
+    )
+
+
+def fill(world: World, where: bytes) -> None:
+    """Changes below `where`, by dom0, until no event of them finds room with domain 1."""
+    connection, transport = world.connection("s1")
+    n = 0
+    while not connection.overflowing:
+        n += 1
+        for request in (write(where + b"/%d" % n), packet("RM", where + b"/%d\0" % n)):
+            transport.feed(request)
+            world.turn("s1")
+            transport.take()
+    # Whoever has changes that wait would be served no more.
+    world.server.disconnect(world.sockets.pop("s1")[0])
+
+
+def main(watches: str, replaced: int, changes: int, request: str) -> dict[str, int]:
+    """See above."""
+    world = World(Config())
+    world.introduce(1)
+    where = b"/w/" + b"/".join([b"p" * 200] * 4) if watches == "paths" else b"/w"
+    for path, perms in ((HOME, b"n1\0"), (where, b"b0\0")):
+        ok(world, "s0", "MKDIR", path + b"\0")
+        ok(world, "s0", "SET_PERMS", path + b"\0" + perms)
+    ok(world, "s1", "READ", b"/\0")
+    parts: dict[str, int] = {}
+    last = [live()]
+
+    def part(name: str) -> None:
+        now = live() - own(world)
+        parts[name] = now - last[0]
+        last[0] = now
+
+    part("nothing")
+    token = {"short": b"", "paths": b"t" * 2900, "tokens": b"t" * 3900}[watches]
+    while world.ask("d1", "WATCH", where + b"\0%d" % len(parts) + token + b"\0")[0] == 4:
+        world.drain("d1")
+        token += b"t"
+    world.drain("d1")
+    part("watches")
+    for n in range(900):
+        ok(world, "d1", "WRITE", b"%03d\0" % n + b"v" * 1000)
+    part("what nodes take more")
+    while world.ask("d1", "TRANSACTION_START", b"\0")[0] == 6:
+        pass
+    transactions = world.connection("d1")[0].transactions
+    part("transactions")
+    for n in range(replaced):
+        ok(world, "d1", "WRITE", b"%03d\0" % n + b"w" * 1000)
+    part("what it replaced")
+    path, value = REQUESTS[request]
+    served = 0
+    for tx_id in list(transactions):
+        for n in range(1000):
+            body = (path % n) + b"\0" + value
+            if world.ask("d1", "WRITE", body, tx_id)[0] != 11:
+                break
+            served += 1
+    part("requests in transactions")
+    for n in range(changes):
+        ok(world, "d1", "WRITE", b"%03d\0%d" % (900 + n % 60, n))
+    part("changes that are kept")
+    world.connection("d1")[1].room = 0
+    for n in range(3000):
+        world.feed("d1", packet("READ", b"%03d\0" % (n % 900)))
+    part("replies")
+    fill(world, where)
+    part("events")
+    parts["sum"] = sum(parts.values()) - parts["nothing"]
+    parts["requests"] = served
+    parts["open"] = len(transactions)
+    world.close()
+    return parts
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])))

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Whatever one guest does at once, the daemon keeps 4 MB of it at most, beside its nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.clients.daemon import PROJECT
+from tests.unit.test_memory import mallinfo2
+
+#: Of 4 MB; the rest is for the events of one commit that find no room, see test_odd_use.py.
+MOST = 3_600_000
+
+
+@pytest.mark.skipif(
+    mallinfo2 is None or "LD_PRELOAD" in os.environ,
+    reason="memory in use is known only with glibc 2.33 or later and its own malloc",
+)
+@pytest.mark.parametrize(
+    ("watches", "replaced", "changes", "request_"),
+    [
+        ("tokens", 450, 300, "long-value"),
+        ("tokens", 450, 300, "long-path"),
+        ("tokens", 600, 0, "short"),
+        ("tokens", 100, 700, "long-value"),
+        ("paths", 450, 300, "long-value"),
+    ],
+)
+def test_all_at_once(watches: str, replaced: int, changes: int, request_: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.security.everything", watches]
+        + [str(replaced), str(changes), request_],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONMALLOC": "malloc"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    parts = json.loads(done.stdout)
+    # It has got as far as each of the bounds lets it.
+    assert parts["open"] == 11 and parts["requests"] > 100, parts
+    assert parts["replies"] > 256_000 and parts["events"] > 250_000, parts
+    assert 2_000_000 < parts["sum"] < MOST, parts
