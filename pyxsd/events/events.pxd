@@ -141,6 +141,7 @@ cdef class Events:
     cdef int _prepare(self, Job job, const Path *path, Node *before, Node *after) except -1
     cdef int _some(self, Connection cause, Job job, const Path *path, Node *before,
                    Node *after) except -1
+    cdef Py_ssize_t _left(self) except -1
     cdef int _queue(self, Connection cause, what) except -1
     cdef int _offer(self, Connection cause, Watch *watch, const Search *search,
                     const Path *path, uint64_t hash) except -1

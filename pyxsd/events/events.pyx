@@ -34,7 +34,8 @@ changes of a commit are kept as the transaction has listed them (Changes), and b
 after the other, so that the commit itself costs the same however many are left.  Where a connection
 goes that has jobs, they become those of the kernel's connection, which stands for nobody then: an
 event of theirs that finds no room with the watcher is dropped, as is what was on the account of the
-connection that went.  The kernel's own jobs, which are of names, go before them.
+connection that went.  So are all where LEFT jobs are left already.  Jobs of names go before them,
+and are not dropped.
 
 What is left of a watch or a connection that goes, very many events perhaps, is cleared away in
 slices: clear_away() is called in each turn.
@@ -62,6 +63,7 @@ cdef enum:
     CHANGE_BYTES = 64        # of the path of a change that cost as much as a watch
     CLEARED_AT_ONCE = 64     # waiting events that are freed together with their watch
     REFILLED = 128           # waiting events that move into the output at once
+    LEFT = 32                # jobs of connections that have gone: commits, mostly
     EVENT_COST = 160         # bytes that a waiting event takes beside its path
     UNKNOWN = -1             # perms_count: nobody has asked yet
 
@@ -366,16 +368,23 @@ cdef class Events:
 
     cdef int _queue(self, Connection cause, what) except -1:
         """Puts a Job, or Changes, behind those that its cause has."""
-        cdef Py_ssize_t at = 0
         if cause.jobs is None:
             cause.jobs = deque()
         if cause is self.kernel and _is_of_a_name(what):
-            while at < len(cause.jobs) and _is_of_a_name(cause.jobs[at]):
-                at += 1
-            cause.jobs.insert(at, what)
+            cause.jobs.insert(len(cause.jobs) - self._left(), what)
         else:
             cause.jobs.append(what)
         return self.agenda.ready(cause)
+
+    cdef Py_ssize_t _left(self) except -1:
+        """How many jobs of connections that have gone there are: the kernel's last ones."""
+        cdef Py_ssize_t at, end
+        if self.kernel.jobs is None:
+            return 0
+        at = end = len(self.kernel.jobs)
+        while at and not _is_of_a_name(self.kernel.jobs[at - 1]):
+            at -= 1
+        return end - at
 
     cdef bint must_wait(self, Connection cause) noexcept:
         return cause.is_guest and cause.overflowing >= OVERFLOW_EVENTS
@@ -706,11 +715,14 @@ cdef class Events:
     cdef int leave_jobs(self, Connection c) except -1:
         if c.jobs is None:
             return 0
-        if self.kernel.jobs is None:
-            self.kernel.jobs = deque()
-        self.kernel.jobs.extend(c.jobs)
+        for what in c.jobs:
+            # Who comes and goes must not leave more than can be told meanwhile.
+            if _is_of_a_name(what) or self._left() < LEFT:
+                self._queue(self.kernel, what)
+            elif isinstance(what, Job):
+                self.trie.give_up(&(<Job>what).search)
         c.jobs = None
-        return self.agenda.ready(self.kernel)
+        return 0
 
     cdef int drop_debts(self, Connection c) except -1:
         cdef Account account = c.debts

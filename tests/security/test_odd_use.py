@@ -338,6 +338,41 @@ def test_who_does_not_read_is_told_what_there_is_room_for(world: World) -> None:
     assert told == [b"/local/domain/1/k%03d" % n for n in range(40)]
 
 
+def test_who_comes_and_goes_leaves_little_to_be_told(world: World) -> None:
+    """What 32 have left is told to the end, and of what comes on top nothing."""
+    world.server.set_quota("watch-events", 10_000)
+    watch(world, "s1", b"/local/domain/1")
+    for n in range(40):
+        tx_id = begin(world, f"c{n}")
+        for k in range(130):
+            ok(world, f"c{n}", "WRITE", b"/local/domain/1/%02d-%03d\0v" % (n, k), tx_id)
+        world.connection(f"c{n}")[1].feed(packet("TRANSACTION_END", b"T\0", tx_id))
+    world.server.agenda.slice_ns = 0
+    world.server.begin(world.now, world.now)
+    for n in range(40):
+        connection = world.sockets.pop(f"c{n}")[0]
+        world.server.service(connection)
+        assert connection.has_jobs
+        world.server.disconnect(connection)
+    world.turn()
+    told = [body for type_, _, _, body in world.drain("s1") if type_ == 15]
+    last = [n for n in range(40) if b"/local/domain/1/%02d-129\0t\0" % n in told]
+    assert last == list(range(len(last))) and len(last) == 32
+
+
+def test_domains_that_went_are_told_of_by_who_has_gone(world: World) -> None:
+    """More of them than what may be left of changes."""
+    ok(world, "s1", "WATCH", b"@releaseDomain\0t\x001\0")
+    world.drain("s1")
+    _half_told(world, "s2", 300)
+    connection = world.sockets.pop("s2")[0]
+    world.server.fire_special(b"@releaseDomain", range(100, 140), connection)
+    world.server.disconnect(connection)
+    world.turn()
+    told = [body.split(b"\0")[0] for type_, _, _, body in world.drain("s1") if type_ == 15]
+    assert told == [b"@releaseDomain/%d" % domid for domid in range(100, 140)]
+
+
 # -- what one request makes the daemon keep --------------------------------------
 
 
