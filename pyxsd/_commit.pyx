@@ -37,6 +37,7 @@ from pyxsd._outq cimport path_hash
 from pyxsd._wire cimport (
     ST_E2BIG, ST_EAGAIN, ST_EINVAL, ST_OK, XS_GET_PERMS, XS_SET_PERMS, buffer_free,
 )
+from pyxsd.store.perms cimport PermEntry
 from pyxsd.store.transaction cimport (
     COMMIT_CONFLICT, COMMIT_DONE, COMMIT_MERGED, path_keep, path_restore,
 )
@@ -162,6 +163,7 @@ cdef class Transactions:
             return False
         for txn in c.transactions.values():
             bytes += COPY_COST * (txn.tree.copied - txn.base.copied)
+            bytes += txn.tree.counts_beside(txn.base) + txn.base.counts_beside(self.s.tree)
         return bytes >= RECORDED_BYTES
 
     cdef int close(self, Connection c, Transaction txn) except -1:
@@ -183,6 +185,7 @@ cdef class Transactions:
         cdef Connection c = <Connection>r.connection
         cdef bytes payload = None
         cdef int64_t size = REQUEST_COST
+        cdef size_t i
         note_effect(txn, r, status)
         if r.row.flags & ROW_REPLAY:
             payload = PyBytes_FromStringAndSize(r.payload.p, r.payload.n)
@@ -190,6 +193,11 @@ cdef class Transactions:
         if r.effect.wrote:
             # What it wrote is in the transaction's tree, too.
             size += COPY_COST + r.payload.n
+            if r.type == XS_SET_PERMS:
+                # And each entry as a number.
+                for i in range(r.payload.n):
+                    if r.payload.p[i] == 0:
+                        size += sizeof(PermEntry)
         if r.effect.fires:
             size += CHANGE_COST + r.path.len
         txn.recorded_bytes += size

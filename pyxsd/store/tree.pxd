@@ -70,6 +70,8 @@ cdef class Tree:
     # How many nodes a domain owns.
     cdef int64_t count_of(self, int64_t owner) noexcept
     cdef int count_add(self, int64_t owner, int64_t n) except -1
+    # Bytes of the counts, as far as another tree does not share them.
+    cdef int64_t counts_beside(self, Tree other) noexcept
     # Adds to the counts what `now` has more than `base`: what a transaction changed.
     cdef int count_difference(self, Tree base, Tree now) except -1
     # Would count_difference(base, now) give any owner more nodes than it has, and more

@@ -44,7 +44,7 @@ from pyxsd.store.pages cimport (
 )
 from pyxsd.store.path cimport path_join, path_prefix
 from pyxsd.store.perms cimport (
-    mentions_live, mentions_new, mentions_of, mentions_ref, mentions_unref, perms_live,
+    PermEntry, mentions_live, mentions_new, mentions_of, mentions_ref, mentions_unref, perms_live,
     perms_owner, perms_parse, perms_ref, perms_simple, perms_unref,
 )
 from pyxsd.store.subtree cimport (
@@ -73,7 +73,12 @@ cdef enum:
 
 
 cdef inline int64_t _bytes(const Node *node) noexcept nogil:
-    return NODE_COST + node.name_len + node.value_len
+    return NODE_COST + node.name_len + node.value_len + _list_bytes(node)
+
+
+cdef inline int64_t _list_bytes(const Node *node) noexcept nogil:
+    """Of a permission list that it shares with no other node; most have that of their parent."""
+    return sizeof(PermEntry) * node.perms.count if node.perms.refs == 1 else 0
 
 
 cdef inline bint _same_slot(const Counts *a, const Counts *b, uint32_t i) noexcept nogil:
@@ -199,6 +204,8 @@ cdef class Tree:
         return node_set_value(self._edit_at(path, at), p, n)
 
     cdef int set_perms(self, const Path *path, const Place *at, Perms *perms) except -1:
+        if not at.exclusive:
+            self.dropped += _list_bytes(at.node)
         return self.replace_perms(self._edit_at(path, at), path.parts != 0, perms)
 
     cdef int replace_perms(self, Node *node, bint counted, Perms *perms) except -1:
@@ -354,6 +361,9 @@ cdef class Tree:
 
     cdef int64_t count_of(self, int64_t owner) noexcept:
         return counts_get(self.counts, owner)
+
+    cdef int64_t counts_beside(self, Tree other) noexcept:
+        return 0 if self.counts == other.counts else sizeof(CountSlot) * self.counts.size
 
     cdef int count_add(self, int64_t owner, int64_t n) except -1:
         return counts_add(&self.counts, owner, n)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """One guest that makes the daemon remember all that it can at the same time.
 
-    PYTHONMALLOC=malloc python -m tests.security.everything WATCHES REPLACED CHANGES REQUEST
+    PYTHONMALLOC=malloc python -m tests.security.everything WATCHES REPLACED CHANGES REQUEST OTHERS
 
 WATCHES: `short` ones, with long `tokens`, or with long `paths`, too.  REPLACED: values of 1,000
 bytes that it replaces while its transactions are open; CHANGES: small ones.  REQUEST: `long-path`,
-`long-value` or `short`, of what it asks in its transactions.  Writes how many bytes it is, by part,
-and their sum, without the nodes that it owns.
+`long-value`, `short` or `perms`, of what it asks in its transactions.  OTHERS: how many others own
+a node.  Writes how many bytes it is, by part, and their sum, without the nodes that it owns.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from tests.world import World, packet
 #: What a node takes beside its name and its value, at least.
 NODE = 100
 REQUESTS = {
-    "short": (b"%d", b"v"),
-    "long-path": (b"x" * 900 + b"%d", b"v"),
-    "long-value": (b"%d", b"v" * 1900),
+    "short": ("WRITE", b"%d", b"v"),
+    "long-path": ("WRITE", b"x" * 900 + b"%d", b"v"),
+    "long-value": ("WRITE", b"%d", b"v" * 1900),
+    "perms": ("SET_PERMS", b"%03d", b"n1\0" + b"r2\0" * 63),
 }
 HOME = b"/local/domain/1"
 
@@ -63,7 +64,7 @@ def fill(world: World, where: bytes) -> None:
     world.server.disconnect(world.sockets.pop("s1")[0])
 
 
-def main(watches: str, replaced: int, changes: int, request: str) -> dict[str, int]:
+def main(watches: str, replaced: int, changes: int, request: str, others: int) -> dict[str, int]:
     """See above."""
     world = World(Config())
     world.introduce(1)
@@ -71,6 +72,9 @@ def main(watches: str, replaced: int, changes: int, request: str) -> dict[str, i
     for path, perms in ((HOME, b"n1\0"), (where, b"b0\0")):
         ok(world, "s0", "MKDIR", path + b"\0")
         ok(world, "s0", "SET_PERMS", path + b"\0" + perms)
+    for n in range(others):
+        ok(world, "s0", "MKDIR", b"/local/domain/%d\0" % (2 + n))
+        ok(world, "s0", "SET_PERMS", b"/local/domain/%d\0n%d\0" % (2 + n, 2 + n))
     ok(world, "s1", "READ", b"/\0")
     parts: dict[str, int] = {}
     last = [live()]
@@ -97,17 +101,19 @@ def main(watches: str, replaced: int, changes: int, request: str) -> dict[str, i
     for n in range(replaced):
         ok(world, "d1", "WRITE", b"%03d\0" % n + b"w" * 1000)
     part("what it replaced")
-    path, value = REQUESTS[request]
+    type_, path, value = REQUESTS[request]
     served = 0
     for tx_id in list(transactions):
-        for n in range(1000):
+        for n in range(900):
             body = (path % n) + b"\0" + value
-            if world.ask("d1", "WRITE", body, tx_id)[0] != 11:
+            if world.ask("d1", type_, body, tx_id)[1] != b"OK\0":
                 break
             served += 1
     part("requests in transactions")
     for n in range(changes):
-        ok(world, "d1", "WRITE", b"%03d\0%d" % (900 + n % 60, n))
+        # Nodes come and go, so that the counts of nodes change, too.
+        for type_, more in (("WRITE", b"%d" % n), ("RM", b"")):
+            ok(world, "d1", type_, b"%03d\0" % (900 + n % 60) + more)
     part("changes that are kept")
     world.connection("d1")[1].room = 0
     for n in range(3000):
@@ -123,4 +129,8 @@ def main(watches: str, replaced: int, changes: int, request: str) -> dict[str, i
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])))
+    print(
+        json.dumps(
+            main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5]))
+        )
+    )

@@ -22,19 +22,22 @@ MOST = 3_600_000
     reason="memory in use is known only with glibc 2.33 or later and its own malloc",
 )
 @pytest.mark.parametrize(
-    ("watches", "replaced", "changes", "request_"),
+    ("watches", "replaced", "changes", "request_", "others"),
     [
-        ("tokens", 450, 300, "long-value"),
-        ("tokens", 450, 300, "long-path"),
-        ("tokens", 600, 0, "short"),
-        ("tokens", 100, 700, "long-value"),
-        ("paths", 450, 300, "long-value"),
+        ("tokens", 450, 150, "long-value", 1),
+        ("tokens", 450, 150, "long-path", 1),
+        ("tokens", 600, 0, "short", 1),
+        ("tokens", 450, 150, "perms", 1),
+        ("tokens", 100, 350, "long-value", 1),
+        ("tokens", 450, 150, "long-value", 1000),
+        ("short", 0, 600, "short", 1000),
+        ("paths", 450, 150, "long-value", 1),
     ],
 )
-def test_all_at_once(watches: str, replaced: int, changes: int, request_: str) -> None:
+def test_all_at_once(watches: str, replaced: int, changes: int, request_: str, others: int) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.security.everything", watches]
-        + [str(replaced), str(changes), request_],
+        + [str(replaced), str(changes), request_, str(others)],
         cwd=PROJECT,
         env={**os.environ, "PYTHONMALLOC": "malloc"},
         stdout=subprocess.PIPE,
