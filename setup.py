@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Builds the extension modules.  PYXSD_BUILD chooses how:
 
-release   (default) optimised, no checks
+release   (default) optimised, no checks; all modules in one shared object (see pyxsd/linked.py)
+separate  the same with a shared object for each module, so that one can be built anew by itself
 debug     bounds checks, assertions, AddressSanitizer and UndefinedBehaviorSanitizer
 coverage  line tracing, for coverage.py and profilers
 
@@ -58,6 +59,8 @@ MODES = {
     ),
 }
 
+MODES["separate"] = MODES["release"]
+
 mode = os.environ.get("PYXSD_BUILD", "release")
 if mode not in MODES:
     raise SystemExit(f"PYXSD_BUILD={mode}: expected one of {', '.join(MODES)}")
@@ -79,14 +82,19 @@ def extension(source: str) -> Extension:
 # setuptools knows license_expression since 77; Debian 12 has 66, EL10 has 69.
 licence = "license_expression" if int(setuptools.__version__.split(".")[0]) >= 77 else "license"
 
+modules = pyxsd_build.sources(
+    [extension(source) for source in sorted(glob("pyxsd/**/*.pyx", recursive=True))],
+    directives,
+    mode,
+)
+
 setup(
-    ext_modules=pyxsd_build.sources(
-        [extension(source) for source in sorted(glob("pyxsd/**/*.pyx", recursive=True))],
-        directives,
-        mode,
-    ),
+    ext_modules=pyxsd_build.linked(modules) if mode == "release" else modules,
     cffi_modules=["glue/cffi_build.py:ffibuilder"],
     options={"build_ext": {"parallel": int(os.environ.get("PYXSD_JOBS") or os.cpu_count() or 1)}},
-    cmdclass={"sdist": pyxsd_build.SourceDistribution},
+    cmdclass={
+        "build_ext": pyxsd_build.BuildExtensions,
+        "sdist": pyxsd_build.SourceDistribution,
+    },
     **{licence: "LGPL-2.1-or-later"},
 )

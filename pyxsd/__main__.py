@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The program, also by `python -m pyxsd`."""
 
+import gc
 import signal
 import sys
 
@@ -16,6 +17,7 @@ def main() -> int:
     """
     if any(word in ("-U", "--live") for word in sys.argv[1:]):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    gc.disable()  # what is imported lives for good; to look through it again and again takes 3 ms
     try:
         from pyxsd.cli import main as daemon
     except ImportError as error:

@@ -7,6 +7,9 @@ compiler but no Cython.  `sources` decides which of the two is compiled.
 
 pyproject.toml names this module as its build backend.  It is the backend of setuptools, except
 that Cython is required only where there is no generated C.
+
+A release has all extension modules in one shared object: `linked` puts them together, and
+pyxsd/linked.py finds them there.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from itertools import chain
 from typing import Any
 
 from setuptools import Extension
@@ -26,6 +31,7 @@ from setuptools.build_meta import (
     prepare_metadata_for_build_editable,
     prepare_metadata_for_build_wheel,
 )
+from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 
 __all__ = [
@@ -131,6 +137,102 @@ def sources(modules: Sequence[Extension], directives: dict[str, Any], mode: str)
     return list(modules)
 
 
+# --- all modules in one shared object ---
+
+#: The module that is made of them all, and what it is generated from.
+LINKED = "pyxsd._linked"
+TABLE = os.path.join("build", "linked.c")
+
+_TABLE = """\
+/* The names of the extension modules that this shared object has. */
+#include <Python.h>
+
+static const char *const names[] = {%s};
+
+static int fill(PyObject *module)
+{
+    Py_ssize_t count = sizeof names / sizeof *names;
+    PyObject *tuple = PyTuple_New(count);
+
+    if (!tuple)
+        return -1;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *name = PyUnicode_InternFromString(names[i]);
+
+        if (!name || PyTuple_SetItem(tuple, i, name)) {
+            Py_DECREF(tuple);
+            return -1;
+        }
+    }
+    if (PyModule_AddObject(module, "NAMES", tuple)) {
+        Py_DECREF(tuple);
+        return -1;
+    }
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, fill}, {0, NULL}};
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "_linked", .m_slots = slots};
+
+PyMODINIT_FUNC PyInit__linked(void)
+{
+    return PyModuleDef_Init(&definition);
+}
+"""
+
+
+def linked(modules: Sequence[Extension], table: str = TABLE) -> list[Extension]:
+    """One extension module that has all of them; writes the C file `table` with their names.
+
+    Python finds the beginning of a module by the last part of its name, so no two may have the
+    same: SystemExit names those that have.
+    """
+    by_last: dict[str, str] = {}
+    for module in modules:
+        other = by_last.setdefault(module.name.rpartition(".")[2], module.name)
+        if other != module.name:
+            raise SystemExit(f"{other} and {module.name} cannot be linked into one file")
+    names = ", ".join(f'"{module.name}"' for module in modules)
+    os.makedirs(os.path.dirname(table), exist_ok=True)
+    with open(table, "w", encoding="ascii") as file:
+        file.write(_TABLE % names)
+    first = modules[0]
+    return [
+        Extension(
+            LINKED,
+            [*(source for module in modules for source in module.sources), table],
+            include_dirs=first.include_dirs,
+            define_macros=first.define_macros,
+            extra_compile_args=[*first.extra_compile_args, "-fvisibility=hidden"],
+            extra_link_args=first.extra_link_args,
+            depends=[path for module in modules for path in module.depends],
+        )
+    ]
+
+
+class BuildExtensions(build_ext):
+    """build_ext that compiles the sources of one module at the same time, and leaves no shared
+    object of another mode beside its own."""
+
+    def build_extensions(self) -> None:
+        one_by_one = self.compiler.compile
+
+        def compile_all(sources: list[str], *args: Any, **named: Any) -> list[str]:
+            with ThreadPoolExecutor(self.parallel or 1) as pool:
+                made = pool.map(lambda source: one_by_one([source], *args, **named), sources)
+                return list(chain.from_iterable(made))
+
+        self.compiler.compile = compile_all
+        super().build_extensions()
+
+    def copy_extensions_to_source(self) -> None:
+        super().copy_extensions_to_source()
+        made = {os.path.abspath(self.get_ext_fullpath(module.name)) for module in self.extensions}
+        for path in glob(os.path.join("pyxsd", "**", "*.so"), recursive=True):
+            if os.path.abspath(path) not in made:
+                os.unlink(path)
+
+
 class SourceDistribution(sdist):
     """sdist that puts the generated C and the checksums of its sources into the archive."""
 
@@ -140,15 +242,16 @@ class SourceDistribution(sdist):
             return  # made from a source distribution: its generated C has been copied
         translated = os.path.join("build", "cython-release")
         found = [
-            module
+            source
             for module in self.distribution.ext_modules
-            if module.sources[0].startswith(translated)
+            for source in module.sources
+            if source.startswith(translated + os.sep)
         ]
         if not found:
             raise SystemExit("a source distribution is made with PYXSD_BUILD=release")
-        for module in found:
-            target = os.path.join(base_dir, c_name(module.name.replace(".", os.sep) + ".pyx"))
+        for source in found:
+            target = os.path.join(base_dir, GENERATED + source[len(translated) :])
             self.mkpath(os.path.dirname(target))
-            self.copy_file(module.sources[0], target)
+            self.copy_file(source, target)
         with open(os.path.join(base_dir, CHECKSUMS), "w", encoding="ascii") as file:
             json.dump(checksums(base_dir), file, indent=0)

@@ -153,7 +153,7 @@ def _python_of(about: Subject) -> Iterator[Finding]:
     yield Finding(OK, f"Python {shown} ({path})")
     tag = "".join(map(str, version))
     for copy in installed.copies(tree, about.launcher):
-        modules = tree.matches(f"{copy.folder}/pyxsd/_core.*.so")
+        modules = tree.matches(f"{copy.folder}/pyxsd/_linked.*.so")
         if modules and not any(
             f"cpython-{tag}-" in module or module.endswith(f"cpython-{tag}.so")
             for module in modules

@@ -28,7 +28,7 @@ FOLDERS = (
 PYTHON = "/usr/bin/python3"
 
 #: One of each kind of file that a whole copy has: program, extension module, glue.
-PARTS = ("cli.py", "_core.*.so", "_glue.*.so", "setup/launch.py")
+PARTS = ("cli.py", "_linked.*.so", "_glue.*.so", "setup/launch.py")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ stderr meanwhile also goes to the system's log, unless stderr is the journal any
 from __future__ import annotations
 
 import _socket  # the bare module, as in the daemon: `socket` takes 5 ms to import
+import gc
 import os
 import sys
 
@@ -107,6 +108,7 @@ def main(argv: list[str]) -> int:
         status = _look(parsed.pid_file)
         if status is not None:
             return status
+    gc.disable()  # as in pyxsd.__main__
     try:
         from pyxsd.cli import main as daemon
     except ImportError as error:

@@ -78,7 +78,7 @@ def build(mutants: Iterable[Mutant]) -> tuple[dict[int, Mutant], list[Mutant]]:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            env={**os.environ, "PYXSD_BUILD": "release"},
+            env={**os.environ, "PYXSD_BUILD": "separate"},
         )
         if done.returncode == 0:
             numbers = {

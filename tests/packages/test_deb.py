@@ -56,7 +56,7 @@ def test_contents(suite: str, built: Callable[[str], Built]) -> None:
     made = built(suite)
     daemon, bench = contents(made.package("pyxsd")), contents(made.package("pyxsd-bench"))
     assert {f"/usr/sbin/{program}" for program in PROGRAMS} <= daemon
-    assert any(re.search(r"/pyxsd/_core\..*\.so$", path) for path in daemon)
+    assert any(re.search(r"/pyxsd/_linked\..*\.so$", path) for path in daemon)
     assert not [path for path in daemon if "bench" in path and "/usr/share/doc/" not in path]
     assert not [path for path in daemon | bench if "/local/" in path or "/build/" in path]
     assert "/usr/bin/pyxsd-bench" in bench

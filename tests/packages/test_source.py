@@ -8,10 +8,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from setuptools import Extension
+from setuptools import Distribution, Extension
+from setuptools.command.build_ext import build_ext
 
 TOP = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(TOP / "packaging" / "backend"))
@@ -89,3 +91,62 @@ def test_the_requirement_is_the_one_of_checkouts() -> None:
         text=True,
     )
     assert done.stdout.split() == [pyxsd_build.CYTHON]
+
+
+def test_all_modules_in_one(tmp_path: Path) -> None:
+    """Their files and the table of their names, compiled as each would be by itself."""
+    table = tmp_path / "made" / "table.c"
+    given = [
+        Extension(
+            f"pyxsd.{name}", [f"{name}.c"], include_dirs=["a"], depends=[f"{name}.h"],
+            extra_compile_args=["-O2"], extra_link_args=["-l"], define_macros=[("A", "1")],
+        )
+        for name in ("_core", "store.tree")
+    ]  # fmt: skip
+    [one] = pyxsd_build.linked(given, str(table))
+    assert one.name == "pyxsd._linked"
+    assert one.sources == ["_core.c", "store.tree.c", str(table)]
+    assert one.depends == ["_core.h", "store.tree.h"]
+    assert (one.include_dirs, one.define_macros) == (["a"], [("A", "1")])
+    assert one.extra_compile_args == ["-O2", "-fvisibility=hidden"]
+    assert one.extra_link_args == ["-l"]
+    assert '{"pyxsd._core", "pyxsd.store.tree"}' in table.read_text()
+
+
+def test_modules_that_cannot_be_told_apart(tmp_path: Path) -> None:
+    given = [Extension(name, []) for name in ("pyxsd.store.tree", "pyxsd.events.tree")]
+    with pytest.raises(SystemExit, match="pyxsd.store.tree and pyxsd.events.tree cannot"):
+        pyxsd_build.linked(given, str(tmp_path / "table.c"))
+
+
+def test_shared_objects_of_another_mode_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python would load them, or not, in place of what was just built."""
+    (tmp_path / "pyxsd" / "store").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    names = ("pyxsd/_linked", "pyxsd/_glue", "pyxsd/_core", "pyxsd/store/tree")
+    for name in names:
+        (tmp_path / f"{name}.so").touch()
+    command: Any = pyxsd_build.BuildExtensions(Distribution())
+    command.extensions = [Extension("pyxsd._linked", []), Extension("pyxsd._glue", [])]
+    command.get_ext_fullpath = lambda name: name.replace(".", "/") + ".so"
+    monkeypatch.setattr(build_ext, "copy_extensions_to_source", lambda self: None)
+    command.copy_extensions_to_source()
+    assert [name for name in names if (tmp_path / f"{name}.so").exists()] == list(names[:2])
+
+
+def test_the_sources_of_one_module_are_all_compiled() -> None:
+    """At the same time, and their objects come in the order of the sources."""
+    command: Any = pyxsd_build.BuildExtensions(Distribution())
+    command.parallel, command.extensions = 3, []
+    compiled: list[tuple[str, str]] = []
+
+    def compile_one(sources: list[str], output_dir: str) -> list[str]:
+        [source] = sources
+        compiled.append((source, output_dir))
+        return [source.replace(".c", ".o")]
+
+    command.compiler = SimpleNamespace(compile=compile_one)
+    command.build_extensions()
+    objects = command.compiler.compile(["b.c", "a.c", "c.c"], output_dir="x")
+    assert objects == ["b.o", "a.o", "c.o"]
+    assert sorted(compiled) == [("a.c", "x"), ("b.c", "x"), ("c.c", "x")]

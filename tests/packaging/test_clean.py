@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: What is made, and whether it is there after `make clean`.
 MADE = {
-    "pyxsd/_core.so": False,
+    "pyxsd/_linked.so": False,
     "pyxsd/store/tree.so": False,
     "benchmarks/load/_load.so": False,
     "pyxsd/__pycache__/cli.pyc": False,

@@ -28,7 +28,7 @@ $XENSTORED --pid-file /var/run/xen/xenstored.pid $XENSTORED_ARGS
 PACKAGE = "/usr/lib/python3/dist-packages/pyxsd"
 PARTS: dict[str, str | None] = {
     "/cli.py": "",
-    "/_core.cpython-311.so": "",
+    "/_linked.cpython-311.so": "",
     "/_glue.abi3.so": "",
     "/setup/launch.py": "",
 }

@@ -119,9 +119,9 @@ WRONG: list[tuple[str, dict[str, str | None], str, str]] = [
     ("nonsense", {"/etc/default/xen": ")(\n"}, "error", "the shell does not understand it"),
     (
         "half",
-        {PACKAGE + "/cli.py": None, PACKAGE + "/_core.cpython-311.so": None},
+        {PACKAGE + "/cli.py": None, PACKAGE + "/_linked.cpython-311.so": None},
         "error",
-        f"the copy of pyxsd in {PACKAGE[:-6]} is incomplete (without cli.py, _core.*.so",
+        f"the copy of pyxsd in {PACKAGE[:-6]} is incomplete (without cli.py, _linked.*.so",
     ),
     (
         "carriage-returns",
@@ -154,8 +154,8 @@ WRONG: list[tuple[str, dict[str, str | None], str, str]] = [
         "other-python",
         {
             **copy(PACKAGE, "0.1.0"),
-            PACKAGE + "/_core.cpython-311.so": None,
-            PACKAGE + "/_core.cpython-39-x86_64-linux-gnu.so": "",
+            PACKAGE + "/_linked.cpython-311.so": None,
+            PACKAGE + "/_linked.cpython-39-x86_64-linux-gnu.so": "",
         },
         "error",
         f"the copy of pyxsd in {PACKAGE[:-6]} is for another version of Python than 3.11",
@@ -347,8 +347,8 @@ def test_a_copy_in_an_environment_of_its_own(
     assert cli.main(["check", "--root", str(root)]) == 0
     cli.main(["status", "--root", str(root)])
     assert f"installed:        pyxsd 0.3.0 in {folder}\n" in capsys.readouterr().out
-    (root / folder[1:] / "pyxsd/_core.cpython-311.so").rename(
-        root / folder[1:] / "pyxsd/_core.cpython-39.so"
+    (root / folder[1:] / "pyxsd/_linked.cpython-311.so").rename(
+        root / folder[1:] / "pyxsd/_linked.cpython-39.so"
     )
     assert cli.main(["check", "--root", str(root)]) == 1
     assert f"the copy of pyxsd in {folder} is for another version" in capsys.readouterr().out

@@ -195,8 +195,8 @@ def add_pyxsd(archive: Archive, wheel: Path | None) -> str:
                 content.extractall(scratch)
             package = Path(scratch, "pyxsd")
         else:
-            package = BUILT_HERE if any(BUILT_HERE.glob("_core*.so")) else _located("pyxsd")
-        if not any(package.glob("_core*.so")):
+            package = BUILT_HERE if any(BUILT_HERE.glob("_linked*.so")) else _located("pyxsd")
+        if not any(package.glob("_linked*.so")):
             raise MissingError(f"{package} has no compiled modules: build pyxsd first")
         _add_package(archive, package, SITE)
         module, function = _entry_point(package.parent)

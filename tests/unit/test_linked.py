@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Modules that are linked into one shared object are found there, and nothing else is."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import pyxsd
+from pyxsd.linked import Linked
+
+FILE = "/x/_linked.so"
+
+
+def test_what_is_found() -> None:
+    loader = ExtensionFileLoader("pyxsd._linked", FILE)
+    spec = ModuleSpec("pyxsd._linked", loader, origin=FILE)
+    linked = Linked(SimpleNamespace(NAMES=("pyxsd._core", "pyxsd.store.tree"), __spec__=spec))
+    for name in ("pyxsd", "pyxsd.cli", "pyxsd.tree", "tree", "pyxsd.store.tree.x"):
+        assert linked.find_spec(name) is None
+    found = linked.find_spec("pyxsd.store.tree", ["/y"], None)
+    assert type(found) is ModuleSpec and found.name == "pyxsd.store.tree" and found.origin == FILE
+    assert type(found.loader) is ExtensionFileLoader
+    assert (found.loader.name, found.loader.path) == ("pyxsd.store.tree", FILE)
+
+
+def test_every_module_is_linked() -> None:
+    """Each is itself, and knows its name and its file."""
+    folder = Path(pyxsd.__file__).parent
+    try:
+        linked = importlib.import_module("pyxsd._linked")
+    except ImportError:
+        pytest.skip("this build has a shared object for each module")
+    sources = {".".join(path.relative_to(folder).with_suffix("").parts)
+               for path in folder.rglob("*.pyx")}  # fmt: skip
+    assert {"pyxsd." + name for name in sources} == set(linked.NAMES)
+    for name in linked.NAMES:
+        module = importlib.import_module(name)
+        assert module.__name__ == name and module.__file__ == linked.__file__
+        assert sys.modules[name] is module
+    assert len({id(sys.modules[name]) for name in linked.NAMES}) == len(linked.NAMES)
