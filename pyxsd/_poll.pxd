@@ -23,6 +23,7 @@ cdef class Poller:
     cdef uint32_t resting    # short sleeps before polling is tried again
     cdef uint32_t rest       # so many the next time that polling was in the way
     cdef uint32_t hits       # spins in a row that found something
+    cdef readonly uint32_t credit  # spins that showed that the client has a CPU of its own
     cdef readonly uint64_t gave_way  # times that polling was in the client's way, since the start
     cdef readonly int count  # descriptors that are ready
     cdef epoll_event ready[EVENTS_MAX]
@@ -34,6 +35,12 @@ cdef class Poller:
     cdef uint64_t _read_clocks(self) noexcept
     # Polling took the CPU that the client needed: ends it for a while.
     cdef void _give_way(self) noexcept
+    # There are signs that it did; ends it where there is no credit.
+    cdef void _doubt(self) noexcept
+    # What a spin or a sleep came to: the rules, which read no clock.
+    cpdef void found(self, bint looked, uint64_t gap_ns) noexcept
+    cpdef void found_nothing(self) noexcept
+    cpdef void slept(self, uint64_t time_ns) noexcept
     # Polls for as long as that is worth it; how many are ready.
     cdef int spin(self) noexcept
     # Waits at most so many seconds; how many are ready.  A signal ends it.

@@ -8,12 +8,19 @@ sleeps, and each spin is time taken from it.
 
 Whether polling pays off is kept as a score.  It grows where a spin found something, and where a
 sleep was so short that a spin would have; it shrinks where a spin was for nothing; at 0 the loop
-sleeps at once.  Two things show that the client needed this CPU, and end polling at once: a spin
+sleeps at once.  Two things say that the client needed this CPU, and end polling at once: a spin
 that found nothing followed by a short sleep, and a spin that was interrupted (between two looks
 lay more time than a look takes) just before it found something.  After that polling rests for a
 number of short sleeps that doubles each time, from REST_MIN to REST_MAX, so that trying again costs
-next to nothing where it never pays off.  HITS spins in a row that found something make the rest
-short again, for clients that the scheduler moved away.
+next to nothing where it never pays off: one spin (40 us) in REST_MAX sleeps (10 ms).  HITS spins
+in a row that found something make the rest short again, for clients that the scheduler moved away.
+
+A timer, or the host of a virtual machine, interrupts clients and spins as well, where the client
+has a CPU of its own.  That it has, a spin shows that looked in vain and then found something
+without being interrupted: somebody has sent meanwhile.  So each such spin is worth one of credit,
+and where there is a doubt, DOUBT of it are taken instead of ending polling: what a doubt costs was
+gained by then.  Not so where a spin was interrupted for as long as a process runs at a time
+(SLICE_NS): then this CPU is busy, and whoever sleeps comes first.
 """
 
 cimport cython
@@ -36,9 +43,12 @@ cdef extern from "time.h" nogil:
 cdef enum:
     SCORE_MAX = 16
     REST_MIN = 64            # short sleeps
-    REST_MAX = 8192
+    REST_MAX = 1024
     HITS = 32
     INTERRUPTED_NS = 12000   # between two looks: something else ran on this CPU
+    SLICE_NS = 500000        # the same: it was another process
+    CREDIT_MAX = 64          # spins that showed that the client has a CPU of its own
+    DOUBT = 16               # so many of them for each doubt
 
 
 @cython.final
@@ -67,9 +77,55 @@ cdef class Poller:
         self.gave_way += 1
         self.score = 0
         self.hits = 0
+        self.credit = 0
         self.resting = self.rest
         if self.rest < REST_MAX:
             self.rest *= 2
+
+    cdef void _doubt(self) noexcept:
+        if self.credit >= DOUBT:
+            self.credit -= DOUBT
+        else:
+            self._give_way()
+
+    cpdef void found(self, bint looked, uint64_t gap_ns) noexcept:
+        """A spin found something, so long after its last look before, which `looked` in vain."""
+        self.missed = False
+        if gap_ns > SLICE_NS:
+            self._give_way()
+            return
+        if gap_ns > INTERRUPTED_NS:
+            self._doubt()
+            return
+        if looked and self.credit < CREDIT_MAX:
+            self.credit += 1
+        self.hits += 1
+        if self.hits == HITS:
+            self.hits = 0
+            self.rest = REST_MIN
+        if self.score < SCORE_MAX:
+            self.score += 1
+
+    cpdef void found_nothing(self) noexcept:
+        """A spin came to its end."""
+        self.missed = True
+        self.hits = 0
+        self.score -= 1
+
+    cpdef void slept(self, uint64_t time_ns) noexcept:
+        """A sleep of that length was ended by an event."""
+        cdef bint missed = self.missed
+        self.missed = False
+        if time_ns >= self.budget:
+            return
+        if missed:
+            # It came as soon as this CPU was free.
+            self._doubt()
+        elif self.resting:
+            self.resting -= 1
+        elif self.score < SCORE_MAX:
+            # A spin would have spared this sleep.
+            self.score += 2
 
     cdef uint64_t _read_clocks(self) noexcept:
         """Sets now and wall; monotonic nanoseconds."""
@@ -93,23 +149,13 @@ cdef class Poller:
             now = self._read_clocks()
             if self.count > 0:
                 self.spun += 1
-                if now - last > INTERRUPTED_NS:
-                    self._give_way()
-                    return self.count
-                self.hits += 1
-                if self.hits == HITS:
-                    self.hits = 0
-                    self.rest = REST_MIN
-                if self.score < SCORE_MAX:
-                    self.score += 1
+                self.found(last != begin, now - last)
                 return self.count
             if self.count < 0 or now - begin >= self.budget:
                 break
             last = now
         self.count = 0
-        self.missed = True
-        self.hits = 0
-        self.score -= 1
+        self.found_nothing()
         return 0
 
     cdef int sleep(self, double timeout) except -1:
@@ -128,14 +174,8 @@ cdef class Poller:
                 raise OSError(errno, "epoll_wait: " + os.strerror(errno))
             self.count = 0
         end = self._read_clocks()
-        if self.count and ms and end - begin < self.budget:
-            if self.missed:
-                # It came as soon as this CPU was free.
-                self._give_way()
-            elif self.resting:
-                self.resting -= 1
-            elif self.score < SCORE_MAX:
-                # A spin would have spared this sleep.
-                self.score += 2
-        self.missed = False
+        if self.count and ms:
+            self.slept(end - begin)
+        else:
+            self.missed = False
         return self.count

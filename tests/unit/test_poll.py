@@ -131,6 +131,94 @@ def test_processors_are_counted_again(waiting: Make, monkeypatch: pytest.MonkeyP
         assert one.poller.spun == spun
 
 
+# -- the rules, with times that the test says ---------------------------------
+
+AT_ONCE, LATER, STOPPED, SLICE, NOTHING, SHORTLY, LONG_AFTER = range(7)
+REST_MIN, REST_MAX, HITS, DOUBT, CREDIT_MAX = 64, 1024, 32, 16, 64
+INTERRUPTED, A_SLICE, BUDGET = 12_000, 500_000, 40_000  # nanoseconds
+
+
+def after(poller: Any, *happened: int) -> Any:
+    """The poller of a loop to which all that happened, in this order."""
+    steps: dict[int, Callable[[], None]] = {
+        AT_ONCE: lambda: poller.found(False, INTERRUPTED),
+        LATER: lambda: poller.found(True, INTERRUPTED),
+        STOPPED: lambda: poller.found(True, INTERRUPTED + 1),
+        SLICE: lambda: poller.found(True, A_SLICE + 1),
+        NOTHING: poller.found_nothing,
+        SHORTLY: lambda: poller.slept(BUDGET - 1),
+        LONG_AFTER: lambda: poller.slept(BUDGET),
+    }
+    for what in happened:
+        steps[what]()
+    return poller
+
+
+@pytest.mark.parametrize(
+    ("happened", "score", "credit", "gave_way"),
+    [
+        # Sleeps that a spin would have spared make it poll.
+        ([SHORTLY], 2, 0, 0),
+        ([LONG_AFTER], 0, 0, 0),
+        ([SHORTLY] * 9, SCORE_MAX, 0, 0),
+        # What is there at once says nothing of where the client runs; what comes later does.
+        ([SHORTLY, AT_ONCE], 3, 0, 0),
+        ([SHORTLY, LATER], 3, 1, 0),
+        ([LATER] * 100, SCORE_MAX, CREDIT_MAX, 0),
+        # A spin for nothing, and a sleep that was none the less long.
+        ([SHORTLY, NOTHING, LONG_AFTER], 1, 0, 0),
+        # The client needed this CPU.
+        ([SHORTLY, STOPPED], 0, 0, 1),
+        ([SHORTLY, NOTHING, SHORTLY], 0, 0, 1),
+        ([SHORTLY] + [AT_ONCE] * 100 + [STOPPED], 0, 0, 1),
+        ([LATER] * (DOUBT - 1) + [STOPPED], 0, 0, 1),
+        # Or so it seems: it was shown to have one of its own.
+        ([LATER] * DOUBT + [STOPPED], SCORE_MAX, 0, 0),
+        ([LATER] * DOUBT + [NOTHING, SHORTLY], SCORE_MAX - 1, 0, 0),
+        ([LATER] * 100 + [STOPPED] * 4, SCORE_MAX, 0, 0),
+        ([LATER] * 100 + [STOPPED] * 5, 0, 0, 1),
+        ([LATER] * (2 * DOUBT - 1) + [STOPPED] * 2, 0, 0, 1),
+        # Another process ran.
+        ([LATER] * 100 + [SLICE], 0, 0, 1),
+        ([SHORTLY, SLICE], 0, 0, 1),
+    ],
+)
+def test_rules(waiting: Make, happened: list[int], score: int, credit: int, gave_way: int) -> None:
+    poller = after(waiting(BUDGET // 1000).poller, *happened)
+    assert (poller.score, poller.credit, poller.gave_way) == (score, credit, gave_way)
+
+
+def rests(poller: Any) -> int:
+    """How many short sleeps pass until one of them makes it poll again."""
+    slept = 0
+    while poller.score == 0:
+        after(poller, SHORTLY)
+        slept += 1
+    return slept - 1
+
+
+def test_it_rests_twice_as_long_each_time(waiting: Make) -> None:
+    """Where it never pays off, to try again costs next to nothing."""
+    poller = waiting(BUDGET // 1000).poller
+    expected = [REST_MIN << i for i in range(4)] + [REST_MAX, REST_MAX]
+    assert [rests(after(poller, SHORTLY, STOPPED)) for _ in expected] == expected
+
+
+@pytest.mark.parametrize(
+    ("between", "rest"),
+    [
+        ([AT_ONCE] * HITS, REST_MIN),
+        ([AT_ONCE] * (HITS - 1), 2 * REST_MIN),
+        ([AT_ONCE] * (HITS - 1) + [NOTHING] + [AT_ONCE] * (HITS - 1), 2 * REST_MIN),
+        ([LATER] * (HITS - 1) + [STOPPED, LATER], REST_MIN),
+    ],
+)
+def test_what_makes_its_rest_short_again(waiting: Make, between: list[int], rest: int) -> None:
+    poller = after(waiting(BUDGET // 1000).poller, SHORTLY, STOPPED)
+    rests(poller)
+    assert rests(after(poller, *between, SLICE)) == rest
+
+
 def test_a_sleep_without_an_event_is_no_reason_to_poll(waiting: Make) -> None:
     one = waiting()
     one.loop.run(one.poller.now + 0.002, True)
