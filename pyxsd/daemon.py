@@ -44,19 +44,16 @@ PERSISTENT_SECONDS = 1.0  # between two writings of the database with persistent
 PERIODIC = 15.0  # seconds between looks at what is due
 STATISTICS = 120.0
 
-LOAD_PAUSE = 0.05  # seconds between pieces of code that are loaded behind READY
+#: Seconds between READY and the first piece of code that is loaded behind it.  The others follow
+#: a turn apart: with cold caches each would take twice as long.
+LOAD_PAUSE = 0.05
 
-#: Modules that live updates need, and a start does not: each without those before it.
+#: Modules that live updates need, and a start does not, in pieces of a few ms.
 LATER = (
-    "pyxsd.state.surroundings",
-    "pyxsd.state.image",
-    "pyxsd.state.disk",
-    "pyxsd.update.program",
-    "pyxsd.state.host_state",
-    "pyxsd.state.picture",
-    "pyxsd.switch.leaving",
-    "pyxsd.switch.departure",
-    "pyxsd.update.dialogue",
+    ("pyxsd.state.surroundings", "pyxsd.state.image"),
+    ("pyxsd.state.disk", "pyxsd.update.program", "pyxsd.state.host_state", "pyxsd.state.picture"),
+    ("pyxsd.switch.leaving",),
+    ("pyxsd.switch.departure", "pyxsd.update.dialogue"),
 )
 
 
@@ -66,12 +63,13 @@ def load_rest(reserve: Reserve, failed: Callable[[str], None]) -> Iterator[None]
     with reserve:
         tracebacks.load()
     yield
-    for name in LATER:
-        try:
-            with reserve:
-                __import__(name)
-        except Exception as error:  # what is missing is told, and all else goes on
-            failed(f"cannot load {name}: {type(error).__name__}: {error}")
+    for piece in LATER:
+        for name in piece:
+            try:
+                with reserve:
+                    __import__(name)
+            except Exception as error:  # what is missing is told, and all else goes on
+                failed(f"cannot load {name}: {type(error).__name__}: {error}")
         yield
 
 
@@ -185,7 +183,7 @@ class Daemon:
 
     def _load_next(self, pieces: Iterator[None]) -> None:
         if next(pieces, self) is None:
-            self.after(LOAD_PAUSE, lambda: self._load_next(pieces))
+            self.after(0.0, lambda: self._load_next(pieces))
 
     def soon(self, what: Callable[[], None]) -> None:
         """Calls `what` once, when the turn at hand is over."""
