@@ -94,6 +94,7 @@ cdef class Server:
         self.kernel = self._new(Transport(), 0)
         s.events = Events(self.agenda, self.limits, self.log, host, self.kernel,
                           s.tree.grave, config.perms_watch_activate)
+        s.tree.grave.journal = self.agenda.journal
         s.transactions = Transactions(s, config)
         (<Transactions>s.transactions).rows = request_table()
         for name, value in (([b"@introduceDomain"], b""), ([b"@releaseDomain"], b""),
@@ -145,6 +146,7 @@ cdef class Server:
             journal_note(self.agenda.journal, J_CONNECT, 0, c.id)
         if self.agenda.journal.mode != LIVE:
             c.transport = Seam(transport, self.agenda.journal, _of(c))
+            (<Seam>c.transport).fresh = True
         self.log.line(c.label, 0, b"newconn", NULL, 0)
         return c
 

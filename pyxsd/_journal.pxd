@@ -39,7 +39,8 @@ cdef enum:
     J_WRITE = 18
     J_RESTART = 19
     J_HOST = 20
-    J_KINDS = 21
+    J_SAME = 21
+    J_KINDS = 22
 
 # A record without its payload.
 cdef struct Record:
@@ -68,6 +69,7 @@ cdef class Journal:
     cdef uint64_t before     # bytes of the journal before this segment
     cdef readonly str fault  # why it ended before its time, or None
     cdef object take_away    # RECORDING: called where the segment is full
+    cdef public bint without_values  # what is recorded tells no values: see SAME
 
     # Room for a record with so many bytes of payload: where the payload goes.  NULL: there is
     # no memory, and the recording has ended.
@@ -80,12 +82,17 @@ cdef class Journal:
     # The record, or the end of the journal where it is NULL, is not what was asked for.
     cdef void fail(self, const Record *found, int kind, uint64_t subject) noexcept
     cdef uint64_t clock(self) noexcept
+    cdef bint same(self, bint same) noexcept
     cdef int hand_over(self) except -1
     cdef void turn(self, double wall, double now) noexcept
 
 cdef inline uint64_t journal_clock(Journal journal) noexcept:
     """Monotonic nanoseconds, or what they were."""
     return pyxsd_clock() if journal.mode == LIVE else journal.clock()
+
+cdef inline bint journal_same(Journal journal, bint same) noexcept:
+    """Are two values of the same length equal, or were they?  journal: None where there is none."""
+    return journal.same(same) if journal is not None and journal.without_values else same
 
 cdef inline uint64_t journal_time(double seconds) noexcept:
     """A time as the subject of a record."""
@@ -98,3 +105,15 @@ cdef inline void journal_note(Journal journal, int kind, int32_t result,
     """Where it is recorded: that somebody came from outside."""
     if journal.mode == RECORDING and journal.room(0) != NULL:
         journal.add(kind, 0, result, subject)
+
+cdef inline size_t journal_payload(const Record *record) noexcept:
+    """The length of a record's payload, without what fills it up."""
+    if record.result > 0 and (record.kind == J_TURN or record.kind == J_READ
+                              or record.kind == J_ANSWER or record.kind == J_PORTS
+                              or record.kind == J_HOST):
+        return record.result
+    return 0
+
+cdef inline size_t journal_filled(size_t n) noexcept:
+    """The room that a payload takes."""
+    return (n + 7) & ~<size_t>7

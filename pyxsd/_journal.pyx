@@ -32,9 +32,12 @@ positive.  Numbers are those of this machine.
     RESTART     what Transport.asks_restart() said (result)
     HOST        what Xen or the system answered (payload, see pyxsd.record.host); subject: which
                 call
+    SAME        whether two values of the same length were equal (result), where `without_values`
+                is set: what is kept of the journal has no values then (pyxsd.record.blanked), and
+                the server that it is replayed for cannot compare them
 
-The subject of READ, WRITE and RESTART is the number of the connection, or 2^63 and the domid of
-a ring.
+The check of READ is 1 for the first one of a connection.  The subject of READ, WRITE and RESTART
+is the number of the connection, or 2^63 and the domid of a ring.
 
 A record is complete when what it tells of has happened: read() receives into the room that its
 record has here already, and the record counts with the number of bytes that were received.  A
@@ -50,7 +53,7 @@ _NAMES = {
     J_TURN: "TURN", J_READY: "READY", J_WORK: "WORK", J_CONNECT: "CONNECT",
     J_DISCONNECT: "DISCONNECT", J_TICK: "TICK", J_ANSWER: "ANSWER", J_SCAN: "SCAN",
     J_PORTS: "PORTS", J_SERVE: "SERVE", J_CLOCK: "CLOCK", J_READ: "READ", J_WRITE: "WRITE",
-    J_RESTART: "RESTART", J_HOST: "HOST",
+    J_RESTART: "RESTART", J_HOST: "HOST", J_SAME: "SAME",
 }
 
 #: The kinds of records by name.
@@ -61,17 +64,6 @@ TURN, READY, WORK, CONNECT, DISCONNECT, TICK, ANSWER, SCAN, PORTS, SERVE, HOST =
 # Far in the future: who asks for the time finds that it is over.
 cdef enum:
     NEVER = 1 << 62
-
-
-cdef inline size_t _payload(const Record *record) noexcept:
-    """The length of a record's payload, without what fills it up."""
-    if record.result > 0 and record.kind in (J_TURN, J_READ, J_ANSWER, J_PORTS, J_HOST):
-        return record.result
-    return 0
-
-
-cdef inline size_t _filled(size_t n) noexcept:
-    return (n + 7) & ~<size_t>7
 
 
 def seconds(uint64_t subject):
@@ -98,10 +90,10 @@ cdef class Journal:
     # -- recording ------------------------------------------------------------
 
     cdef char *room(self, size_t n) noexcept:
-        cdef size_t need = self.at + RECORD_SIZE + _filled(n), cap
+        cdef size_t need = self.at + RECORD_SIZE + journal_filled(n), cap
         cdef char *data
         if need > self.cap:
-            cap = max(2 * self.cap, _filled(need))
+            cap = max(2 * self.cap, journal_filled(need))
             data = <char *>realloc(self.data, cap)
             if data == NULL:
                 self.mode = LIVE
@@ -118,13 +110,13 @@ cdef class Journal:
         record.check = check
         record.result = result
         record.subject = subject
-        self.at += RECORD_SIZE + _filled(_payload(record))
+        self.at += RECORD_SIZE + journal_filled(journal_payload(record))
 
     cdef int hand_over(self) except -1:
         self.take_away()
         return 0
 
-    def record(self, take_away not None, size_t full=J_FULL):
+    def record(self, take_away not None, size_t full=J_FULL, bint without_values=False):
         """Records from now on.  take_away() is called by the loop, between two turns, where
         there are `full` bytes or more, or the recording has ended for want of memory."""
         if self.mode != LIVE:
@@ -134,6 +126,7 @@ cdef class Journal:
         self.full = full
         self.fault = None
         self.take_away = take_away
+        self.without_values = without_values
         self.mode = RECORDING
 
     def stop(self):
@@ -196,7 +189,7 @@ cdef class Journal:
         while at < n:
             if n - at < RECORD_SIZE:
                 raise ValueError(f"the journal ends within the record at byte {before + at}")
-            size = RECORD_SIZE + _filled(_payload(<const Record *>(p + at)))
+            size = RECORD_SIZE + journal_filled(journal_payload(<const Record *>(p + at)))
             if size > n - at:
                 raise ValueError(f"the journal ends within the record at byte {before + at}")
             at += size
@@ -244,7 +237,7 @@ cdef class Journal:
             record = self.next(kind, (<const Record *>at).subject)
             if record != NULL:
                 return record.subject, record.result, at[RECORD_SIZE:
-                                                         RECORD_SIZE + _payload(record)]
+                                                         RECORD_SIZE + journal_payload(record)]
         elif self.mode == REPLAYING:
             self.fail(NULL, kind, 0)
         return None
@@ -256,7 +249,7 @@ cdef class Journal:
         cdef const Record *record = self.next(kind, subject)
         if record == NULL:
             return None
-        return record.result, at[RECORD_SIZE:RECORD_SIZE + _payload(record)]
+        return record.result, at[RECORD_SIZE:RECORD_SIZE + journal_payload(record)]
 
     cdef const Record *next(self, int kind, uint64_t subject) noexcept:
         cdef const Record *record = <const Record *>(self.data + self.at)
@@ -266,7 +259,7 @@ cdef class Journal:
         if record.kind != kind or record.subject != subject:
             self.fail(record, kind, subject)
             return NULL
-        self.at += RECORD_SIZE + _filled(_payload(record))
+        self.at += RECORD_SIZE + journal_filled(journal_payload(record))
         return record
 
     cdef void fail(self, const Record *found, int kind, uint64_t subject) noexcept:
@@ -295,3 +288,11 @@ cdef class Journal:
                 return record.subject
         self.fail(record, J_CLOCK, 0)
         return NEVER
+
+    cdef bint same(self, bint same) noexcept:
+        cdef const Record *record
+        if self.mode == REPLAYING:
+            record = self.next(J_SAME, 0)
+            return record != NULL and record.result != 0
+        journal_note(self, J_SAME, same, 0)
+        return same

@@ -16,6 +16,7 @@ cdef class Seam(Transport):
     cdef readonly Transport inner    # the bytes of the outside
     cdef Journal journal
     cdef uint64_t subject
+    cdef bint fresh          # nothing was read of this connection yet
 
 # What is behind a seam, or the transport itself.
 cdef Transport without_seam(Transport transport)

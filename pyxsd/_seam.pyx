@@ -43,7 +43,8 @@ cdef class Seam(Transport):
         if at == NULL:
             return self.inner.read(dst, cap)
         got = self.inner.read(at, cap)
-        journal.add(J_READ, 0, got, self.subject)
+        journal.add(J_READ, self.fresh, got, self.subject)
+        self.fresh = False
         if got > 0:
             memcpy(dst, at, got)
         return got

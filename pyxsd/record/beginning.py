@@ -44,7 +44,7 @@ def write(server: Any, domains: Any, config: Config) -> bytes:
         "wall": time.time(),
         "requests": server.ops,
         "log": bool(server.log.active),
-        "image": image.save(server),
+        "image": image.save(server, None, not config.record_values),
         "xen": domains is not None and domains.xen is not None,
         "domains": [_domain(domain) for domain in table],
         "ports": [c.domid for c in domains.by_port.values()] if table else [],

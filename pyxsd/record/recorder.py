@@ -4,7 +4,8 @@
 The journal is in memory and is written once a second, and where there are 64 KiB of it.  A
 recording that has a quarter of `record-size` is ended and the next one is begun, with a state of
 its own; the oldest ones are deleted, so that all together have no more than `record-size`, or than
-twice the state where that is more.  Whatever fails ends the recording, with a line in the daemon
+twice the state where that is more.  With `record-values = false` values are replaced on the way
+to the file (record.blanked).  Whatever fails ends the recording, with a line in the daemon
 log, and nothing else.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 
 from pyxsd.record import files, recording
+from pyxsd.record.blanked import Blanked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Recorder:
         self._directory = daemon.config.record_directory
         self._most = max(1, daemon.config.record_size) * MEBIBYTE
         self._file: files.Writer | None = None
+        self._blanked: Blanked | None = None
         self._full_at = 0  # bytes of it from which on the next one is begun
         self._ticks = 0  # of the timer that is the present one
 
@@ -93,6 +96,8 @@ class Recorder:
         number = known[-1] + 1 if known else 1
         self._file = files.Writer(files.path_of(self._directory, number))
         self._file.add(files.BEGINNING, beginning())
+        if not self._daemon.config.record_values:
+            self._blanked = Blanked(self._daemon.server)
         # However large the state is, as many bytes of journal follow it.
         self._full_at = max(self._most // 4, 2 * self._file.size)
         self._daemon.log("info", f"recording into {self._file.path}")
@@ -131,7 +136,10 @@ class Recorder:
             return
         try:
             if journal.size:
-                self._file.add(files.JOURNAL, journal.take())
+                data = journal.take()
+                self._file.add(
+                    files.JOURNAL, data if self._blanked is None else self._blanked.records(data)
+                )
             if self._file.size > self._full_at and recording.is_possible(self._daemon.server):
                 self._file.close()
                 self._begin(self._anew)

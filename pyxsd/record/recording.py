@@ -33,7 +33,7 @@ def begin(
     """
     data = beginning.write(server, domains, config)
     journal = server.journal
-    journal.record(take_away, SEGMENT_BYTES)
+    journal.record(take_away, SEGMENT_BYTES, not config.record_values)
     server.follow_journal()
     if domains is not None and domains.xen is not None:
         domains.xen = Recorded(domains.xen, journal)
@@ -46,7 +46,7 @@ def begin_anew(server: Any, domains: Any, config: Config, take_away: Callable[[]
     of the former journal is gone."""
     data = beginning.write(server, domains, config)
     server.journal.stop()
-    server.journal.record(take_away, SEGMENT_BYTES)
+    server.journal.record(take_away, SEGMENT_BYTES, not config.record_values)
     return data
 
 

@@ -76,6 +76,7 @@ class Replay:
         self.host = host or ReplayHost()
         self.server: Any = Server(Config(**row["config"]), self.host, log or AccessLog())
         self.journal = self.server.journal
+        self.journal.without_values = not row["config"]["record_values"]
         self.domains: Any = None
         self.failures: list[str] = []  # exceptions in the daemon's own code
         self.clock = 0.0  # seconds since 1970 of the turn at hand

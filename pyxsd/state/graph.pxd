@@ -31,6 +31,7 @@ cdef class GraphWriter:
     cdef const Perms *last_perms
     cdef uint32_t last_number        # its number
     cdef uint64_t last_item  # numbers given so far
+    cdef bint blank          # x in place of values
     cdef Buffer out          # what is written and was not taken yet
     cdef Step *steps
     cdef size_t steps_used

@@ -44,6 +44,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcpy
 from pyxsd._journal cimport pyxsd_clock
 from pyxsd._wire cimport buffer_free, buffer_put, buffer_reserve
+from pyxsd.state.blank cimport blank_value
 from pyxsd.store.counts cimport CountSlot, counts_add, counts_new, counts_unref
 from pyxsd.store.pages cimport Dying, page_drop, page_make
 from pyxsd.store.path cimport PATH_TEXT_MAX
@@ -265,6 +266,8 @@ cdef class GraphWriter:
         memcpy(at + sizeof(part) + 4, node.name, node.name_len)
         if node.value_len:
             memcpy(at + sizeof(part) + 4 + node.name_len, node.value, node.value_len)
+            if self.blank:
+                blank_value(at + sizeof(part) + 4 + node.name_len, node.value_len)
         self.out.tail += sizeof(part) + 4 + node.name_len + node.value_len
         return 0
 

@@ -87,7 +87,8 @@ cdef class Saving:
     """An image in the making.
 
     put(bytes) takes the next bytes of the file.  around() gives [(type, body)], records of ALSO;
-    it is called at the instant that the image is of, when its first bytes are put.
+    it is called at the instant that the image is of, when its first bytes are put.  blank: values
+    are replaced by x (blank.pyx).
     """
 
     cdef Passage passage
@@ -96,9 +97,11 @@ cdef class Saving:
     cdef int stage
     cdef int waited          # steps in which what has gone was cleared away
 
-    def __init__(self, Server server not None, put, around=None):
+    def __init__(self, Server server not None, put, around=None, bint blank=False):
         self.passage = Passage(server)
+        self.passage.blank = blank
         self.passage.writer = GraphWriter(server.s.tree.grave)
+        self.passage.writer.blank = blank
         self.out = records.Writer(put)
         self.around = around
 
@@ -186,10 +189,10 @@ def _named_by_history(History history):
     yield from history.penalised.values()
 
 
-def save(Server server not None, around=None):
+def save(Server server not None, around=None, bint blank=False):
     """The image of a server, as the bytes of a file.  See Saving."""
     cdef list parts = []
-    Saving(server, parts.append, around).step(1e9)
+    Saving(server, parts.append, around, blank).step(1e9)
     return b"".join(parts)
 
 

@@ -38,6 +38,7 @@ cdef class Passage:
     cdef double then         # of the image's
     cdef bint same_clock     # loading: the server goes on at the image's time
     cdef GraphWriter writer  # saving
+    cdef bint blank          # saving: x in place of values
     cdef GraphReader reader  # loading
     cdef dict by_id          # loading: id: Connection, those that are closed included
     cdef Loaded *watches     # loading: by serial, once all are known

@@ -10,7 +10,7 @@ from collections import deque
 cimport cython
 from cpython.ref cimport Py_INCREF
 from libc.stdlib cimport bsearch, free, malloc, qsort, realloc
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memset
 from pyxsd._agenda cimport Agenda, Waiting
 from pyxsd._commit cimport Transactions
 from pyxsd._conn cimport WANT_IN, WANT_OUT
@@ -19,10 +19,11 @@ from pyxsd._limits cimport Q_COUNT, UNLIMITED, Limits
 from pyxsd._outq cimport Queued, path_hash
 from pyxsd._siphash cimport HashKey, hash_key as the_key
 from pyxsd._wire cimport (
-    HEADER_SIZE, ST_COUNT, XS_TYPES, Buffer, Header, buffer_free, buffer_len,
+    HEADER_SIZE, ST_COUNT, XS_READ, XS_TYPES, Buffer, Header, buffer_free, buffer_len,
 )
 from pyxsd.events.events cimport EVENT_CHANGED, EVENT_PERMS, EVENT_REMOVED, Account
 from pyxsd.events.trie cimport Search, watch_path
+from pyxsd.state.blank cimport Stream, blank_input, blank_output, blank_request
 from pyxsd.store.path cimport Path, path_parse
 from pyxsd.store.subtree cimport node_ref
 from pyxsd.store.transaction cimport path_restore
@@ -154,8 +155,9 @@ cdef class Passage:
         cdef int64_t target = c.who.target
         cdef Transaction txn
         cdef Listing listing
+        cdef Stream stream
         cdef bint there
-        cdef size_t i
+        cdef size_t i, at
         codec.i64(&target)
         codec.u32(&c.features)
         codec.u64(&c.ops)
@@ -174,7 +176,11 @@ cdef class Passage:
         codec.i64(&c.most_watches)
         codec.i64(&c.most_transactions)
         codec.u64(&c.generation)
+        at = codec.out.tail
         codec.buffer(&c.inp)
+        if self.blank:
+            memset(&stream, 0, sizeof(stream))
+            blank_input(&stream, codec.out.data + at + 4, codec.out.tail - at - 4)
         self.output(codec, c.out)
         if codec.loading:
             self.s.set_target(c, target)
@@ -219,7 +225,7 @@ cdef class Passage:
         cdef uint64_t offset, serial
         cdef bint part_event = out.part_left != 0 and out.part_event
         cdef Buffer data
-        cdef size_t i
+        cdef size_t i, at
         cdef list remembered = []
         data.data = NULL
         data.head = data.tail = data.cap = 0
@@ -242,7 +248,10 @@ cdef class Passage:
             out.sent = sent
             out.reply_end = reply_end
         else:
+            at = codec.out.tail
             codec.buffer(&out.buf)
+            if self.blank:
+                blank_output(codec.out.data + at + 4, codec.out.tail - at - 4, left, part_event)
             if out.used:
                 reply_end = max(sent, reply_end)
                 for i in range(out.slots):
@@ -294,7 +303,7 @@ cdef class Passage:
         cdef Tree base = None
         cdef bytes payload = None
         cdef bint there
-        cdef size_t i
+        cdef size_t i, at
         if not codec.loading:
             id, start, epoch, since, base = txn.id, txn.start, txn.epoch, txn.since, txn.base
         codec.u32(&id)
@@ -323,7 +332,13 @@ cdef class Passage:
             if not codec.loading:
                 type_, payload, status, digest = txn.requests[i]
             codec.u32(&type_)
+            at = codec.out.tail
             payload = codec.blob(payload)
+            if self.blank:
+                if payload is not None:
+                    blank_request(type_, codec.out.data + at + 4, len(payload))
+                if type_ == XS_READ:
+                    digest = 0
             codec.i32(&status)
             codec.u64(&digest)
             if codec.loading:

@@ -2,12 +2,14 @@
 # Parts of trees that nobody holds any more, freed a little at a time.
 
 from libc.stdint cimport int64_t
+from pyxsd._journal cimport Journal
 from pyxsd.store.pages cimport Dying, Node
 
 cdef class Grave:
     cdef Dying dying         # still to be freed
     cdef bint sliced         # else everything is freed at once
     cdef int64_t at_once     # nodes and pages that bury() may still free at once
+    cdef Journal journal     # of the server, where the trees are those of one; see set_value()
 
     # Drops a reference to a node; with the last one the node goes, and what only it held:
     # at once, but for what is too much.

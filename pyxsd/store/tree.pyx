@@ -35,6 +35,7 @@ not be looked for when a domain has died (forget.pyx).
 cimport cython
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
+from pyxsd._journal cimport journal_same
 from pyxsd.store.counts cimport (
     CountSlot, counts_add, counts_get, counts_live, counts_longest_search, counts_new, counts_own,
     counts_unref,
@@ -195,7 +196,8 @@ cdef class Tree:
         cdef const Node *node = at.node
         # An equal value touches the way to the node, not the node itself:
         # transactions that looked at it can still be merged.
-        if node.value_len == n and (n == 0 or memcmp(node.value, p, n) == 0):
+        if node.value_len == n and (n == 0 or journal_same(self.grave.journal,
+                                                           memcmp(node.value, p, n) == 0)):
             if path.parts and not at.exclusive:
                 self._edit(path, path.parts - 1)
             return 0

@@ -101,6 +101,7 @@ class Config(NamedTuple):
     poll_time_us: int = 40  # microseconds; 0: never poll
     record_directory: str = ""  # empty: nothing is recorded
     record_size: int = 256  # MiB of all recordings together
+    record_values: bool = True  # else x in their place
     xenstored_kva: str = ""
     xenstored_port: str = ""
     # logs

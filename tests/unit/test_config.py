@@ -65,6 +65,7 @@ DEFAULTS = {
     "poll-time-us": 40,
     "record-directory": "",
     "record-size": 256,
+    "record-values": True,
 }
 
 KIND_TYPES = {"bool": bool, "int": int, "float": float}
