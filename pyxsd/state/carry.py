@@ -37,7 +37,7 @@ def for_stream(state: HostState, version: int = 1) -> tuple[HostState, list[str]
     nodes = [
         fit
         for node in state.nodes
-        if (fit := _node_for_stream(node, rings, known, losses)) is not None
+        if (fit := node_for_stream(node, rings, known, losses)) is not None
     ]
     if version < 2 and (state.domain_quotas or state.global_quotas or state.settings):
         losses.append("quotas and features are not in a stream of version 1")
@@ -76,10 +76,12 @@ def _for_stream(client: Client, losses: list[str]) -> Client:
     )
 
 
-def _node_for_stream(
+def node_for_stream(
     node: Node, rings: set[int], known: set[tuple[Permission, ...]], losses: list[str]
 ) -> Node | None:
-    """known: permission lists that only name domains with a connection."""
+    """A node for C xenstored, None where it is too large; losses: gets what is lost.
+
+    rings: the domids with a connection; known: permission lists that only name those."""
     path = node.path
     if (
         len(path) >= UINT16_MAX

@@ -7,8 +7,8 @@ no mark at its end and no checksum: that one is cut between two lines cannot be 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pyxsd.state import dump
 from pyxsd.state.host_state import (
@@ -22,31 +22,54 @@ from pyxsd.state.host_state import (
     Watch,
 )
 
+if TYPE_CHECKING:
+    from pyxsd.state.node_reading import NodesOfFile
 
-def read_db(data: bytes) -> HostState:
+
+def read_db(data: bytes, into: NodesOfFile | None = None) -> HostState:
     """The state that a dump's bytes hold.
 
     StateError where it is no dump.  A line that makes no sense is left out, and described in
-    `faults` as in "line 12 at byte 340: not a number: b'x'".
+    `faults` as in "line 12 at byte 340: not a number: b'x'".  `into`: gets the nodes, and the state
+    has none.
     """
-    file = io.BytesIO(data)
-    if file.readline().rstrip(b"\n") != dump.FIRST_LINE:
+    if data.split(b"\n", 1)[0] != dump.FIRST_LINE:
         raise StateError(f'the file does not begin with "{dump.FIRST_LINE.decode()}"')
     state = HostState("db")
-    nodes = _Nodes()
+    nodes = _Nodes() if into is None else into
     loaded = dump.Loaded(nodes)
     state.faults = [
-        f"line {number} at byte {at}: {fault}"
-        for number, at, fault in dump.read_lines(file, loaded, -1)
+        f"line {number} at byte {at}: {fault}" for number, at, fault in _read(data, loaded, into)
     ]
     if not data.endswith(b"\n"):
         state.faults.append(f"the file is cut inside of its last line, at byte {len(data)}")
     state.listener = loaded.listener
     if loaded.evtchn is not None:
         state.evtchn, state.virq_port = loaded.evtchn
-    state.nodes = nodes.checker.nodes
+    if isinstance(nodes, _Nodes):
+        state.nodes = nodes.checker.nodes
     state.clients = _clients(loaded, state.faults)
     return state
+
+
+def _read(
+    data: bytes, loaded: dump.Loaded, into: NodesOfFile | None
+) -> Iterator[tuple[int, int, str]]:
+    """Reads the lines behind the first one, as dump.read_lines() does."""
+    at, number = len(dump.FIRST_LINE) + 1, 2
+    while at < len(data):
+        if into is not None:
+            at, taken = into.take_lines(data, at)
+            number += taken
+            if at == len(data):
+                break
+        end = data.find(b"\n", at)
+        end = len(data) if end < 0 else end
+        try:
+            dump.read_line(loaded, data[at:end], -1)
+        except ValueError as error:
+            yield number, at, str(error)
+        at, number = end + 1, number + 1
 
 
 class _Nodes:
@@ -109,13 +132,13 @@ def _clients(loaded: dump.Loaded, faults: list[str]) -> list[Client]:
 # -- writing ------------------------------------------------------------------
 
 
-def write_db(state: HostState) -> bytes:
-    """A state as the bytes of a dump.
+def write_db(state: HostState, nodes: bytes = b"") -> bytes:
+    """A state as the bytes of a dump; nodes: lines of more nodes than the state has.
 
     StateError, naming what does not fit, where the format cannot hold it; `carry.for_db` leaves
     that out.
     """
-    return b"".join(line + b"\n" for line in _lines(state))
+    return b"".join([*(line + b"\n" for line in _lines(state)), nodes])
 
 
 def _lines(state: HostState) -> Iterator[bytes]:

@@ -190,13 +190,14 @@ def read_lines(
     at = len(FIRST_LINE) + 1
     for number, line in enumerate(file, 2):
         try:
-            _read_line(loaded, line.rstrip(b"\n"), value_max)
+            read_line(loaded, line.rstrip(b"\n"), value_max)
         except ValueError as error:
             yield number, at, str(error)
         at += len(line)
 
 
-def _read_line(loaded: Loaded, line: bytes, value_max: int) -> None:
+def read_line(loaded: Loaded, line: bytes, value_max: int) -> None:
+    """One line without its newline; ValueError, and nothing changed."""
     kind, *fields = line.split(b",")
     if kind not in READERS:
         raise ValueError(f"unknown record {kind[:32]!r}")

@@ -25,7 +25,9 @@ def read_image(data: bytes) -> HostState:
         server.close()
 
 
-def state_of(server: Any, around: Surroundings | None, rows: dict[int, Row]) -> HostState:
+def state_of(
+    server: Any, around: Surroundings | None, rows: dict[int, Row], with_nodes: bool = True
+) -> HostState:
     """What a server holds, and what an image says of its surroundings; without one (None) nothing
     is known of descriptors, rings and ports."""
     state = HostState("image", version=records.VERSION)
@@ -52,16 +54,21 @@ def state_of(server: Any, around: Surroundings | None, rows: dict[int, Row]) -> 
                 connection.features,
                 {name: value for name, value in own.items() if value != state.domain_quotas[name]},
             )
+    if with_nodes:
+        state.nodes = _nodes(server.tree)
+    return state
+
+
+def _nodes(tree: Any) -> list[Node]:
+    found: list[Node] = []
     lists: dict[tuple[tuple[int, int], ...], tuple[Permission, ...]] = {}
-    for names, permissions, value in server.tree.walk():
+    for names, permissions, value in tree.walk():
         special = len(names) == 1 and names[0].startswith(b"@")
         key = tuple(permissions)
         if key not in lists:
             lists[key] = tuple(Permission(domid, access) for domid, access in permissions)
-        state.nodes.append(
-            Node(names[0] if special else b"/" + b"/".join(names), lists[key], value)
-        )
-    return state
+        found.append(Node(names[0] if special else b"/" + b"/".join(names), lists[key], value))
+    return found
 
 
 def _client(connection: Any) -> Client:

@@ -8,7 +8,7 @@ memory in proportion to its size whatever it says.
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyxsd.state import stream
 from pyxsd.state.host_state import (
@@ -24,16 +24,20 @@ from pyxsd.state.host_state import (
 )
 from pyxsd.state.stream import round8
 
+if TYPE_CHECKING:
+    from pyxsd.state.node_reading import NodesOfFile
 
-def read_stream(data: bytes, damaged: bool = False) -> HostState:
+
+def read_stream(data: bytes, damaged: bool = False, into: NodesOfFile | None = None) -> HostState:
     """The state that a file's bytes hold.
 
     StateError where the form is damaged; it names the record, counted from 1, and its offset in
     bytes, as in "record 7 (NODE) at byte 272: 40 bytes are missing".  What is whole and
     impossible is described in `faults` in the same way.  `damaged`: damage behind the header ends
-    the reading, and is a fault too: for a host that has nothing else to go on with.
+    the reading, and is a fault too: for a host that has nothing else to go on with.  `into`: gets
+    the nodes, and the state has none.
     """
-    return _Reader(data).read(damaged)
+    return _Reader(data, into).read(damaged)
 
 
 class _Cut(Exception):
@@ -86,10 +90,11 @@ class _Fields:
 class _Reader:
     """One file on its way through the reader."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, into: NodesOfFile | None) -> None:
         self.data = memoryview(data)
         self.state = HostState("stream")
-        self.nodes = NodeChecker()
+        self.into = into
+        self.nodes = NodeChecker() if into is None else into
         self.lists: dict[bytes, tuple[Permission, ...]] = {}  # by what stands in the file
         self.clients: dict[int, Client] = {}
         self.names: set[str] = set()  # of the clients
@@ -110,11 +115,17 @@ class _Reader:
                 raise
             self.state.faults.append(f"{error}; nothing behind it is known")
         self.state.clients = list(self.clients.values())
-        self.state.nodes = self.nodes.nodes
+        if isinstance(self.nodes, NodeChecker):
+            self.state.nodes = self.nodes.nodes
         return self.state
 
     def _records(self) -> None:
         while True:
+            if self.into is not None:
+                self.next, taken = self.into.take_records(
+                    self.data, self.next, self.state.big_endian
+                )
+                self.number += taken
             try:
                 body = self._next_record()
                 if self.type == stream.END:

@@ -24,26 +24,38 @@ from pyxsd.state.host_state import (
 from pyxsd.state.stream import round8
 
 
-def write_stream(state: HostState, version: int = 1) -> bytes:
-    """A state as the bytes of a file, in the state's byte order and in its order of nodes.
+def write_stream(state: HostState, version: int = 1, nodes: bytes = b"") -> bytes:
+    """A state as the bytes of a file, in the state's byte order and in its order of nodes; nodes:
+    records of more nodes than the state has, in that byte order.
 
     StateError, naming what does not fit, where the format cannot hold it; `carry.for_stream`
     leaves that out.
     """
     if version not in stream.VERSIONS:
         raise StateError(f"a stream of version {version}; known are 1 and 2")
-    writer = _Writer(state, version)
+    writer = _Writer(state, version, nodes)
     try:
         return writer.write()
     except struct.error as error:
         raise StateError(f"{writer.at_hand}: a number that does not fit: {error}") from None
 
 
+def entries_of(permissions: Iterable[Permission], layout: stream.Layout) -> bytes:
+    """A permission list as it stands in the file; struct.error."""
+    return b"".join(
+        layout.permission.pack(
+            LETTERS[entry.access].encode(), stream.STALE if entry.stale else 0, entry.domid
+        )
+        for entry in permissions
+    )
+
+
 class _Writer:
     """One state on its way into a file."""
 
-    def __init__(self, state: HostState, version: int) -> None:
+    def __init__(self, state: HostState, version: int, nodes: bytes) -> None:
         self.state = state
+        self.nodes = nodes
         self.version = version
         self.layout = stream.Layout(state.big_endian)
         self.parts: list[bytes] = []
@@ -72,6 +84,7 @@ class _Writer:
         for node in state.nodes:
             self.at_hand = f"the node {node.path[:64]!r}"
             self._node(node)
+        self.parts.append(self.nodes)
         if self.version > 1:
             for domid, settings in state.settings.items():
                 self.at_hand = f"the quotas of domain {domid}"
@@ -134,13 +147,7 @@ class _Writer:
     def _node(self, node: Node) -> None:
         entries = self.lists.get(node.permissions)
         if entries is None:
-            entries = b"".join(
-                self.layout.permission.pack(
-                    LETTERS[entry.access].encode(), stream.STALE if entry.stale else 0, entry.domid
-                )
-                for entry in node.permissions
-            )
-            self.lists[node.permissions] = entries
+            entries = self.lists[node.permissions] = entries_of(node.permissions, self.layout)
         head = self.layout.node.pack(
             0, 0, len(node.path) + 1, len(node.value), 0, len(node.permissions)
         )

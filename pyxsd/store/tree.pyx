@@ -496,6 +496,20 @@ cdef class Tree:
         cdef Tree held = self.snapshot()
         return _Walk(held, descending)
 
+    def get(self, list names not None):
+        """(permissions, value) of a node by its components, as walk() has them; None where there
+        is none."""
+        cdef Node *node = self.root
+        cdef uint32_t i
+        cdef bytes name
+        for name in names:
+            node = node_child(node, name, len(name))
+            if node == NULL:
+                return None
+        return ([(node.perms.entry[i].domid, node.perms.entry[i].access)
+                 for i in range(node.perms.count)],
+                node.value[:node.value_len] if node.value != NULL else b"")
+
     def load(self, list names, bytes perms not None, bytes value not None):
         """Puts a node back: components, permissions as joined text, value.
 
@@ -510,11 +524,12 @@ cdef class Tree:
         try:
             parsed = perms_parse(perms, len(perms), self.mentions)
             if parsed == NULL:
-                raise ValueError("malformed permissions")
+                raise ValueError(f"malformed permissions {perms[:32]!r}")
             path_join(path, names)
             self.look(path, &at)
             if at.parts + 1 < path.parts:
-                raise ValueError("the parent is missing")
+                raise ValueError(
+                    f"{path.text[:min(path.len, <size_t>64)]!r}: the parent is missing")
             if at.parts == path.parts:
                 self.set_value(path, &at, value, len(value))
             else:

@@ -14,8 +14,6 @@ older ones leave neither, so everything is bound anew.
 from __future__ import annotations
 
 from pyxsd.domains import MFN_UNKNOWN
-from pyxsd.state.dump import perms_text
-from pyxsd.store.tree import Tree
 from pyxsd.xen import Lookups
 
 TYPE_CHECKING = False
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from pyxsd.state.host_state import Client, HostState
     from pyxsd.switch.inherited import Inherited
     from pyxsd.system.configuration import Config
-
-SPECIAL = (b"@introduceDomain", b"@releaseDomain")
 
 #: Where domain 0's page and port are said to be, where the configuration does not say it: the
 #: places that C xenstored has built in.
@@ -51,6 +47,7 @@ class Arrival:
         warn: Callable[[str], None],
     ) -> None:
         self.state: HostState = found.state
+        self.tree: Any = found.nodes.tree
         self.sockets = found.sockets
         self.server = server
         self.domains = domains
@@ -58,14 +55,11 @@ class Arrival:
         self.port_file = config.xenstored_port or PORT_FILE
         self._adopt = adopt
         self._warn = warn
-        self._ring_refs = {
-            node.path: node for node in self.state.nodes if node.path.endswith(b"/store/ring-ref")
-        }
 
     def build(self, limits: Mapping[str, int], bound: bool) -> None:
         """Puts everything into the server.  limits: those of the command line; bound: are the
         local ports of the state bound on our event channels?"""
-        self.server.set_tree(self._tree())
+        self.server.set_tree(self.tree)
         self._set_limits(limits)
         connected = []
         lookups = self._lookups() if bound else None
@@ -93,24 +87,7 @@ class Arrival:
         domains.go_on()
         domains.on_virq()
 
-    # -- the store ------------------------------------------------------------
-
-    def _tree(self) -> Any:
-        tree = Tree()
-        for name in SPECIAL:
-            tree.load([name], b"n0\0", b"")
-        for node in self.state.nodes:
-            owner, *others = node.permissions
-            # What grants nothing any more would grant it to the next domain with that domid here.
-            perms = [owner, *(entry for entry in others if not entry.stale)]
-            text = perms_text([(entry.domid, entry.access) for entry in perms], b"\0") + b"\0"
-            path = node.path
-            names = [path] if path[:1] == b"@" else path[1:].split(b"/") if path != b"/" else []
-            try:
-                tree.load(names, text, node.value)
-            except (ValueError, OverflowError) as error:
-                self._warn(f"the node {path[:64]!r} is lost: {error}")
-        return tree
+    # -- limits ---------------------------------------------------------------
 
     def _set_limits(self, limits: Mapping[str, int]) -> None:
         told = {
@@ -194,15 +171,16 @@ class Arrival:
         node, where the guest could not change it, else Xen."""
         if domid == 0:
             return 0
-        node = self._ring_refs.get(b"/local/domain/%d/store/ring-ref" % domid)
+        found = self.tree.get([b"local", b"domain", b"%d" % domid, b"store", b"ring-ref"])
+        (owner, _), *others = found[0] if found is not None else [(-1, 0)]
+        value = found[1] if found is not None else b""
         if (
-            node is not None
-            and node.value.isdigit()
-            and len(node.value) < 19
-            and node.permissions[0].domid == 0
-            and not any(entry.access & 2 for entry in node.permissions[1:])
+            value.isdigit()
+            and len(value) < 19
+            and owner == 0
+            and not any(access & 2 for _, access in others)
         ):
-            return int(node.value)
+            return int(value)
         try:
             return lookups.store_frame(domid) if lookups is not None else MFN_UNKNOWN
         except OSError:

@@ -15,12 +15,17 @@ from typing import NamedTuple
 
 from pyxsd.state.database import read_db
 from pyxsd.state.host_state import HostState, StateError
+from pyxsd.state.node_reading import NodesOfFile
 from pyxsd.state.stream_reader import read_stream
+from pyxsd.store.filling import Filling
 from pyxsd.system.files import content
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+#: Nodes that are there even where the file does not have them.
+SPECIAL = (b"@introduceDomain", b"@releaseDomain")
 
 STREAM_NAME, DB_NAME = "state_dump", "db"
 
@@ -31,13 +36,15 @@ OLD_C_DIRECTORY = "/var/lib/xenstored"
 class Inherited(NamedTuple):
     """What was found.
 
-    path: the state file, "" where there is none.  state: empty where the file cannot be read.
+    path: the state file, "" where there is none.  state: without its nodes, and empty where the
+    file cannot be read; nodes: those, in a tree.
     listener, channels: descriptors that are what they should be, or -1.  sockets: those of
     the clients of the state, by its number there.  faults: what could not be had, in sentences.
     """
 
     path: str
     state: HostState
+    nodes: NodesOfFile
     listener: int
     channels: int
     sockets: frozenset[int]
@@ -66,10 +73,13 @@ def take(kind: str, run_directory: str, environ: Mapping[str, str]) -> Inherited
         if kind == "stream"
         else os.path.join(run_directory, DB_NAME)
     )
-    state = _read(kind, path, faults)
+    nodes = NodesOfFile(Filling())
+    for name in SPECIAL:
+        nodes.tree.load([name], b"n0\0", b"")
+    state = _read(kind, path, nodes, faults)
     taken: set[int] = set()
     listener = _socket_of(state.listener, "the listening socket", True, taken, faults)
-    if listener < 0 and (state.listener >= 0 or not state.nodes):
+    if listener < 0 and (state.listener >= 0 or not nodes.count):
         listener = _own_listener(taken)
     channels = -1
     if state.evtchn >= 0 and _is_device(state.evtchn):
@@ -82,7 +92,7 @@ def take(kind: str, run_directory: str, environ: Mapping[str, str]) -> Inherited
         for client in state.clients
         if client.domid is None and _socket_of(client.fd, "a client", False, taken, faults) >= 0
     }
-    return Inherited(path, state, listener, channels, frozenset(sockets), faults)
+    return Inherited(path, state, nodes, listener, channels, frozenset(sockets), faults)
 
 
 def _newest(paths: list[str]) -> str:
@@ -96,11 +106,15 @@ def _newest(paths: list[str]) -> str:
     return max(times)[1] if times else paths[0]
 
 
-def _read(kind: str, path: str, faults: list[str]) -> HostState:
+def _read(kind: str, path: str, nodes: NodesOfFile, faults: list[str]) -> HostState:
     """The state of the file; a part of it where its form is damaged, as the faults say."""
     try:
         data = content(path)
-        state = read_stream(data, damaged=True) if kind == "stream" else read_db(data)
+        state = (
+            read_stream(data, damaged=True, into=nodes)
+            if kind == "stream"
+            else read_db(data, into=nodes)
+        )
     except OSError as error:
         faults.append(f"{path}: {error.strerror}; the store is empty")
         return HostState(kind)

@@ -18,11 +18,13 @@ import struct
 from dataclasses import replace
 
 from pyxsd.domains import MFN_UNKNOWN
-from pyxsd.state import carry
+from pyxsd.state import carry, node_writing
 from pyxsd.state.database import write_db
-from pyxsd.state.host_state import Client, HostState
+from pyxsd.state.dump import perms_text
+from pyxsd.state.host_state import Client, HostState, Node, Permission
 from pyxsd.state.picture import state_of
-from pyxsd.state.stream_writer import write_stream
+from pyxsd.state.stream import Layout
+from pyxsd.state.stream_writer import entries_of, write_stream
 from pyxsd.switch.c_paths import is_watchable
 from pyxsd.switch.inherited import DB_NAME, stream_paths
 from pyxsd.system.configuration import load
@@ -74,7 +76,7 @@ class Leaving:
         self.losses += losses
         if fit_state.clients[:1] == [] or fit_state.clients[0].domid != 0:
             raise ProgramError("domain 0 has no ring: C xenstored would end")
-        data = write_stream(fit_state)
+        data = write_stream(fit_state, nodes=self._records(fit_state))
         paths = stream_paths(self._daemon.run_directory, environ)
         for path in paths:
             if path == paths[0] or os.path.isdir(os.path.dirname(path)):
@@ -94,7 +96,7 @@ class Leaving:
         config_file: that of the other program, whose limits hold when it reads.
         """
         state = self._picture("db")
-        refusals = _beyond_limits(state, config_file)
+        refusals = _beyond_limits(state, self._daemon.server.tree, config_file)
         for client in state.clients:
             if client.domid is None:
                 continue
@@ -117,9 +119,38 @@ class Leaving:
         self.losses += losses
         self._write(
             os.path.join(self._daemon.run_directory, DB_NAME),
-            write_db(replace(fit_state, evtchn=-1, virq_port=None)),
+            write_db(
+                replace(fit_state, evtchn=-1, virq_port=None),
+                node_writing.lines(
+                    self._daemon.server.tree,
+                    lambda entries: perms_text(entries, b"\0").hex().encode(),
+                ),
+            ),
         )
         self._pass_on(self._sockets())
+
+    def _records(self, state: HostState) -> bytes:
+        """The nodes, with what C xenstored cannot have of them among the losses."""
+        rings = {client.domid for client in state.clients if client.domid is not None}
+        layout = Layout(False)
+
+        def fit(entries: list[tuple[int, int]], path: bytes, losses: list[str]) -> bytes:
+            node = Node(path, tuple(Permission(*entry) for entry in entries), b"")
+            found = carry.node_for_stream(node, rings, set(), losses)
+            assert found is not None
+            return entries_of(found.permissions, layout)
+
+        def encode(entries: list[tuple[int, int]]) -> tuple[bytes, bool]:
+            losses: list[str] = []
+            return fit(entries, b"/", losses), bool(losses)
+
+        written, too_large = node_writing.records(
+            self._daemon.server.tree,
+            encode,
+            lambda entries, path: fit(entries, path, self.losses),
+        )
+        self.losses += [f"the node {path[:64]!r} is too large" for path in too_large]
+        return written
 
     # -- both -----------------------------------------------------------------
 
@@ -143,9 +174,9 @@ class Leaving:
                 self._daemon.log("error", f"deaths of domains will not be seen: {error.strerror}")
 
     def _picture(self, kind: str) -> HostState:
-        """The whole state, with the descriptors, rings and ports of this process."""
+        """The whole state but the nodes, with the descriptors, rings and ports of this process."""
         daemon, domains = self._daemon, self._daemon.domains
-        state = state_of(daemon.server, None, {})
+        state = state_of(daemon.server, None, {}, with_nodes=False)
         state.kind, state.version = kind, 1
         state.listener = daemon.listener
         state.evtchn = domains.xen.fileno() if domains.xen is not None else -1
@@ -198,16 +229,15 @@ def _event(path: bytes, token: bytes) -> bytes:
     return _HEADER.pack(WATCH_EVENT, 0, 0, len(body)) + body
 
 
-def _beyond_limits(state: HostState, config_file: str) -> list[str]:
+def _beyond_limits(state: HostState, tree: Any, config_file: str) -> list[str]:
     """What a reader with this configuration would drop without a word, a line each."""
     config = load(config_file)[0]
     found = []
     if config.quota_activate and config.quota_maxsize >= 0:
         found += [
-            f"the value of {node.path[:64]!r} has {len(node.value)} bytes, quota-maxsize "
+            f"the value of {path[:64]!r} has {size} bytes, quota-maxsize "
             f"allows {config.quota_maxsize}"
-            for node in state.nodes
-            if len(node.value) > config.quota_maxsize
+            for path, size in node_writing.longer(tree, config.quota_maxsize)
         ]
     if config.quota_activate and config.quota_maxwatch > 0:
         found += [
