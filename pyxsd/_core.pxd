@@ -10,7 +10,7 @@ from pyxsd._conn cimport Connection
 from pyxsd._limits cimport Limits
 from pyxsd._request cimport State
 from pyxsd._ring cimport EventChannels
-from pyxsd._wire cimport Buffer
+from pyxsd._wire cimport Buffer, Header
 
 cdef class Server:
     cdef State s
@@ -24,6 +24,7 @@ cdef class Server:
     cdef uint64_t last_anonymous
     cdef Connection serving          # whom a request is served for right now
     cdef bint drains                 # nothing is read, only what was read before is served
+    cdef bint holds_starts           # see hold_starts()
     cdef Buffer spare                # lent to whoever is served
     # Counters since the start
     cdef readonly uint64_t ops       # requests
@@ -43,6 +44,7 @@ cdef class Server:
 
     cdef int _step(self, Connection c, uint64_t until) except -1
     cdef int _serve(self, Connection c, uint64_t until) except -1
+    cdef bint _is_held(self, Connection c, const Header *head) noexcept
     cdef int _packets(self, Connection c, uint64_t until) except -1
     cdef int _input_is_served(self, Connection c) except -1
     cdef int _flush_all(self) except -1

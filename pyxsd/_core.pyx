@@ -28,7 +28,8 @@ from pyxsd._request cimport Request, prepare, run
 from pyxsd._seam cimport RING, Seam, without_seam
 from pyxsd._wire cimport (
     FAIL_LENGTH, HEADER_SIZE, IO_BAD, IO_CLOSED, IO_RESET, PACKET_MAX, PAYLOAD_MAX, ST_OK,
-    XS_DIRECTORY_PART, XS_ERROR, XS_RESET_WATCHES, XS_RM, XS_TRANSACTION_END, XS_WATCH, Header,
+    XS_DIRECTORY_PART, XS_ERROR, XS_RESET_WATCHES, XS_RM, XS_TRANSACTION_END,
+    XS_TRANSACTION_START, XS_WATCH, Header,
     Transport, buffer_free, buffer_len, buffer_put, buffer_reserve,
 )
 from pyxsd.events.events cimport Events
@@ -320,6 +321,25 @@ cdef class Server:
         finally:
             self.drains = False
 
+    def hold_starts(self, bint hold):
+        """Holds back TRANSACTION_START of clients that have no transaction open, with what they ask
+        behind it, so that a moment without any comes; or holds back no more.
+
+        Nothing of it is in the journal: nothing is recorded meanwhile."""
+        cdef Connection c
+        if hold != self.holds_starts:
+            self.holds_starts = hold
+            for c in self.s.connections.values():
+                self.agenda.unblock(c)
+
+    def is_held(self, Connection c not None):
+        """Is the next request of the client one that is held back?"""
+        cdef Header head
+        return self.holds_starts and next_packet(c, &head) == 1 and self._is_held(c, &head)
+
+    cdef bint _is_held(self, Connection c, const Header *head) noexcept:
+        return head.type == XS_TRANSACTION_START and len(c.transactions) == 0
+
     cdef int _step(self, Connection c, uint64_t until) except -1:
         """Serves a connection until that time, whatever happens; AGAIN or 0."""
         if c.closed:
@@ -395,7 +415,7 @@ cdef class Server:
                     # The packet boundary is lost: nothing after it can be read.
                     c.transport.fail(FAIL_LENGTH)
                     return BROKEN
-                if is_blocked(c, outstanding):
+                if is_blocked(c, outstanding) or (self.holds_starts and self._is_held(c, &head)):
                     c.stalled = True
                     return DONE
                 dispatch(self.s, c, &head, c.inp.data + c.inp.head + HEADER_SIZE)

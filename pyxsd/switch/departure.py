@@ -108,6 +108,8 @@ class Departure:
             server.host.recorder.stop()
         obstacles.serve_what_was_read(server)
         if self.kind == target.C:
+            # As C xenstored does at its own update, which goes on with those that were held back.
+            server.hold_starts(True)
             return obstacles.for_c(server, daemon.domains, asked, fds)
         server.flush()
         return obstacles.for_ox(server, fds)

@@ -70,7 +70,7 @@ def for_c(server: Any, domains: Any, asked: Any, fds: Mapping[int, int] | None =
         what = _transactions(connection)
         if connection is not asked and connection.awaits:
             what.append("an answer that it waits for")
-        if whole_requests(connection):
+        if whole_requests(connection) and not server.is_held(connection):
             what.append("requests that wait for room in its output")
         if what:
             found.append(f"{name(connection, fds)}: {', '.join(what)}")

@@ -239,6 +239,7 @@ class Dialogue:
     def _over(self, fault: str) -> None:
         """The end of a check or of an update: nothing of it stays but its outcome."""
         self._steps = None
+        self._daemon.server.hold_starts(False)
         if self._process is not None:
             self._process.kill()
             self._process = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import select
 import socket
 import termios
 from collections.abc import Iterator
@@ -157,6 +158,73 @@ def test_watches_that_another_cannot_have(stand: SwitchedStand) -> None:
 
 
 # -- what is waited for -------------------------------------------------------
+
+
+def begun(client: Client) -> int:
+    """A new transaction's number."""
+    return int(client.ask("TRANSACTION_START", b"\0")[1][:-1])
+
+
+def held(stand: SwitchedStand, one: Client, asking: Client, *words: str) -> Client:
+    """While pyxsd waits for a transaction of `one`: a client that has asked for a transaction, and
+    something behind it, and has no answer, though all others have."""
+    begins = "".join(f"{word}\0" for word in ("live-update", "-s", *words)).encode()
+    asking.send("CONTROL", begins)
+    waiting = stand.client()
+    with stand.client() as other:
+        wait_for(lambda: "live switch: asked for, to" in stand.log(), "it does not begin")
+        for n in range(5):
+            other.ask("WRITE", b"/turn/%d\0" % n)
+        waiting.send("TRANSACTION_START", b"\0")
+        waiting.send("READ", b"/turn/0\0")
+        for n in range(5):
+            assert other.ask("WRITE", b"/turn/%d\0" % n)[1] == OK
+        # Whoever has one open may begin another, or it might never end.
+        second = begun(one)
+        assert one.ask("TRANSACTION_END", b"T\0", second)[1] == OK
+        assert select.select([waiting.sock], [], [], 0)[0] == []
+    return waiting
+
+
+def served(waiting: Client) -> None:
+    """What was held back is answered in its order, and the transaction is a good one."""
+    type_, number = waiting.answer()
+    assert type_ == TYPES["TRANSACTION_START"] and waiting.answer() == (READ, b"")
+    assert waiting.ask("WRITE", b"/turn/0\0x", int(number[:-1]))[1] == OK
+    assert waiting.ask("TRANSACTION_END", b"T\0", int(number[:-1]))[1] == OK
+    assert waiting.ask("READ", b"/turn/0\0")[1] == b"x"
+
+
+def test_new_transactions_wait_for_the_switch_to_c(stand: SwitchedStand) -> None:
+    with stand.client() as client, stand.client() as one:
+        assert control(client, "-f", real(C)) == OK
+        tx_id = begun(one)
+        waiting = held(stand, one, client, "-t", "30")
+        assert one.ask("TRANSACTION_END", b"T\0", tx_id)[1] == OK
+        assert client.answer()[1].rstrip(b"\0") == b"OK"
+        assert stand.what_runs() == C
+        served(waiting)
+        waiting.close()
+
+
+@pytest.mark.parametrize("how", ["its time is over", "it is called off", "its client goes"])
+def test_no_switch_comes_of_it(stand: SwitchedStand, how: str) -> None:
+    """What was held back is served by pyxsd then."""
+    with stand.client() as client, stand.client() as one, stand.client() as other:
+        assert control(client, "-f", real(C)) == OK
+        tx_id = begun(one)
+        waiting = held(stand, one, client, "-t", "1" if how == "its time is over" else "60")
+        if how == "its client goes":
+            client.close()
+        elif how == "it is called off":
+            assert control(other, "-a") == OK
+        else:
+            told = client.answer()[1]
+            assert b"1 open transaction" in told and told.count(b"\n") <= 1, told
+        served(waiting)
+        assert stand.what_runs() == "pyxsd"
+        assert one.ask("TRANSACTION_END", b"T\0", tx_id)[1] == OK
+        waiting.close()
 
 
 @pytest.mark.parametrize("name", [C, OX])
