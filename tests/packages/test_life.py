@@ -105,8 +105,11 @@ def test_a_full_disk_leaves_the_old_version(
     system = host(SUITES[0])
     dom0.install(system, package)
     system.run(
-        "mkdir /small && mount -t tmpfs -o size=8m tmpfs /small && "
-        "cp -a /usr/lib/python3/dist-packages/pyxsd /small/ && "
+        # dpkg has each file twice until the whole package is unpacked.
+        "modules=/usr/lib/python3/dist-packages/pyxsd && "
+        "room=$((3 * $(du -sk $modules | cut -f1))) && "
+        "mkdir /small && mount -t tmpfs -o size=${room}k tmpfs /small && "
+        "cp -a $modules /small/ && "
         "mount --bind /small/pyxsd /usr/lib/python3/dist-packages/pyxsd"
     )
     pid = dom0.start(system)
