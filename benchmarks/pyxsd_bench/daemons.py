@@ -45,6 +45,7 @@ class Description(NamedTuple):
     echo: bool = False  # answers with what it was sent: a floor
     version: tuple[str, ...] = ()
     package: str = ""  # what to install where the command is missing
+    kind: str = ""  # pyxsd, oxenstored or xenstored, where it is known to be one
 
 
 _NO_LOG = (("access-log-nb-files", "0"),)
@@ -65,19 +66,26 @@ _DEBIAN = "Debian package xen-utils-4.17"
 
 
 def _pyxsd(name: str, *extra: tuple[str, str]) -> Description:
-    return Description(name, _PY_COMMAND, _OXEN + extra, preload=False, package="pyxsd itself")
+    return Description(
+        name, _PY_COMMAND, _OXEN + extra, preload=False, package="pyxsd itself", kind="pyxsd"
+    )
 
 
 BUILT_IN: tuple[Description, ...] = (
     _pyxsd("pyxsd", *_NO_LOG),
     _pyxsd("pyxsd-nopoll", *_NO_LOG, ("poll-time-us", "0")),
     _pyxsd("pyxsd-log"),
-    Description("oxenstored", _OX_COMMAND, _OXEN + _NO_LOG + _OX_EVENTS, package=_DEBIAN),
-    Description("oxenstored-log", _OX_COMMAND, _OXEN + _OX_EVENTS, package=_DEBIAN),
+    Description(
+        "oxenstored", _OX_COMMAND, _OXEN + _NO_LOG + _OX_EVENTS, package=_DEBIAN, kind="oxenstored"
+    ),
+    Description(
+        "oxenstored-log", _OX_COMMAND, _OXEN + _OX_EVENTS, package=_DEBIAN, kind="oxenstored"
+    ),
     Description(
         "xenstored",
         ("{xenstored}", "--no-fork", "--pid-file", "{run}/daemon.pid"),
         package=_DEBIAN,
+        kind="xenstored",
     ),
     Description("floor", _FLOOR, preload=False, echo=True),
     Description("floor-poll", (*_FLOOR, "40"), preload=False, echo=True),

@@ -49,6 +49,7 @@ class Runner:
         self.options = options
         self.starts = starts
         self.echo = {d.name for d in descriptions if d.echo}
+        self.kinds = {d.name: d.kind for d in descriptions}
         # Daemons that run already: what creates domains is not for them.
         self.foreign = starts.keys() - {d.name for d in descriptions}
         self.chosen = choose(options.only)
@@ -84,7 +85,9 @@ class Runner:
         return [
             name
             for name in self.starts
-            if (scenario.floor or name not in self.echo) and not (own and name in self.foreign)
+            if (scenario.floor or name not in self.echo)
+            and not (own and name in self.foreign)
+            and (not scenario.kinds or self.kinds.get(name) in scenario.kinds)
         ]
 
     def run(self) -> int:

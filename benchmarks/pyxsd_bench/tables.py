@@ -8,7 +8,13 @@ from typing import Callable, NamedTuple
 from .summary import FLOORS, Cell, Summary, number
 
 NONE = "–"
-SHORT = {"rate": "{unit}s/s", "cpu_us": "CPU µs", "p50_us": "p50 µs", "p99_us": "p99 µs"}
+SHORT = {
+    "rate": "{unit}s/s",
+    "cpu_us": "CPU µs",
+    "p50_us": "p50 µs",
+    "p99_us": "p99 µs",
+    "max_us": "longest µs",
+}
 
 
 class Table(NamedTuple):
@@ -78,7 +84,8 @@ COLUMNS = (
 def scenario(summary: Summary, name: str, brief: bool = False) -> Table:
     """One row for each measure, size and daemon."""
     about, rows = summary.scenarios[name], []
-    columns = [column for column in COLUMNS if column.brief or not brief]
+    longest = about.get("main") == "max_us"
+    columns = [c for c in COLUMNS if c.brief or not brief or (longest and c.title == "max µs")]
     for measure in summary.measures(name):
         for size in summary.sizes(name, measure):
             where = f"{measure}, {size:,}" if about.get("axis") else measure

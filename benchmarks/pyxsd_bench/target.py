@@ -16,6 +16,7 @@ from typing import Any, Callable
 from . import daemons, proc, standin, wire
 from .load import Load
 
+PID_FILE = "daemon.pid"  # of the built-in daemons, in their run directory
 START_LIMIT_S = 30.0
 DEATH_LIMIT_S = 0.2
 STOP_LIMIT_S = 10.0
@@ -32,7 +33,9 @@ class NotStarted(DaemonFailed):
 class Target:
     """One daemon.  `keep` holds what a scenario built in it (connections, engines) until `close`.
 
-    `host` is the stand-in's directory, empty where the daemon runs elsewhere.
+    `host` is the stand-in's directory, empty where the daemon runs elsewhere.  `kind`, `program`
+    and `run`: of a daemon that we have started, what it is (daemons.Description), its program's
+    path and its run directory.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Target:
         self.echo = echo
         self.keep = ExitStack()
         self.state: dict[str, Any] = {}
+        self.kind = self.program = self.run = ""
         self.owned = False
         self.again: Callable[[], Target] = self._never_again
         self.deadline = 0.0  # a preparation must be over by then; 0: no limit
@@ -65,6 +69,13 @@ class Target:
             raise DaemonFailed(f"{self.name} died")
         if self.deadline and time.monotonic() > self.deadline:
             raise DaemonFailed("the preparation took too long")
+
+    def moved(self) -> None:
+        """Another process may serve now: the one that the pid file names."""
+        with open(os.path.join(self.run, PID_FILE), encoding="ascii") as file:
+            self.pid = int(file.read())
+        if self._process is not None and self._process.pid != self.pid:
+            self._process = None
 
     def fate(self) -> str:
         """How it ended and what it wrote, asked after something failed; empty where it lives."""
@@ -160,19 +171,22 @@ def _spawn(
         shutil.rmtree(root, ignore_errors=True)
         raise NotStarted(f"{description.name}: {command[0]}: {error.strerror}") from error
     pid = process.pid
+    target: Target | None = None
 
     def stop() -> None:
-        if pid != process.pid:  # the command is a wrapper, which need not pass the signal on
+        last = pid if target is None else target.pid
+        if last != process.pid:
+            # The command is a wrapper, which need not pass the signal on, or another one serves.
             with suppress(OSError):
-                os.kill(pid, signal.SIGTERM)
+                os.kill(last, signal.SIGTERM)
         process.terminate()
         try:
             process.wait(STOP_LIMIT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        if pid != process.pid:
-            _end_of(pid)
+        if last != process.pid:
+            _end_of(last)
         shutil.rmtree(root, ignore_errors=True)
 
     try:
@@ -186,6 +200,7 @@ def _spawn(
     target = Target(description.name, socket, pid, echo=description.echo)
     target.state["start_s"] = took
     target.owned, target._stop = True, stop
+    target.kind, target.program, target.run = description.kind, command[0], places["run"]
     target._process, target._output = process, output
     return target
 

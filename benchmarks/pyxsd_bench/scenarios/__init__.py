@@ -10,6 +10,7 @@ from . import (
     requests,
     rings,
     scale,
+    state,
     stories,
     transactions,
     watches,
@@ -25,6 +26,7 @@ ALL: tuple[Scenario, ...] = (
     *transactions.SCENARIOS,
     *rings.SCENARIOS,
     *stories.SCENARIOS,
+    *state.SCENARIOS,
 )
 
 # Not part of a run of everything: only where `--only` names them.

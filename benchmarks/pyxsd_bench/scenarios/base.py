@@ -35,7 +35,7 @@ class Scenario(NamedTuple):
     cpu_us, p50_us, rate, ... .  `floor`: an echo server can take part.  `needs`: "standin" where
     domains must be created.  `fds` and `memory`: descriptors of this process and bytes of the
     daemon for each one of size.  `attack`: it is run where it is named, once, and is reported in
-    the table of attacks.
+    the table of attacks.  `kinds`: the kinds of daemons that can take part; empty: all.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Scenario(NamedTuple):
     fds: float = 0.0
     memory: int = 0
     attack: bool = False
+    kinds: tuple[str, ...] = ()
 
 
 def endless(
