@@ -74,7 +74,22 @@ uuid_of() { xenstore-read "/local/domain/$1/vm" | sed 's|.*/||'; }
 
 disk_written() { dd if="/images/$1.img" bs=512 skip=8 count=1 2>/dev/null | grep -q "written by $1"; }
 
-# One guest: created, tried, and shut down; the full size also saves, restores and reboots it.
+# serves_as PATTERN: a process runs that program; the pattern must not match itself.
+serves_as() { [ -n "$(grep -la -- "$1" /proc/[0-9]*/cmdline 2>/dev/null)" ] || { ps; return 1; }; }
+
+# Another copy of pyxsd takes over while the guest runs, which notices nothing.
+updated() {
+    local score
+    score=$(oom_score)
+    cp "${PROGRAMS[pyxsd]}" /tmp/pyxsd-second
+    check g1-update.command timeout $XL_PATIENCE xenstore-control live-update /tmp/pyxsd-second
+    check g1-update.serves serves_as 'pyxsd-secon[d]'
+    check g1-update.oom-score same "$(oom_score)" "$score"
+    rings g1-updated g1
+}
+
+# One guest: created, tried, and shut down; pyxsd is updated meanwhile. The full size also saves,
+# restores and reboots the guest.
 life_of_one() {
     local id uuid
     guest_make g1 1
@@ -82,6 +97,7 @@ life_of_one() {
     rings g1-first g1
     check g1-disk.written disk_written g1
     check g1-net.ping ping -c 1 -W 10 10.9.0.11
+    [ "$SYSTEM_daemon" != pyxsd ] || updated
     if [ "$SYSTEM_size" = full ]; then
         saved_and_restored
         rebooted

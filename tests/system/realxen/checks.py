@@ -47,6 +47,7 @@ DIED = [
     "loop-gone",
     "watches-gone",
 ]
+UPDATED = ["command", "serves", "oom-score"]
 DEVICES = ["disk-reads", "disk-writes", "network"]
 
 SETUP = ["check", "select", "status"]
@@ -103,6 +104,8 @@ def plan(daemon: str, start: str, size: str, packaged: bool = False) -> set[str]
         names |= {"start.ready"} if start == "launch" else set()
     names |= under("g1-create", BORN) | under("g1", DEVICES) | under("g1-first", RINGS)
     names |= {"g1-disk.written", "g1-net.ping"} | under("g1-shutdown", DIED)
+    if daemon == "pyxsd":
+        names |= {"dom0.update"} | under("g1-update", UPDATED) | under("g1-updated", RINGS)
     if size == "full":
         names |= under("g1-save", DIED) | under("g1-restore", RESTORED)
         names |= under("g1-restored", RINGS) | under("g1-again", RINGS)
