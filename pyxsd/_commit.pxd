@@ -34,6 +34,9 @@ cdef class Transactions:
     cdef Path *path          # scratch: of a request run again
     cdef Buffer answer       # scratch: of a request run again
     cdef int64_t work        # that may still be spent on running requests again
+    # Those of guests, the one that has kept the store as it was for longest first:
+    # (connection id, tx_id): Transaction
+    cdef object keeping
     # Counters
     cdef readonly uint32_t open
     cdef readonly uint64_t failed
@@ -46,6 +49,8 @@ cdef class Transactions:
     # A guest has replaced so many bytes of the store: gives up those of its transactions that keep
     # too much of it as it was.
     cdef int replaced(self, Connection c, int64_t bytes) except -1
+    # Those that an image had are open again.
+    cdef int restored(self) except -1
     # Do the open transactions of a guest keep too much of the store as it was?
     cdef bint pins_too_much(self, Connection c) except -1
     # Do they take too much with the requests that they remember and the nodes that they copied?
@@ -59,6 +64,8 @@ cdef class Transactions:
     # Remembers a request that a transaction has served.
     cdef int note(self, Transaction txn, Request *r, int status) except -1
 
+    cdef int _give_up(self, Connection c, Transaction txn) except -1
+    cdef int _give_up_oldest(self) except -1
     cdef uint32_t _next_id(self, Connection c) except 0
     cdef const Path *_only_node(self, Transaction txn) except? NULL
     cdef int _attempt(self, Connection c, bytes label, Transaction txn) except -1

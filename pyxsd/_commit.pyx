@@ -20,18 +20,22 @@ All of that is bounded, since guests choose what a transaction does:
   in memory.  Where a guest itself has replaced more than PINNED_BYTES since the start of one of its
   own, that one is given up: its end is EAGAIN, and it keeps nothing of then.  What others replace
   must not make it fail; but a guest may open a third one only while all that guests wrote and
-  replaced since the starts of its open ones is less than PINNED_BYTES.
+  replaced since the starts of its open ones is less than PINNED_BYTES.  And guests that act
+  together could keep, with two each, twice as many old stores as they are.  So where all of them
+  together have replaced more than PINNED_BYTES for each domain since the start of the oldest one,
+  that is given up, too, once it is older than KEPT_MS: whoever is at work on one takes far less.
 """
 
 cimport cython
 from bisect import bisect_left
+from collections import OrderedDict
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdlib cimport free, malloc
 from pyxsd._request cimport (
     ROW_DATA, ROW_READ, ROW_REPLAY, prepare, log_request, run,
 )
-from pyxsd._history cimport node_mark
+from pyxsd._history cimport History, node_mark
 from pyxsd._journal cimport journal_same
 from pyxsd._limits cimport PINNED_BYTES, RECORDED_BYTES
 from pyxsd._outq cimport path_hash
@@ -52,6 +56,7 @@ cdef enum:
     REQUEST_COST = 280       # bytes that a remembered request takes beside its payload, about
     CHANGE_COST = 112        # and a change beside its path
     COPY_COST = 128          # and a node that a transaction has copied
+    KEPT_MS = 250            # a transaction that is younger is not given up for what others do
 
 
 cdef inline int64_t _cost(const Request *r) noexcept:
@@ -106,6 +111,7 @@ cdef class Transactions:
         self.s = s
         self.merge = config.merge_activate
         self.test_eagain = config.test_eagain
+        self.keeping = OrderedDict()
         self.path = <Path *>malloc(sizeof(Path))
         if self.path == NULL:
             raise MemoryError()
@@ -132,6 +138,8 @@ cdef class Transactions:
         txn.replaced = c.replaced
         c.transactions[id] = txn
         self.open += 1
+        if c.is_guest:
+            self.keeping[c.id, id] = txn
         s.history.note_start(c, id)
         if s.log.txn_ops:
             s.log.line(c.label, id, b"t start", NULL, 0)
@@ -143,10 +151,45 @@ cdef class Transactions:
         self.s.history.churn += bytes
         for txn in c.transactions.values():
             if c.replaced - txn.replaced > PINNED_BYTES:
-                c.recorded_bytes -= txn.recorded_bytes
-                txn.recorded_bytes = 0
-                txn.give_up(self.s.tree)
-                txn.replaced = c.replaced
+                self._give_up(c, txn)
+        return self._give_up_oldest()
+
+    cdef int _give_up(self, Connection c, Transaction txn) except -1:
+        """It keeps the store as it is now from now on, and fails at its end."""
+        c.recorded_bytes -= txn.recorded_bytes
+        txn.recorded_bytes = 0
+        txn.give_up(self.s.tree)
+        txn.replaced = c.replaced
+        txn.churn = self.s.history.churn
+        self.keeping.move_to_end((c.id, txn.id))
+        return 0
+
+    cdef int _give_up_oldest(self) except -1:
+        """What guests have replaced since the start of the oldest transaction is the most that all
+        of them keep, whoever wrote it: the guests together as much as each of them by itself.
+        Bytes count twice in `churn`, when they are written and when they are replaced."""
+        cdef History history = self.s.history
+        cdef Transaction txn
+        if not self.keeping:
+            return 0
+        key = next(iter(self.keeping))
+        txn = self.keeping[key]
+        if history.now - txn.since > KEPT_MS * 0.001 and <int64_t>(history.churn - txn.churn) \
+                > 2 * PINNED_BYTES * <int64_t>len(self.s.domains):
+            self._give_up(self.s.connections[key[0]], txn)
+        return 0
+
+    cdef int restored(self) except -1:
+        cdef Connection c
+        cdef Transaction txn
+        cdef list found = []
+        for c in self.s.connections.values():
+            if c.is_guest:
+                for txn in c.transactions.values():
+                    found.append((txn.churn, c.id, txn.id, txn))
+        self.keeping.clear()
+        for _, id, tx_id, txn in sorted(found):
+            self.keeping[id, tx_id] = txn
         return 0
 
     cdef bint pins_too_much(self, Connection c) except -1:
@@ -170,6 +213,7 @@ cdef class Transactions:
 
     cdef int close(self, Connection c, Transaction txn) except -1:
         del c.transactions[txn.id]
+        self.keeping.pop((c.id, txn.id), None)
         self.s.history.note_end(c, txn.id)
         c.recorded_bytes -= txn.recorded_bytes
         self.open -= 1
@@ -178,6 +222,7 @@ cdef class Transactions:
     cdef int drop(self, Connection c) except -1:
         self.open -= len(c.transactions)
         for id in c.transactions:
+            self.keeping.pop((c.id, id), None)
             self.s.history.note_end(c, id)
         c.transactions.clear()
         c.recorded_bytes = 0

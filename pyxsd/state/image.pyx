@@ -35,6 +35,7 @@ makes its first server (_siphash.use_key).
 
 cimport cython
 from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
+from pyxsd._commit cimport Transactions
 from pyxsd._conn cimport WANT_IN, Connection
 from pyxsd._core cimport Server
 from pyxsd._history cimport History
@@ -280,6 +281,7 @@ cdef class _Loading:
         self._do("the image as a whole", self._watches, None)
         for place, c, codec in self.parts:
             self._do(place, self._rest, (c, codec))
+        (<Transactions>self.s.transactions).restored()
         self._do("the image as a whole", self._debts, None)
         self._do(once[b"TURN"].place, self._turn, once[b"TURN"].body)
 

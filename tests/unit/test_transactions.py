@@ -596,6 +596,52 @@ def test_a_guest_cannot_keep_many_old_states_of_the_store(make_world: Callable[.
     begin(world, "d1")
 
 
+def _fill(world: World, who: str, value: bytes) -> None:
+    for n in range(900):
+        ok(world, who, "WRITE", b"n/%d\0" % n + value * 1000)
+
+
+def _keep_old_stores(world: World, seconds: float) -> int:
+    """Domains 1 to 3 open two transactions each, and before the next one domains 4 to 6 replace all
+    their nodes; how many more bytes than before are kept, less what the nodes take."""
+    before = 0
+    for n, letter in enumerate(b"abcdefg"):
+        for who in ("d4", "d5", "d6"):
+            _fill(world, who, bytes([letter]))
+        world.now += seconds
+        world.server.tick(world.now)
+        world.turn()
+        if n == 0:
+            before = live_counts()["nodes"]
+        if n < 6:
+            begin(world, f"d{1 + n % 3}")
+    return live_counts()["nodes"] - before
+
+
+def test_guests_cannot_keep_old_stores_together(make_world: Callable[..., World]) -> None:
+    """Two transactions of each would keep twice as many stores as there are guests; those that are
+    the oldest are given up, and fail, until what is kept is 1 MiB for each domain."""
+    world = make_world((1, 2, 3, 4, 5, 6), quota_transaction=10)
+    assert _keep_old_stores(world, 1.0) < 6_000
+    ended = [
+        end(world, f"d{domid}", tx_id)
+        for tx_id in (1, 2)
+        for domid in (1, 2, 3)
+        if not ok(world, f"d{domid}", "WRITE", b"k\0v", tx_id).strip(b"OK\0")
+    ]
+    assert ended[:3] == ["EAGAIN"] * 3 and ended[-1] == "OK"
+
+
+def test_a_young_transaction_is_not_given_up_for_others(make_world: Callable[..., World]) -> None:
+    """However much others replace meanwhile."""
+    world = make_world((1, 2, 3, 4, 5, 6), quota_transaction=10)
+    assert _keep_old_stores(world, 0.03) > 10_000
+    for domid in (1, 2, 3):
+        for tx_id in (1, 2):
+            ok(world, f"d{domid}", "WRITE", b"k%d\0v" % tx_id, tx_id)
+            assert end(world, f"d{domid}", tx_id) == "OK"
+
+
 def _rewrite(world: World, tx_id: int) -> None:
     for n in range(990):
         ok(world, "d1", "WRITE", _long(n) + b"w" * 1000)
