@@ -186,9 +186,9 @@ cdef class Transactions:
         for c in self.s.connections.values():
             if c.is_guest:
                 for txn in c.transactions.values():
-                    found.append((txn.churn, c.id, txn.id, txn))
+                    found.append((txn.churn, txn.since, c.id, txn.id, txn))
         self.keeping.clear()
-        for _, id, tx_id, txn in sorted(found):
+        for _, _, id, tx_id, txn in sorted(found):
             self.keeping[id, tx_id] = txn
         return 0
 
