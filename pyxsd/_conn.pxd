@@ -38,6 +38,7 @@ cdef class Connection:
     cdef readonly bint stalled       # was found blocked when it was to be served
     cdef readonly bint awaits        # the answer to its last request comes later
     cdef Header asked                # that request
+    cdef public int refused          # requests of which a process has died
     # Kept by the agenda
     cdef bint to_flush               # has output for the end of the turn
     cdef bint is_ready               # waits for its share of the turn

@@ -8,6 +8,7 @@ from pyxsd.store.transaction import Transaction
 class Connection:
     features: int
     registered: int
+    refused: int
     def __new__(cls, id: int, transport: Transport, domid: int | None) -> Connection: ...
     @property
     def transport(self) -> Any: ...

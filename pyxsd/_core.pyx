@@ -15,13 +15,16 @@ other: see _give_up.
 
 import traceback
 
+from libc.string cimport memcpy
+
 from pyxsd._conn cimport is_blocked, next_packet
 from pyxsd._dispatch cimport dispatch
 from pyxsd._handlers cimport request_table
 from pyxsd._history cimport History
 from pyxsd._journal cimport (
-    J_ANSWER, J_CONNECT, J_READY, J_SERVE, J_TICK, J_WORK, LIVE, RECORDING, Journal,
-    journal_clock, journal_note, journal_time,
+    J_ANSWER, J_CONNECT, J_READY, J_SERVE, J_SETTLE, J_TICK, J_TURN, J_WORK, LIVE, RECORD_SIZE,
+    RECORDING, REPLAYING, Journal, Record, journal_clock, journal_note, journal_refuses,
+    journal_served, journal_time,
 )
 from pyxsd._limits cimport Q_OUTSTANDING, UNLIMITED
 from pyxsd._request cimport Request, prepare, run
@@ -44,7 +47,10 @@ OF_ONE = frozenset(quota.name for quota in QUOTAS if quota.scope != "server")
 cdef enum:
     SOCKET_BYTES = 16384     # read from a socket at once, at most
     RING_BYTES = 1024        # from a ring: what it holds, and not what is added meanwhile
+    LOG_BYTES = 65536        # of the access log that are collected while turns are run again
     CLEARED = 512            # events of what is gone that are freed in one turn
+    REFUSED_BYTES = 64       # of a request that ended a process, that are told in the log
+    REFUSED_MOST = 3         # of them from one ring: it is not served any more
     POINTS = 24              # of requests (see _points) between two looks at the clock
 
 # What serving one connection came to.
@@ -144,7 +150,7 @@ cdef class Server:
             self.s.domains[domid] = c
         self.s.connections[c.id] = c
         if domid is None:
-            journal_note(self.agenda.journal, J_CONNECT, 0, c.id)
+            journal_note(self.agenda.journal, J_CONNECT, transport.descriptor(), c.id)
         if self.agenda.journal.mode != LIVE:
             c.transport = Seam(transport, self.agenda.journal, _of(c))
             (<Seam>c.transport).fresh = True
@@ -159,6 +165,7 @@ cdef class Server:
         for c in self.s.connections.values():
             if journal.mode == LIVE:
                 c.transport = without_seam(c.transport)
+                c.transport.doubt = NULL
             elif not isinstance(c.transport, Seam):
                 c.transport = Seam(c.transport, journal, _of(c))
 
@@ -405,6 +412,7 @@ cdef class Server:
         cdef int points = 0, whole
         cdef bint fresh = not self.drains  # nothing read in this turn yet
         cdef bint more = False       # and more is known to be there
+        cdef Journal journal = self.agenda.journal
         cdef Py_ssize_t got
         while True:
             while True:
@@ -418,9 +426,18 @@ cdef class Server:
                 if is_blocked(c, outstanding) or (self.holds_starts and self._is_held(c, &head)):
                     c.stalled = True
                     return DONE
-                dispatch(self.s, c, &head, c.inp.data + c.inp.head + HEADER_SIZE)
+                if journal.header == NULL:
+                    dispatch(self.s, c, &head, c.inp.data + c.inp.head + HEADER_SIZE)
+                elif journal_refuses(journal, self.ops + 1):
+                    self._refuse(c, &head)
+                else:
+                    dispatch(self.s, c, &head, c.inp.data + c.inp.head + HEADER_SIZE)
                 c.ops += 1
                 self.ops += 1
+                if journal.header != NULL:
+                    journal_served(journal, self.ops)
+                if c.bad:
+                    return BROKEN
                 if c.closed:
                     return DONE
                 c.inp.head += HEADER_SIZE + head.len
@@ -448,6 +465,22 @@ cdef class Server:
             # A ring that was not seen empty brings no further kick.
             more = got == (SOCKET_BYTES if c.is_socket else RING_BYTES)
             self.agenda.touch(c)
+
+    cdef int _refuse(self, Connection c, const Header *head) except -1:
+        """A process has died of this request: nobody runs it again."""
+        cdef const char *payload = <const char *>c.inp.data + c.inp.head + HEADER_SIZE
+        shown = payload[:min(head.len, <uint32_t>REFUSED_BYTES)].hex()
+        c.refused += 1
+        self.host.complain(
+            "refused request",
+            f"{c.label.decode()}: request {head.type} with {head.len} bytes, {shown}, has ended "
+            f"a process of this daemon; it is answered EIO")
+        if not c.deaf:
+            c.out.put(XS_ERROR, head.req_id, head.tx_id, b"EIO", 4)
+            self.agenda.touch(c)
+        if c.refused >= REFUSED_MOST and not c.is_socket:
+            c.bad = True
+        return 0
 
     cdef int _input_is_served(self, Connection c) except -1:
         """Takes the buffer back, but for what is left in it."""
@@ -573,9 +606,41 @@ cdef class Server:
         self.s.tree.grave.dig()
         return self.s.events.clear_away(CLEARED)
 
+    def settle(self):
+        """An image is about to be made of a server that goes on, between two turns."""
+        journal_note(self.agenda.journal, J_SETTLE, 0, 0)
+        self.agenda.drop_closed()
+
     def work_again(self, uint64_t now):
         """What work() was called with, as a journal says."""
         self.work(now)
+
+    def run_again(self):
+        """Turns of a journal in which nothing but sockets was served, as many as there are; the
+        records that come next are for whoever calls.  So are those of a turn that begins while
+        connections have changed or there is much in the access log."""
+        cdef Journal journal = self.agenda.journal
+        cdef const Record *record
+        cdef double wall, now
+        while journal.mode == REPLAYING and journal.at < journal.end:
+            record = <const Record *>(journal.data + journal.at)
+            if record.kind == J_WORK:
+                journal.next(J_WORK, record.subject)
+                self.work(record.subject)
+            elif record.kind == J_READY:
+                c = self.s.connections.get(record.subject)
+                if c is None:
+                    return
+                journal.next(J_READY, record.subject)
+                self.on_socket(<Connection>c, record.result != 0)
+            elif (record.kind == J_TURN and record.result == sizeof(wall)
+                    and not self.agenda.changed and buffer_len(&self.log.buf) < LOG_BYTES):
+                journal.next(J_TURN, record.subject)
+                memcpy(&wall, <const char *>record + RECORD_SIZE, sizeof(wall))
+                memcpy(&now, &record.subject, sizeof(now))
+                self.begin_turn(wall, now)
+            else:
+                return
 
     def flush(self):
         """Serves who waits for it, for a turn's time, and sends what the turn produced.  True

@@ -5,6 +5,8 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
 from libc.string cimport memcpy
+from pyxsd._memory cimport Header, Memory
+from pyxsd._wire cimport FENCED, Doubt, fence
 
 cdef extern from *:
     """
@@ -33,6 +35,7 @@ cdef enum:
     J_SCAN = 8
     J_PORTS = 9
     J_SERVE = 10
+    J_SETTLE = 11
     # The server asks, and is answered
     J_CLOCK = 16
     J_READ = 17
@@ -40,7 +43,8 @@ cdef enum:
     J_RESTART = 19
     J_HOST = 20
     J_SAME = 21
-    J_KINDS = 22
+    J_REFUSE = 22
+    J_KINDS = 23
 
 # A record without its payload.
 cdef struct Record:
@@ -70,6 +74,13 @@ cdef class Journal:
     cdef readonly str fault  # why it ended before its time, or None
     cdef object take_away    # RECORDING: called where the segment is full
     cdef public bint without_values  # what is recorded tells no values: see SAME
+    # Where the records are in memory that outlives the process; else None and NULL
+    cdef Memory memory
+    cdef Header *header
+    cdef Doubt *doubt
+    cdef object resumed      # REPLAYING: called where the records end, and all goes on from there
+    cdef uint64_t refused    # REPLAYING: the request that is not run again; 0: none
+    cdef readonly bint has_refused   # records of `refused` were dropped
 
     # Room for a record with so many bytes of payload: where the payload goes.  NULL: there is
     # no memory, and the recording has ended.
@@ -83,8 +94,34 @@ cdef class Journal:
     cdef void fail(self, const Record *found, int kind, uint64_t subject) noexcept
     cdef uint64_t clock(self) noexcept
     cdef bint same(self, bint same) noexcept
+    cdef char *more(self, size_t need) noexcept
+    # The records have ended: does it go on from there?
+    cdef bint resume(self) noexcept
+    # What is under way from now on, until its record is there.
+    cdef void begin_doubt(self, int kind, int check, uint64_t subject) noexcept
+    # Is that request, whose serving begins, one that is refused?  Not while it is recorded.
+    cdef bint refuses(self, uint64_t number) noexcept
     cdef int hand_over(self) except -1
     cdef void turn(self, double wall, double now) noexcept
+
+cdef inline bint journal_refuses(Journal journal, uint64_t number) noexcept:
+    """The serving of that request begins, where the journal is in memory; must it be refused?"""
+    if journal.mode != RECORDING:
+        return journal.refuses(number)
+    journal.header.begun_at = journal.header.at
+    fence(FENCED)
+    journal.header.begun = number
+    return False
+
+cdef inline void journal_served(Journal journal, uint64_t number) noexcept:
+    """It was served.  Where it is run again, it was before."""
+    if number >= journal.header.begun:
+        journal.header.served = number
+
+cdef inline bint journal_replays(Journal journal) noexcept:
+    """Is the answer in the journal?  Where the records end and the journal goes on from there, it
+    is not."""
+    return journal.mode == REPLAYING and not (journal.at == journal.end and journal.resume())
 
 cdef inline uint64_t journal_clock(Journal journal) noexcept:
     """Monotonic nanoseconds, or what they were."""

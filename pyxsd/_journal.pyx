@@ -23,6 +23,7 @@ positive.  Numbers are those of this machine.
     ANSWER      the late answer (payload) to the CONTROL request of connection `subject`
     SCAN        all rings are looked at
     SERVE       connection `subject` is served at once (in tests)
+    SETTLE      an image is about to be made: those that were closed while they waited are left out
     PORTS       the ports that are pending (payload: 4 bytes each); result < 0: -errno
 
     CLOCK       monotonic nanoseconds (subject)
@@ -35,6 +36,8 @@ positive.  Numbers are those of this machine.
     SAME        whether two values of the same length were equal (result), where `without_values`
                 is set: what is kept of the journal has no values then (pyxsd.record.blanked), and
                 the server that it is replayed for cannot compare them
+    REFUSE      request `subject`, counted from the daemon's start, is answered EIO, since a
+                process has died of it
 
 The check of READ is 1 for the first one of a connection.  The subject of READ, WRITE and RESTART
 is the number of the connection, or 2^63 and the domid of a ring.
@@ -43,23 +46,44 @@ A record is complete when what it tells of has happened: read() receives into th
 record has here already, and the record counts with the number of bytes that were received.  A
 journal that is asked for another record than the next one says so, in `fault`, with the place;
 it answers as if nobody had anything to say then, so that whoever serves comes to an end.
+
+In memory that outlives the process (_memory.pyx) the records are there for whoever comes next
+when it has died: record_in().  again() lets a second server take its answers from them, and where
+they end, be it within a request, they come from outside and are recorded again: resume().  That
+nothing is lost between the two, or done twice, is what `doubt` is for.  It says what is under way
+and at which place of the journal its record will stand, so that it means nothing any more
+once that is there.
+
+- Bytes of a socket: the kernel stores how many were moved before it ends the call, see _sock.pyx.
+  If some were, whoever comes next completes the record, whose bytes are there; else the
+  call is made once more.
+- Bytes of a ring: the index that tells the guest is written down before it is stored, and stored
+  once more by whoever comes next.
+- A call of the host is made once more; pyxsd.recovery.host knows what that means for each.
+- Ports that were asked for may be known to nobody: all rings and all domains are looked at.
 """
 
 cimport cython
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
+from pyxsd._wire cimport FENCED, fence
+
+from pyxsd._memory import MemoryFault
 
 _NAMES = {
     J_TURN: "TURN", J_READY: "READY", J_WORK: "WORK", J_CONNECT: "CONNECT",
     J_DISCONNECT: "DISCONNECT", J_TICK: "TICK", J_ANSWER: "ANSWER", J_SCAN: "SCAN",
     J_PORTS: "PORTS", J_SERVE: "SERVE", J_CLOCK: "CLOCK", J_READ: "READ", J_WRITE: "WRITE",
     J_RESTART: "RESTART", J_HOST: "HOST", J_SAME: "SAME",
+    J_SETTLE: "SETTLE", J_REFUSE: "REFUSE",
 }
 
 #: The kinds of records by name.
 TURN, READY, WORK, CONNECT, DISCONNECT, TICK, ANSWER, SCAN, PORTS, SERVE, HOST = (
     J_TURN, J_READY, J_WORK, J_CONNECT, J_DISCONNECT, J_TICK, J_ANSWER, J_SCAN, J_PORTS, J_SERVE,
     J_HOST)
+#: And those of a journal in memory that outlives the process.
+SETTLE, READ, WRITE = J_SETTLE, J_READ, J_WRITE
 
 # Far in the future: who asks for the time finds that it is over.
 cdef enum:
@@ -85,7 +109,9 @@ cdef class Journal:
         self.full = <size_t>-1
 
     def __dealloc__(self):
-        free(self.data)
+        # The garbage collector may have taken `memory` away before.
+        if self.header == NULL:
+            free(self.data)
 
     # -- recording ------------------------------------------------------------
 
@@ -93,6 +119,8 @@ cdef class Journal:
         cdef size_t need = self.at + RECORD_SIZE + journal_filled(n), cap
         cdef char *data
         if need > self.cap:
+            if self.memory is not None:
+                return self.more(need)
             cap = max(2 * self.cap, journal_filled(need))
             data = <char *>realloc(self.data, cap)
             if data == NULL:
@@ -111,6 +139,10 @@ cdef class Journal:
         record.result = result
         record.subject = subject
         self.at += RECORD_SIZE + journal_filled(journal_payload(record))
+        if self.header != NULL:
+            fence(FENCED)
+            self.header.at = self.before + self.at
+            fence(FENCED)
 
     cdef int hand_over(self) except -1:
         self.take_away()
@@ -133,10 +165,16 @@ cdef class Journal:
         """Records no more; what was not taken is gone."""
         if self.mode == RECORDING:
             self.mode = LIVE
-        self.take_away = None
+        self.take_away = self.resumed = None
         self.full = <size_t>-1
         self.at = 0
-        free(self.data)
+        if self.memory is None:
+            free(self.data)
+        else:
+            self.memory.void()
+            self.memory = None
+            self.header = NULL
+            self.doubt = NULL
         self.data = NULL
         self.cap = 0
 
@@ -179,6 +217,246 @@ cdef class Journal:
             memcpy(at, &wall, sizeof(wall))
             self.add(J_TURN, 0, sizeof(wall), journal_time(now))
 
+    # -- in memory that outlives the process ----------------------------------
+
+    def _use(self, Memory memory not None):
+        free(self.data)
+        self.memory = memory
+        self.header = memory.header
+        self.doubt = &memory.header.doubt
+        self.fault = None
+
+    def record_in(self, Memory memory not None, uint64_t number, take_away not None):
+        """Records there from now on, behind the image of that number, which must be written
+        before any record is.  take_away(): see record() and is_full_at."""
+        if self.mode != LIVE or self.memory is not None:
+            raise ValueError("the journal is in use")
+        self.data = NULL
+        self._use(memory)
+        memory.header.entered = 1
+        self.take_away = take_away
+        self.mode = RECORDING
+        self.next_segment(number)
+
+    def next_segment(self, uint64_t number):
+        """The segment of the image of that number begins, which is that of now."""
+        cdef Header *header = self.header
+        header.begins[number & 1] = header.at
+        fence(FENCED)
+        header.current = number
+        fence(FENCED)
+        self.data = self.memory.area(number & 1)
+        self.cap = self.memory.reserve(number & 1, 0)
+        self.before = header.at
+        self.at = 0
+
+    def _take_segment(self, uint64_t number):
+        cdef Header *header = self.header
+        self.data = self.memory.area(number & 1)
+        self.cap = header.allocated[number & 1]
+        self.before = header.begins[number & 1]
+        self.end = header.at - self.before
+
+    def fold(self):
+        """There will be no image of this segment: it is put behind the one before it.  False where
+        that has no room; then nobody can go on from here."""
+        cdef Header *header = self.header
+        cdef int first = header.valid & 1, second = header.current & 1
+        cdef size_t n = header.begins[second] - header.begins[first]
+        cdef size_t more = header.at - header.begins[second]
+        if header.current != header.valid:
+            # The image in the making gives its room; reserve() has seen to it that this is enough.
+            self.memory.drop(2 + second)
+            if self.memory.reserve(first, n + more) < n + more:
+                return False
+            memcpy(self.memory.area(first) + n, self.memory.area(second), more)
+            fence(FENCED)
+            header.current = header.valid
+            fence(FENCED)
+        self.data = self.memory.area(first)
+        self.cap = header.allocated[first]
+        self.before = header.begins[first]
+        self.at = header.at - self.before
+        return True
+
+    @property
+    def is_full_at(self):
+        """From how many bytes of the segment on take_away() is called, behind each turn."""
+        return self.full
+
+    @is_full_at.setter
+    def is_full_at(self, size_t n):
+        self.full = n
+
+    cdef char *more(self, size_t need) noexcept:
+        if self.mode == RECORDING:
+            self.cap = self.memory.reserve(self.header.current & 1, need)
+            if self.cap >= need:
+                return self.data + self.at + RECORD_SIZE
+            # Nothing may happen that is not written down.
+            self.memory.void()
+            self.mode = LIVE
+            self.fault = "there is no room for the journal"
+            self.full = 0
+        return NULL
+
+    cdef void begin_doubt(self, int kind, int check, uint64_t subject) noexcept:
+        cdef Doubt *doubt = self.doubt
+        if doubt == NULL:
+            return
+        doubt.at = <uint64_t>-1
+        fence(FENCED)
+        doubt.kind = kind
+        doubt.check = check
+        doubt.subject = subject
+        doubt.moved = 0
+        doubt.message.msg_len = 0
+        fence(FENCED)
+        doubt.at = self.before + self.at
+        fence(FENCED)
+
+    def doubts(self, int kind, uint64_t subject):
+        """A call of the host begins, whose record will say what it has answered."""
+        if self.mode == RECORDING:
+            self.begin_doubt(kind, 0, subject)
+
+    def again(self, Memory memory not None, resumed not None, take_away not None, int cause):
+        """Answers from the records there; where they end resumed() is called, and from then on they
+        are recorded behind them.  What was under way: (kind, subject, index, bytes), the last two
+        of a ring, where it must be made sure that the index is stored; or None.  cause: of the
+        death of who recorded last.  MemoryFault where the memory makes no sense."""
+        cdef Header *header = memory.header
+        if self.mode != LIVE or self.memory is not None:
+            raise ValueError("the journal is in use")
+        memory.check()
+        self.data = NULL
+        self._use(memory)
+        self.take_away = take_away
+        # In the segment where it was under way: its bytes stand behind the journal's end there.
+        self._take_segment(header.current)
+        under_way = self._complete()
+        if not self.fold():
+            raise MemoryFault("the journal has no room")
+        self.end = self.at
+        self._walk()
+        if header.begun == header.served:
+            header.deaths = 0
+        else:
+            if header.suspect != header.begun:
+                header.suspect = header.begun
+                header.deaths = 0
+            if header.entered:
+                header.deaths += 1
+            if header.deaths > 1 or (header.deaths and cause != 0):
+                self.refused = header.begun
+        header.entered = 0
+        self.at = 0
+        self.resumed = resumed
+        self.mode = REPLAYING
+        return under_way
+
+    def _complete(self):
+        """Writes the record of bytes that were moved without it."""
+        cdef Doubt *doubt = self.doubt
+        cdef uint64_t n, at = doubt.at - self.before
+        cdef bint of_ring = doubt.subject >> 63
+        cdef Record *record
+        if doubt.at < self.before or at > self.end:
+            return None
+        if doubt.kind not in (J_READ, J_WRITE):
+            return (doubt.kind, doubt.subject, 0, 0) if at == self.end else None
+        n = doubt.moved >> 32 if of_ring else doubt.message.msg_len
+        if at == self.end and n:
+            record = <Record *>(self.data + at)
+            # What was sent is not in the journal.
+            if at + RECORD_SIZE + (n if doubt.kind == J_READ else 0) > self.cap:
+                raise MemoryFault(f"{n} bytes were moved at byte {doubt.at} of the journal")
+            record.kind = doubt.kind
+            record.zero = 0
+            record.check = doubt.check
+            record.result = n
+            record.subject = doubt.subject
+            self.end += RECORD_SIZE + journal_filled(journal_payload(record))
+            fence(FENCED)
+            self.header.at = self.before + self.end
+            fence(FENCED)
+        if of_ring and n and at + RECORD_SIZE <= self.end:
+            record = <Record *>(self.data + at)
+            if at + RECORD_SIZE + journal_filled(journal_payload(record)) == self.end:
+                # It is the last one; was its index stored?
+                return doubt.kind, doubt.subject, doubt.moved & 0xffffffff, n
+        return doubt.kind, doubt.subject, 0, 0
+
+    def _walk(self):
+        """MemoryFault where the records make no sense."""
+        cdef size_t at = 0, size
+        cdef const Record *record
+        if self.end > self.cap:
+            raise MemoryFault(f"the journal has {self.end} bytes")
+        while at < self.end:
+            record = <const Record *>(self.data + at)
+            if self.end - at < RECORD_SIZE:
+                raise MemoryFault(f"the journal ends within the record at byte {at}")
+            size = RECORD_SIZE + journal_filled(journal_payload(record))
+            if size > self.end - at:
+                raise MemoryFault(f"the journal ends within the record at byte {at}")
+            if record.zero != 0 or record.kind not in _NAMES:
+                raise MemoryFault(f"there is no record {record.kind}, as at byte {at}")
+            at += size
+
+    cdef bint resume(self) noexcept:
+        if self.resumed is None or self.fault is not None:
+            return False
+        resumed, self.resumed = self.resumed, None
+        self.refused = 0
+        self.mode = RECORDING
+        # What that costs is not the fault of a request.
+        self.header.entered = 0
+        try:
+            resumed()
+        except Exception as error:
+            self.fault = f"{type(error).__name__}: {error}"
+        self.header.entered = 1
+        return True
+
+    def go_on_from_here(self):
+        """The records have ended between two turns; see again().  False where they had ended
+        before."""
+        return self.mode == REPLAYING and self.at == self.end and self.resume()
+
+    def has_ended(self):
+        """Do the answers come from outside by now?  To be asked by whoever asks the host."""
+        return not journal_replays(self)
+
+    cdef bint refuses(self, uint64_t number) noexcept:
+        cdef Header *header = self.header
+        cdef const Record *record
+        if self.mode != REPLAYING:
+            return False
+        if number > header.begun:
+            header.begun_at = self.before + self.at
+            fence(FENCED)
+            header.begun = number
+            fence(FENCED)
+        if number == header.begun:
+            header.entered = 1
+        if self.at < self.end:
+            record = <const Record *>(self.data + self.at)
+            if record.kind == J_REFUSE and record.subject == number:
+                self.at += RECORD_SIZE
+                return True
+        if self.refused != number or self.before + self.at != header.begun_at:
+            return False
+        # What it has asked and was answered before the process died is as if it had not been.
+        self.has_refused = self.at != self.end
+        self.end = self.at
+        header.at = self.before + self.at
+        fence(FENCED)
+        if self.resume() and self.room(0) != NULL:
+            self.add(J_REFUSE, 0, 0, number)
+            return True
+        return False
+
     # -- replaying ------------------------------------------------------------
 
     def replay(self, bytes data not None, uint64_t before=0):
@@ -193,7 +471,7 @@ cdef class Journal:
             if size > n - at:
                 raise ValueError(f"the journal ends within the record at byte {before + at}")
             at += size
-        if self.mode == RECORDING:
+        if self.mode == RECORDING or self.memory is not None:
             raise ValueError("the journal is in use")
         free(self.data)
         self.data = <char *>malloc(n + 1)
@@ -276,7 +554,7 @@ cdef class Journal:
     cdef uint64_t clock(self) noexcept:
         cdef uint64_t now
         cdef const Record *record = NULL
-        if self.mode == RECORDING:
+        if not journal_replays(self):
             now = pyxsd_clock()
             if self.room(0) != NULL:
                 self.add(J_CLOCK, 0, 0, now)

@@ -82,9 +82,11 @@ cdef class Loop:
         return connection
 
     def attach(self, Connection c not None):
-        """Serves a socket whose connection the server has already; OSError."""
-        cdef int fd = (<SocketTransport?>c.transport).fd
-        self._control(EPOLL_CTL_ADD, fd, EPOLLIN)
+        """Serves a socket whose connection the server has already, and waits for what is
+        registered; OSError."""
+        cdef int fd = (<SocketTransport?>without_seam(c.transport)).fd
+        if c.registered >= 0:
+            self._control(EPOLL_CTL_ADD, fd, c.registered)
         self.connections[fd] = c
 
     def accept(self, int listener):

@@ -43,6 +43,7 @@ cdef class EventChannels:
     cdef void notify(self, uint32_t port) noexcept
     # Takes the ports that are pending; how many.
     cdef int take(self, Journal journal) except -1
+    cdef void _note(self, Journal journal, int n) noexcept
     cdef int _again(self, Journal journal) except -1
 
 cdef class RingTransport(Transport):

@@ -12,10 +12,11 @@ import os
 
 cimport cython
 from libc.stddef cimport size_t
+from libc.stdint cimport int32_t
 from libc.string cimport memcpy, memset
-from pyxsd._journal cimport J_PORTS, RECORDING, REPLAYING, Journal
+from pyxsd._journal cimport J_PORTS, RECORDING, Journal, journal_replays
 from pyxsd._wire cimport (
-    FAIL_INDICES, IO_BAD, IO_CLOSED, IO_NONE, IO_RESET,
+    FAIL_INDICES, IO_BAD, IO_CLOSED, IO_NONE, IO_RESET, doubt_moved,
 )
 
 cdef extern from *:
@@ -85,16 +86,26 @@ cdef class EventChannels:
 
     cdef int take(self, Journal journal) except -1:
         cdef int n = self.count
-        if n == 0 and journal.mode == REPLAYING:
+        if n == 0 and journal_replays(journal):
             n = self.count = self._again(journal)
         elif n == 0 and self.api != NULL:
+            if journal.mode == RECORDING:
+                journal.begin_doubt(J_PORTS, 0, 0)
             n = self.api.pending(self.glue, self.ports, PORTS_MAX)
             if journal.mode == RECORDING:
-                journal.note(J_PORTS, 0, n, (<const char *>self.ports)[:4 * max(n, 0)])
+                self._note(journal, n)
             if n < 0:
                 raise OSError(-n, "pending event channels: " + os.strerror(-n))
             self.count = n
         return n
+
+    cdef void _note(self, Journal journal, int n) noexcept:
+        """The record of what was asked for."""
+        cdef size_t size = 4 * n if n > 0 else 0
+        cdef char *at = journal.room(size)
+        if at != NULL:
+            memcpy(at, self.ports, size)
+            journal.add(J_PORTS, 0, <int32_t>size if n > 0 else n, 0)
 
     cdef int _again(self, Journal journal) except -1:
         """The ports of a journal."""
@@ -112,6 +123,14 @@ cdef class EventChannels:
     def taken(self):
         """The ports that were taken and not released yet, as a list."""
         return [self.ports[i] for i in range(self.count)]
+
+    def suppose(self, Journal journal not None, ports not None):
+        """Takes these ports, PORTS_MAX at most, as if they were pending."""
+        self.count = 0
+        for port in ports[:PORTS_MAX]:
+            self.ports[self.count] = port
+            self.count += 1
+        journal.note(J_PORTS, 0, 0, (<const char *>self.ports)[:4 * self.count])
 
     def release(self):
         """Lets the ports that were taken become pending again."""
@@ -180,6 +199,8 @@ cdef class RingTransport(Transport):
             memcpy(dst + got + first, page.req, n - first)
             cons += n
             got += n
+            if self.doubt != NULL:
+                doubt_moved(self.doubt, got, cons)
             ring_store_release(&page.req_cons, cons)
             ring_barrier()
             self.kick = True
@@ -212,6 +233,8 @@ cdef class RingTransport(Transport):
             memcpy(page.rsp, src + put + first, n - first)
             prod += n
             put += n
+            if self.doubt != NULL:
+                doubt_moved(self.doubt, put, prod)
             ring_store_release(&page.rsp_prod, prod)
             ring_barrier()
             self.kick = True
@@ -248,6 +271,17 @@ cdef class RingTransport(Transport):
         ring_store(&page.connection, 0)
         self.kick = True
         self.finish()
+
+    def redo(self, bint is_input, uint32_t index, uint32_t n):
+        """Who moved n bytes died before or after it stored the index that says so: it is there
+        now.  Where the index is neither that nor one of before it is left alone."""
+        cdef uint32_t *at
+        if self.page == NULL:
+            return
+        at = &self.page.req_cons if is_input else &self.page.rsp_prod
+        if 0 < <uint32_t>(index - ring_load(at)) <= n:
+            ring_store_release(at, index)
+            ring_barrier()
 
     def advertise(self, uint32_t features):
         """Sets server_features, before the first byte is consumed."""

@@ -17,6 +17,7 @@ cdef class Seam(Transport):
     cdef Journal journal
     cdef uint64_t subject
     cdef bint fresh          # nothing was read of this connection yet
+    cdef int failed                  # while it was replayed: the last reason given to fail()
 
 # What is behind a seam, or the transport itself.
 cdef Transport without_seam(Transport transport)

@@ -2,7 +2,8 @@
 """The seam between a connection and its transport: a Transport whose bytes go through the journal.
 
 A connection has one only while the journal of its server is recorded or replayed.  While it is
-replayed nothing is asked of the transport behind it.
+replayed nothing is asked of the transport behind it; where the records end and the journal goes on
+from there, the very call that finds no record is made.
 """
 
 cimport cython
@@ -10,6 +11,7 @@ from libc.stdint cimport uint16_t
 from libc.string cimport memcpy
 from pyxsd._journal cimport (
     J_READ, J_RESTART, J_WRITE, RECORD_SIZE, RECORDING, REPLAYING, Record, journal_note,
+    journal_replays,
 )
 from pyxsd._wire cimport IO_NONE
 
@@ -22,13 +24,14 @@ cdef class Seam(Transport):
         self.inner = inner
         self.journal = journal
         self.subject = subject
+        inner.doubt = journal.doubt
 
     cdef Py_ssize_t read(self, char *dst, size_t cap) noexcept:
         cdef Journal journal = self.journal
         cdef const Record *record
         cdef Py_ssize_t got
         cdef char *at
-        if journal.mode == REPLAYING:
+        if journal_replays(journal):
             record = journal.next(J_READ, self.subject)
             if record == NULL:
                 return IO_NONE
@@ -42,6 +45,7 @@ cdef class Seam(Transport):
         at = journal.room(cap) if journal.mode == RECORDING else NULL
         if at == NULL:
             return self.inner.read(dst, cap)
+        journal.begin_doubt(J_READ, 0, self.subject)
         got = self.inner.read(at, cap)
         journal.add(J_READ, self.fresh, got, self.subject)
         self.fresh = False
@@ -53,7 +57,7 @@ cdef class Seam(Transport):
         cdef Journal journal = self.journal
         cdef const Record *record
         cdef Py_ssize_t put
-        if journal.mode == REPLAYING:
+        if journal_replays(journal):
             record = journal.next(J_WRITE, self.subject)
             if record == NULL:
                 return IO_NONE
@@ -61,9 +65,11 @@ cdef class Seam(Transport):
                 journal.fail(record, J_WRITE, self.subject)
                 return IO_NONE
             return record.result
+        if journal.mode != RECORDING or journal.room(0) == NULL:
+            return self.inner.write(src, n)
+        journal.begin_doubt(J_WRITE, <uint16_t>n, self.subject)
         put = self.inner.write(src, n)
-        if journal.mode == RECORDING and journal.room(0) != NULL:
-            journal.add(J_WRITE, <uint16_t>n, put, self.subject)
+        journal.add(J_WRITE, <uint16_t>n, put, self.subject)
         return put
 
     cdef void finish(self) noexcept:
@@ -73,11 +79,13 @@ cdef class Seam(Transport):
     cdef void fail(self, int reason) noexcept:
         if self.journal.mode != REPLAYING:
             self.inner.fail(reason)
+        else:
+            self.failed = reason
 
     cdef bint asks_restart(self) noexcept:
         cdef const Record *record
         cdef bint asks
-        if self.journal.mode == REPLAYING:
+        if journal_replays(self.journal):
             record = self.journal.next(J_RESTART, self.subject)
             return record != NULL and record.result != 0
         asks = self.inner.asks_restart()
@@ -87,6 +95,17 @@ cdef class Seam(Transport):
     cdef void restart(self) noexcept:
         if self.journal.mode != REPLAYING:
             self.inner.restart()
+        else:
+            self.failed = 0
+
+    def fail_again(self):
+        """Whoever died may not have told the other side that its stream is broken."""
+        if self.failed:
+            self.inner.fail(self.failed)
+            self.failed = 0
+
+    cdef int descriptor(self) noexcept:
+        return self.inner.descriptor()
 
     def close(self):
         """As the transport behind it does."""

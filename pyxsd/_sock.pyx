@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The Transport over a stream socket."""
+"""The Transport over a stream socket.
+
+Where somebody wants to know how far a call got in which this process dies (`doubt`), recvmmsg and
+sendmmsg take the place of recv and send: the kernel stores the number of bytes into the caller's
+memory before the call returns, and nobody is killed between the two.
+"""
 
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stddef cimport size_t
-from pyxsd._wire cimport IO_CLOSED, IO_NONE
+from pyxsd._wire cimport IO_CLOSED, IO_NONE, Doubt, mmsghdr
 
 cdef extern from "sys/socket.h" nogil:
     enum:
@@ -14,19 +19,30 @@ cdef extern from "sys/socket.h" nogil:
         SOCK_CLOEXEC
     ssize_t recv(int fd, void *buf, size_t n, int flags)
     ssize_t send(int fd, const void *buf, size_t n, int flags)
+    int recvmmsg(int fd, mmsghdr *messages, unsigned int n, int flags, void *timeout)
+    int sendmmsg(int fd, mmsghdr *messages, unsigned int n, int flags)
     int accept4(int fd, void *address, void *length, int flags)
 
 cdef extern from "unistd.h" nogil:
     int close(int fd)
 
 
+cdef inline void _describe(Doubt *doubt, void *data, size_t n) noexcept:
+    doubt.piece.iov_base = data
+    doubt.piece.iov_len = n
+    doubt.message.msg_hdr.msg_iov = &doubt.piece
+    doubt.message.msg_hdr.msg_iovlen = 1
+
+
 @cython.final
 @cython.no_gc
 cdef class SocketTransport(Transport):
-    """A connected stream socket, given by its descriptor, which it closes."""
+    """A connected stream socket, given by its descriptor, which it closes; is_borrowed: not
+    before own()."""
 
-    def __cinit__(self, int fd):
+    def __cinit__(self, int fd, bint is_borrowed=False):
         self.fd = fd
+        self.is_borrowed = is_borrowed
 
     def __dealloc__(self):
         self.close()
@@ -35,7 +51,13 @@ cdef class SocketTransport(Transport):
         cdef ssize_t n
         if self.fd < 0:
             return IO_CLOSED
-        n = recv(self.fd, dst, cap, MSG_DONTWAIT)
+        if self.doubt != NULL:
+            _describe(self.doubt, dst, cap)
+            n = recvmmsg(self.fd, &self.doubt.message, 1, MSG_DONTWAIT, NULL)
+            if n == 1:
+                n = self.doubt.message.msg_len
+        else:
+            n = recv(self.fd, dst, cap, MSG_DONTWAIT)
         if n > 0:
             return n
         if n < 0 and (errno == EAGAIN or errno == EINTR):
@@ -46,7 +68,13 @@ cdef class SocketTransport(Transport):
         cdef ssize_t put
         if self.fd < 0:
             return IO_CLOSED
-        put = send(self.fd, src, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if self.doubt != NULL:
+            _describe(self.doubt, <void *>src, n)
+            put = sendmmsg(self.fd, &self.doubt.message, 1, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if put == 1:
+                put = self.doubt.message.msg_len
+        else:
+            put = send(self.fd, src, n, MSG_DONTWAIT | MSG_NOSIGNAL)
         if put >= 0:
             return put
         if errno == EAGAIN or errno == EINTR:
@@ -55,9 +83,16 @@ cdef class SocketTransport(Transport):
 
     cpdef close(self):
         """Closes the descriptor; what comes later reads IO_CLOSED."""
-        if self.fd >= 0:
+        if self.fd >= 0 and not self.is_borrowed:
             close(self.fd)
-            self.fd = -1
+        self.fd = -1
+
+    def own(self):
+        """Closes the descriptor from now on, when it is closed."""
+        self.is_borrowed = False
+
+    cdef int descriptor(self) noexcept:
+        return self.fd
 
     def fileno(self):
         """The descriptor."""

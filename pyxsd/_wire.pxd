@@ -2,9 +2,30 @@
 # The wire: message types, statuses, packet framing, byte buffers, and the
 # Transport that bytes come from and go to.  Knows nothing above it.
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from libc.string cimport memchr
+
+cdef extern from *:
+    """
+    #include <sys/types.h>
+    #include <sys/socket.h>
+    #include <sys/uio.h>
+    """
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+    struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len     # bytes moved; the kernel stores it before the call returns
+    # What stands before it is in memory before what stands behind it, for whoever looks after the
+    # death of this process.
+    void fence "__atomic_signal_fence"(int order) noexcept nogil
+    enum:
+        FENCED "__ATOMIC_SEQ_CST"
 
 cdef enum:
     HEADER_SIZE = 16         # four native-endian uint32: type, req_id, tx_id, len
@@ -125,7 +146,30 @@ cdef enum:
     FAIL_LENGTH = 3          # a packet claims more than PAYLOAD_MAX
 
 
+# The operation on the outside that is under way, in memory that outlives the process: if it dies
+# within it, whoever comes next reads here how far it got.  See pyxsd/_journal.pyx.
+cdef struct Doubt:
+    uint64_t at              # where in the journal its record will stand
+    uint64_t subject         # as in that record
+    uint8_t kind
+    uint8_t zero
+    uint16_t check
+    uint64_t moved           # of a ring: bytes moved so far << 32 | the index that says so
+    mmsghdr message          # of a socket
+    iovec piece
+
+cdef inline void doubt_moved(Doubt *doubt, size_t n, uint32_t index) noexcept nogil:
+    """So much of a ring's bytes have moved when the index that is stored next is there."""
+    fence(FENCED)
+    doubt.moved = <uint64_t>n << 32 | index
+    fence(FENCED)
+
+
 cdef class Transport:
+    # Where moved bytes are counted at the very moment; NULL: nowhere.
+    cdef Doubt *doubt
+    # The descriptor of a socket; -1: it has none.
+    cdef int descriptor(self) noexcept
     # Bytes in: at most cap of them to dst; a count, or IO_*.
     cdef Py_ssize_t read(self, char *dst, size_t cap) noexcept
     # Bytes out: how many of the n were taken; a count, or IO_*.

@@ -135,6 +135,9 @@ cdef class Transport:
     Sockets and rings implement it; the connection above knows no difference.
     """
 
+    cdef int descriptor(self) noexcept:
+        return -1
+
     cdef Py_ssize_t read(self, char *dst, size_t cap) noexcept:
         return IO_CLOSED
 

@@ -26,12 +26,16 @@ STDOUT, STDERR = 1, 2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Callable
+
     from pyxsd._wire import Transport
+    from pyxsd.keeper.ward import Ward
     from pyxsd.state.disk import Found
     from pyxsd.switch import c_options, inherited
     from pyxsd.system.configuration import Config
     from pyxsd.system.options import Options
     from pyxsd.update import arrival
+    from pyxsd.update.channel import Channel
     from pyxsd.update.dialogue import Dialogue
 
 
@@ -168,40 +172,117 @@ def _serve(
     The faults of the configuration, which stderr was told already, go into the log as well:
     at boot nobody reads stderr.
     """
-    held: list[pid_file.PidFile] = []
+    try:
+        held, warnings = pid_file.claim_pid_files(config.pid_file, parsed.pid_file)
+    except ServiceError as error:
+        if launch is None:
+            _tell(str(error))
+        else:
+            launch.failed(background.STATUS_FATAL, str(error))
+        return background.STATUS_FATAL
+    told = [*faults, *warnings]
+
+    def serve(ward: Ward | None) -> int:
+        if ward is not None and ward.life.number:
+            if not ward.life.report.is_ready():
+                # Who was to say so has died before it could.
+                notifier = _notifier(ward)
+                _say_ready(launch, notifier, ward)
+                notifier.close()
+            return _go_on(config, parsed, ward)
+        return _begin(config, parsed, listener, launch, told, held, ward)
+
+    return _keep(config, parsed, told, serve, listener)
+
+
+def _begin(
+    config: Config,
+    parsed: Options,
+    listener: int,
+    launch: background.Launch | None,
+    told: list[str],
+    held: list[pid_file.PidFile],
+    ward: Ward | None,
+) -> int:
+    """Serves from the beginning, in this process."""
     serving = False
     try:
-        try:
-            held, warnings = pid_file.claim_pid_files(config.pid_file, parsed.pid_file)
-        except ServiceError as error:
-            if launch is None:
-                _tell(str(error))
-            else:
-                launch.failed(background.STATUS_FATAL, str(error))
-            return background.STATUS_FATAL
         daemon_log = open_daemon_log(config)
-        for warning in [*faults, *warnings]:
+        for warning in told:
             daemon_log.warn("xenstored", warning)
         daemon = _build(config, parsed, listener, daemon_log)
         daemon.pid_files = [file for file in held if file.fileno() >= 0]
-        notifier = Notifier(os.environ)
+        notifier = _notifier(ward)
         daemon.install_signals()
         # Nothing that is alive now ever becomes garbage, and nothing later is a cycle.  What the
         # imports left behind is 10 KB, not worth the 2 ms of looking for it.
         gc.freeze()
         gc.disable()
+        if ward is not None:
+            ward.begin(daemon)
         serving = True
-        if launch is not None:
-            launch.ready()
-        notifier.ready(os.getpid() if launch is not None else 0)
+        _say_ready(launch, notifier, ward)
         daemon.load_rest()
         _run(daemon, held, notifier)
+    except BaseException:
+        held = _left(held, ward)
+        raise
     finally:
         for file in held:
             file.remove()
         if not serving and listener >= 0:
             listening.remove(listening.socket_path(os.environ))
     return 0
+
+
+def _say_ready(launch: background.Launch | None, notifier: Notifier, ward: Ward | None) -> None:
+    """To whoever has started the daemon."""
+    if ward is None:
+        if launch is not None:
+            launch.ready()
+        notifier.ready(os.getpid() if launch is not None else 0)
+        return
+    # A keeper may die and leave its child: to a service manager that knows no main process that is
+    # not the end.
+    notifier.ready()
+    if launch is not None:
+        launch.ready(ward.life.report.ready)
+    ward.life.report.ready()
+
+
+def _go_on(config: Config, parsed: Options, ward: Ward) -> int:
+    """Serves on in the place of a process that has died."""
+    from pyxsd.recovery import again
+
+    if ward.has_been_succeeded():
+        return 0
+    gc.disable()  # nothing that is made now becomes garbage
+    daemon: Daemon = again.build(config, parsed, ward.memory, _assemble)
+    daemon.install_signals()
+    gc.freeze()
+    ward.begin(daemon)
+    daemon.load_rest()
+    held = daemon.pid_files
+    try:
+        _run(daemon, held, _notifier(ward))
+    except BaseException:
+        held = _left(held, ward)
+        raise
+    finally:
+        for file in held:
+            file.remove()
+    return 0
+
+
+def _left(held: list[pid_file.PidFile], ward: Ward | None) -> list[pid_file.PidFile]:
+    """The pid files that go with this process, which ends by an exception: none where another one
+    goes on in its place."""
+    return held if ward is None or not ward.is_made_up_for() else []
+
+
+def _notifier(ward: Ward | None) -> Notifier:
+    """For messages of the process that the service manager knows."""
+    return Notifier(os.environ, 0 if ward is None else ward.life.keeper)
 
 
 def _run(daemon: Daemon, held: list[pid_file.PidFile], notifier: Notifier) -> None:
@@ -213,7 +294,8 @@ def _run(daemon: Daemon, held: list[pid_file.PidFile], notifier: Notifier) -> No
     if recorder is not None:
         recorder.stop()
     if daemon.successor:
-        notifier.moved(daemon.successor)
+        if daemon.ward is None:
+            notifier.moved(daemon.successor)
         for file in held:
             file.leave()
         return
@@ -234,16 +316,35 @@ def _run(daemon: Daemon, held: list[pid_file.PidFile], notifier: Notifier) -> No
 
 def _take_over(config: Config, parsed: Options) -> int:
     """This is the new program of a live update: does what the old daemon orders, and serves."""
-    from pyxsd.update import arrival
-    from pyxsd.update.channel import Channel, MemoryFile
+    from pyxsd.update.channel import Channel
 
-    for _ in load_rest(descriptors.Reserve(), _tell):
+    reserve = descriptors.Reserve()
+    for _ in load_rest(reserve, _tell):
         pass
+    reserve.close()
     try:
         old = Channel(int(parsed.take_over))
     except (ValueError, OSError) as error:
         _tell(f"cannot take over by {parsed.take_over}: {error}")
         return options.STATUS_USAGE
+    told: list[str] = []
+
+    def serve(ward: Ward | None) -> int:
+        if ward is not None and ward.life.number:
+            # Perhaps the one that has died had no time for it.
+            return _go_on(config, parsed, ward) if ward.say_taken(old) else background.STATUS_FATAL
+        return _obey(config, parsed, old, told, ward)
+
+    return _keep(config, parsed, told, serve)
+
+
+def _obey(config: Config, parsed: Options, old: Channel, told: list[str], ward: Ward | None) -> int:
+    """Does what the old daemon orders: tries its state, or takes over from it and serves."""
+    from pyxsd.update import arrival
+    from pyxsd.update.channel import MemoryFile
+
+    if ward is not None and not ward.is_tied():
+        return background.STATUS_FATAL
     order = arrival.wait_for_order(old)
     if order is None:
         return background.STATUS_FATAL
@@ -260,18 +361,29 @@ def _take_over(config: Config, parsed: Options) -> int:
     except Exception as error:
         arrival.refuse(old, error)
         return background.STATUS_FATAL
+    del order  # and with it the state, which takes as much memory as the store
+    for text in told:
+        daemon.log("warn", text)
     daemon.install_signals()
     gc.freeze()
     if not arrival.agreed(old):
         return background.STATUS_FATAL
+    if ward is not None:
+        for claimed in held:
+            claimed.pid = ward.life.keeper
     daemon.go_on()
+    if ward is None:
+        arrival.say_taken(old)
+        old.close()
+    else:
+        ward.begin(daemon)
+        if not ward.say_taken(old):
+            return background.STATUS_FATAL
     try:
-        old.send("taken")
-    except OSError:
-        pass  # it has died meanwhile: all the more must this process serve
-    old.close()
-    try:
-        _run(daemon, held, Notifier(os.environ))
+        _run(daemon, held, _notifier(ward))
+    except BaseException:
+        held = _left(held, ward)
+        raise
     finally:
         for pid in held:
             pid.remove()
@@ -279,7 +391,10 @@ def _take_over(config: Config, parsed: Options) -> int:
 
 
 def _build_again(
-    config: Config, parsed: Options, order: arrival.Order, held: list[pid_file.PidFile]
+    config: Config,
+    parsed: Options,
+    order: arrival.Order,
+    held: list[pid_file.PidFile],
 ) -> Daemon:
     """A daemon with the state and the descriptors of another one; ValueError, LookupError and
     OSError where that cannot be.  The host sees nothing of it yet."""
@@ -326,6 +441,38 @@ def _build_again(
     return daemon
 
 
+def _keep(
+    config: Config,
+    parsed: Options,
+    told: list[str],
+    serve: Callable[[Ward | None], int],
+    listener: int = -1,
+    begun: Callable[[], object] = lambda: None,
+) -> int:
+    """Serves: in this process, or where the configuration wants it in a child that is made anew
+    when it dies.  The exit status.
+
+    told: what is to be said in the log; serve() says it.  listener: made by this process, to be
+    removed where the first child dies before it has served.  begun: called in a keeper when it has
+    made its first child.
+    """
+    if not config.crash_recovery:
+        return serve(None)
+    # Here, since a daemon without it needs none of it.
+    from pyxsd.keeper import keeping
+
+    memory = keeping.memory(config, told)
+    if memory is None:
+        return serve(None)
+    end = keeping.keep(serve, memory, begun)
+    if keeping.is_over(end) and (keeping.has_served(end) or not parsed.take_over):
+        for path in filter(None, (config.pid_file, parsed.pid_file)):
+            pid_file.remove_own(path)
+        if listener >= 0 and not keeping.has_served(end):
+            listening.remove(listening.socket_path(os.environ))
+    return keeping.status(end, config, parsed.daemonize, memory)
+
+
 def _switch(config: Config, parsed: Options, line: c_options.Line | None, faults: list[str]) -> int:
     """A foreign xenstored has become this program: goes on from what it has left.  Nothing that is
     wrong with that ends the process, for nobody else serves the host."""
@@ -342,18 +489,44 @@ def _switch(config: Config, parsed: Options, line: c_options.Line | None, faults
             _tell(str(error))
             return background.STATUS_FATAL
     descriptors.raise_file_limit()
+    told = [*faults, *(line.faults if line else []), *found.faults]
+    held = _claim_softly(config, parsed, told)
+    left = [found]  # all that was read, with every node, until somebody has made a server of it
+    del found
+
+    def serve(ward: Ward | None) -> int:
+        if ward is not None and ward.life.number:
+            return _go_on(config, parsed, ward)
+        return _serve_switched(config, parsed, line, left, told, held, ward)
+
+    return _keep(config, parsed, told, serve, begun=left.clear)
+
+
+def _serve_switched(
+    config: Config,
+    parsed: Options,
+    line: c_options.Line | None,
+    left: list[inherited.Inherited],
+    told: list[str],
+    held: list[pid_file.PidFile],
+    ward: Ward | None,
+) -> int:
+    """Serves from what a foreign xenstored has left, in this process."""
     daemon_log = open_daemon_log(config)
-    for fault in [*faults, *(line.faults if line else []), *found.faults]:
-        daemon_log.warn("xenstored", fault)
-    held = _claim_softly(config, parsed, daemon_log)
+    for text in told:
+        daemon_log.warn("xenstored", text)
     gc.disable()  # nothing that is made now becomes garbage
     try:
-        daemon = _build_switched(config, parsed, line, found, daemon_log)
-        del found  # all that was read, with every node
+        daemon = _build_switched(config, parsed, line, left.pop(), daemon_log)
         daemon.pid_files = [file for file in held if file.fileno() >= 0]
         gc.freeze()
+        if ward is not None:
+            ward.begin(daemon)
         daemon.load_rest()
-        _run(daemon, held, Notifier(os.environ))
+        _run(daemon, held, _notifier(ward))
+    except BaseException:
+        held = _left(held, ward)
+        raise
     finally:
         for file in held:
             file.remove()
@@ -411,16 +584,15 @@ def _build_switched(
     return daemon
 
 
-def _claim_softly(config: Config, parsed: Options, daemon_log: DaemonLog) -> list[pid_file.PidFile]:
-    """The pid files, as far as they can be had."""
+def _claim_softly(config: Config, parsed: Options, told: list[str]) -> list[pid_file.PidFile]:
+    """The pid files, as far as they can be had; told: why others cannot."""
     for given in (parsed.pid_file, ""):
         try:
             held, warnings = pid_file.claim_pid_files(config.pid_file, given)
         except ServiceError as error:
-            daemon_log.warn("xenstored", str(error))
+            told.append(str(error))
             continue
-        for warning in warnings:
-            daemon_log.warn("xenstored", warning)
+        told += warnings
         return held
     return []
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Callable
 
+    from pyxsd.keeper.ward import Ward
     from pyxsd.state.image import Saving
     from pyxsd.state.surroundings import Surroundings
     from pyxsd.system.configuration import Config
@@ -100,12 +101,14 @@ class Daemon:
         self.stopping = False
         self.successor = 0  # the process that has taken over from this one
         self.pid_files: list[PidFile] = []  # handed over in a live update
+        self.ward: Ward | None = None  # where another process makes up for this one's death
+        self.protection: Any = None  # recovery.begin.Protection, where a crash is recovered from
         self.epoll = select.epoll()
         self.loop = Loop(
             server,
             self.epoll.fileno(),
             config.poll_time_us,
-            self._write_access_log,
+            self.write_access_log,
             self._handler_failed,
         )
         # (deadline, what to do), monotonic seconds
@@ -193,10 +196,14 @@ class Daemon:
         except BlockingIOError:
             pass  # there is so much in it that the loop comes here anyway
 
-    def _write_access_log(self) -> None:
+    def write_access_log(self) -> None:
+        """Writes the lines of the access log that were kept back."""
         log = self.server.log
         if log.lines:
-            self.access_log.write(*log.take())
+            data, lines = log.take()
+            self.access_log.write(data, lines)
+            if self.protection is not None:
+                self.protection.memory.note_logged(len(data))
 
     # -- what becomes ready ---------------------------------------------------
 
@@ -264,7 +271,7 @@ class Daemon:
                 self.daemon_log.info("xenstored", f"Received {signal.Signals(number).name}")
                 self.stopping = True
             elif number == signal.SIGHUP:
-                self._write_access_log()
+                self.write_access_log()
                 self.access_log.reopen()
                 self.daemon_log.reopen()
             elif number == signal.SIGUSR1:
@@ -346,7 +353,7 @@ class Daemon:
         """Those that an image of now speaks of, in its order.  The access log is written, so that
         the lines of the other process follow."""
         self.share()
-        self._write_access_log()
+        self.write_access_log()
         return self.surroundings().descriptors()
 
     def go_on(self) -> None:
@@ -375,13 +382,15 @@ class Daemon:
     def before_exec(self) -> None:
         """This process becomes another program in a moment, or goes on where that fails."""
         self.saver.stop()
-        self._write_access_log()
+        self.write_access_log()
 
     def handed_over(self, pid: int) -> None:
         """Another process serves: nothing of what it has is touched from now on."""
         self.saver.stop()
         self.successor = pid
         self.stopping = True
+        if self.ward is not None:
+            self.ward.handed_over(pid)
         # A signal that came meanwhile is for whoever serves.
         try:
             for number in filter(None, os.read(self._wake[0], 512)):
@@ -453,7 +462,7 @@ class Daemon:
         for connection in self.loop.connections.values():
             connection.transport.close()
         self.loop.connections.clear()
-        self._write_access_log()
+        self.write_access_log()
         if self.listener >= 0:
             os.close(self.listener)
         for fd in self._wake:

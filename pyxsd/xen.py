@@ -15,6 +15,7 @@ from pyxsd._ring import EventChannels
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Any, NamedTuple
 
     class DomainState(NamedTuple):
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 UNKNOWN, RUNNING, SHUTDOWN, DEAD = range(4)
 VIRQ_DOM_EXC = 3
+PORT_MAX = 1 << 17  # of one domain
 HVM_PARAM_STORE_PFN = 1
 
 
@@ -131,6 +133,17 @@ class Xen:
     def unbind(self, port: int) -> None:
         """Frees a local port."""
         self._check(self._api.unbind(self._glue, port))
+
+    def unbind_unknown(self, known: Collection[int], most: int) -> int:
+        """Frees the local ports that this device has bound and that are not among the known, `most`
+        at most; how many there were.  The device refuses those that are somebody else's."""
+        unbind, glue, found = self._api.unbind, self._glue, 0
+        for port in range(1, PORT_MAX):
+            if port not in known and unbind(glue, port) >= 0:
+                found += 1
+                if found == most:
+                    break
+        return found
 
     def unmask(self, ports: list[int]) -> None:
         """Lets these ports become pending again; XenError."""

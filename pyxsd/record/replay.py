@@ -26,7 +26,6 @@ from pyxsd.system.configuration import Config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 
@@ -64,56 +63,17 @@ class ReplayHost(Requests):
         return self._log_is_on
 
 
-class Replay:
-    """One recording that is run again.
+class Steps:
+    """What comes of each record.  Whoever runs them has made the server, and the domains where
+    there are any, and has given the journal to both."""
 
-    data: its beginning; StateError where it makes no sense.  log: how requests are formatted.
-    host: for tests that have no domains.
-    """
+    server: Any
+    domains: Any
+    journal: Any
 
-    def __init__(self, data: bytes, log: AccessLog | None = None, host: Any = None) -> None:
-        row = beginning.read(data)
-        self.host = host or ReplayHost()
-        self.server: Any = Server(Config(**row["config"]), self.host, log or AccessLog())
-        self.journal = self.server.journal
-        self.journal.without_values = not row["config"]["record_values"]
-        self.domains: Any = None
+    def __init__(self) -> None:
         self.failures: list[str] = []  # exceptions in the daemon's own code
         self.clock = 0.0  # seconds since 1970 of the turn at hand
-        self.server.log.switch(False)  # nobody connects anew
-        image.load(image.read(row["image"]), self.server, None, self._transport)
-        if host is None:
-            self._add_domains(row)
-        self.server.log.switch(True)
-        self._apply()
-
-    def _transport(self, _number: int, domid: int | None) -> Any:
-        if domid is None:
-            return MemoryTransport()
-        return RingTransport(0, EventChannels())
-
-    def _add_domains(self, row: dict[str, Any]) -> None:
-        xen = Replayed(self.journal, self.server) if row["xen"] else None
-        self.domains = Domains(self.server, xen, self.host.log)
-        self.host.attach(self.server, self.domains, row["log"])
-        beginning.restore_domains(row, self.domains, bytearray(PAGE_BYTES))
-
-    def feed(self, data: bytes, before: int = 0) -> None:
-        """The next records, behind `before` bytes of the journal; ValueError where the last one
-        is cut."""
-        self.journal.replay(data, before)
-        self.server.follow_journal()
-
-    @property
-    def fault(self) -> str | None:
-        """Where the journal had another record than was asked for, or None."""
-        found: str | None = self.journal.fault
-        return found
-
-    @property
-    def requests(self) -> int:
-        """Requests that were served since the daemon's start."""
-        return int(self.server.ops)
 
     def step(self) -> bool:
         """What came next from outside, and all that came of it; False at the end of the records,
@@ -130,7 +90,7 @@ class Replay:
             else:
                 record = self.journal.expect(kind)
                 if record is not None:
-                    STEPS.get(kind, Replay._nonsense)(self, *record)
+                    getattr(self, STEPS.get(kind, "_nonsense"))(*record)
         except Exception:
             # The daemon went on, too.
             self.failures.append(traceback.format_exc())
@@ -171,10 +131,14 @@ class Replay:
         for connection in self.server.take_changed():
             connection.registered = connection.interest
 
-    def _connect(self, subject: int, _result: int, _payload: bytes) -> None:
-        number = self.server.connect(MemoryTransport()).id
+    def _connect(self, subject: int, result: int, _payload: bytes) -> None:
+        number = self.server.connect(self._socket(result)).id
         if number != subject:
             self.journal.differs(f"connection {subject} has the number {number} now")
+
+    def _socket(self, _descriptor: int) -> Any:
+        """The transport of a socket that was accepted."""
+        return MemoryTransport()
 
     def _disconnect(self, subject: int, _result: int, _payload: bytes) -> None:
         connection = self._connection(subject)
@@ -187,15 +151,70 @@ class Replay:
     def _scan(self, _subject: int, _result: int, _payload: bytes) -> None:
         self.domains.scan()
 
+    def _settle(self, _subject: int, _result: int, _payload: bytes) -> None:
+        self.server.settle()
 
-#: By the kind of a record: what comes of it.
-STEPS: dict[int, Callable[[Replay, int, int, bytes], None]] = {
-    _journal.TURN: Replay._turn,
-    _journal.READY: Replay._ready,
-    _journal.SERVE: Replay._serve,
-    _journal.WORK: Replay._work,
-    _journal.CONNECT: Replay._connect,
-    _journal.DISCONNECT: Replay._disconnect,
-    _journal.TICK: Replay._tick,
-    _journal.SCAN: Replay._scan,
+
+class Replay(Steps):
+    """One recording that is run again.
+
+    data: its beginning; StateError where it makes no sense.  log: how requests are formatted.
+    host: for tests that have no domains.
+    """
+
+    def __init__(self, data: bytes, log: AccessLog | None = None, host: Any = None) -> None:
+        super().__init__()
+        row = beginning.read(data)
+        self.host = host or ReplayHost()
+        self.server: Any = Server(Config(**row["config"]), self.host, log or AccessLog())
+        self.journal = self.server.journal
+        self.journal.without_values = not row["config"]["record_values"]
+        self.domains: Any = None
+        self.server.log.switch(False)  # nobody connects anew
+        image.load(image.read(row["image"]), self.server, None, self._transport)
+        if host is None:
+            self._add_domains(row)
+        self.server.log.switch(True)
+        self._apply()
+
+    def _transport(self, _number: int, domid: int | None) -> Any:
+        if domid is None:
+            return MemoryTransport()
+        return RingTransport(0, EventChannels())
+
+    def _add_domains(self, row: dict[str, Any]) -> None:
+        xen = Replayed(self.journal, self.server) if row["xen"] else None
+        self.domains = Domains(self.server, xen, self.host.log)
+        self.host.attach(self.server, self.domains, row["log"])
+        beginning.restore_domains(row, self.domains, bytearray(PAGE_BYTES))
+
+    def feed(self, data: bytes, before: int = 0) -> None:
+        """The next records, behind `before` bytes of the journal; ValueError where the last one
+        is cut."""
+        self.journal.replay(data, before)
+        self.server.follow_journal()
+
+    @property
+    def fault(self) -> str | None:
+        """Where the journal had another record than was asked for, or None."""
+        found: str | None = self.journal.fault
+        return found
+
+    @property
+    def requests(self) -> int:
+        """Requests that were served since the daemon's start."""
+        return int(self.server.ops)
+
+
+#: By the kind of a record: the method that does what comes of it.
+STEPS = {
+    _journal.TURN: "_turn",
+    _journal.READY: "_ready",
+    _journal.SERVE: "_serve",
+    _journal.WORK: "_work",
+    _journal.CONNECT: "_connect",
+    _journal.DISCONNECT: "_disconnect",
+    _journal.TICK: "_tick",
+    _journal.SCAN: "_scan",
+    _journal.SETTLE: "_settle",
 }

@@ -97,21 +97,39 @@ def listener(path: str) -> int:
     """The process that listens on a Unix socket, 0 where none is found.
 
     The kernel names the socket's inode in /proc/net/unix; the process is the one that has it
-    among its descriptors.  Only root sees those of others.
+    among its descriptors, and the parent where a parent and its child have it.  Only root sees
+    those of others.
     """
+    found = _holders(path)
+    return next((pid for pid in found if _parent(pid) not in found), 0)
+
+
+def _holders(path: str) -> list[int]:
+    """All processes that have the socket."""
+    found: list[int] = []
     inodes = _listening_inodes(os.path.realpath(path))
     if not inodes:
-        return 0
+        return found
     for name in sorted(filter(str.isdigit, os.listdir("/proc")), key=int):
         folder = f"/proc/{name}/fd"
         try:
             for fd in os.listdir(folder):
                 link = os.readlink(f"{folder}/{fd}")
                 if link.startswith("socket:[") and link[8:-1] in inodes:
-                    return int(name)
+                    found.append(int(name))
+                    break
         except OSError:
             continue  # it ended meanwhile, or is somebody else's
-    return 0
+    return found
+
+
+def _parent(pid: int) -> int:
+    """The process that has started it; 0 where that is not known."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _listening_inodes(real_path: str) -> set[str]:

@@ -6,6 +6,10 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable
+
 STATUS_FATAL = 2  # exit status of oxenstored's fatal errors
 
 
@@ -15,27 +19,29 @@ class Launch:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def ready(self) -> None:
+    def ready(self, told: Callable[[], None] = lambda: None) -> None:
         """Let the caller's process end with success, and leave its terminal: stdio is /dev/null.
 
-        Until here warnings on stderr are seen by whoever called.
+        Until here warnings on stderr are seen by whoever called.  told() is called when the word
+        is out, and before its descriptor is closed.
         """
         _flush()
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         os.close(null)
-        self._report(0, "")
+        self._report(0, "", told)
 
     def failed(self, status: int, message: str) -> None:
         """Let the caller's process end with `status` (1 to 255) after showing `message`."""
         self._report(status, message)
 
-    def _report(self, status: int, message: str) -> None:
+    def _report(self, status: int, message: str, told: Callable[[], None] = lambda: None) -> None:
         try:
             os.write(self._fd, bytes([status]) + message.encode("utf-8", "backslashreplace"))
         except BrokenPipeError:
             pass  # the caller's process was killed: nobody waits
+        told()
         os.close(self._fd)
 
 

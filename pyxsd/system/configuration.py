@@ -53,7 +53,7 @@ Errno = Annotated[str, "Errno"]  # a key of _ERRNOS
 # The least value of keys of which a smaller one has no meaning.  That of quotas is another one in
 # each case, see docs/configuration.md.
 _LEAST = {
-    "conflict-max-history-seconds": 0, "poll-time-us": 0,
+    "conflict-max-history-seconds": 0, "poll-time-us": 0, "recovery-size": 1,
     "xenstored-log-nb-files": 0, "xenstored-log-nb-lines": 0, "xenstored-log-nb-chars": -1,
     "access-log-nb-files": 0, "access-log-nb-lines": 0, "access-log-nb-chars": -1,
 }  # fmt: skip
@@ -99,6 +99,8 @@ class Config(NamedTuple):
     allow_debug: bool = False
     ring_scan_interval: int = 20  # seconds; negative: no scan
     poll_time_us: int = 40  # microseconds; 0: never poll
+    crash_recovery: bool = False  # is the daemon proper a child that is made anew when it dies?
+    recovery_size: int = 256  # MiB of memory for what outlives a death
     record_directory: str = ""  # empty: nothing is recorded
     record_size: int = 256  # MiB of all recordings together
     record_values: bool = True  # else x in their place

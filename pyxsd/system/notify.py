@@ -17,9 +17,13 @@ class Notifier:
     """sd_notify(3)'s protocol.  Without NOTIFY_SOCKET every call does nothing and is False.
 
     Its socket is open from the beginning, so that the end can be told without a free descriptor.
+
+    sender: whose message it is, as sd_pid_notify(3) has it, where that is another process: the
+    manager may listen to its main process alone.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], sender: int = 0) -> None:
+        self._sender = sender
         name = environ.get("NOTIFY_SOCKET", "")
         # '@' stands for the NUL that an abstract socket's name begins with.
         self._address = "\0" + name[1:] if name.startswith("@") else name
@@ -80,7 +84,23 @@ class Notifier:
         if self._socket is None:
             return False
         try:
-            self._socket.sendto(text.encode(), self._address)
+            if not self._sender or not self._send_as_another(text):
+                self._socket.sendto(text.encode(), self._address)
         except OSError:
+            return False
+        return True
+
+    def _send_as_another(self, text: str) -> bool:
+        """False where this process may not speak for another one."""
+        assert self._socket is not None
+        who = struct.pack("iii", self._sender, os.getuid(), os.getgid())
+        try:
+            self._socket.sendmsg(
+                [text.encode()],
+                [(_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS, who)],
+                0,
+                self._address,
+            )
+        except PermissionError:
             return False
         return True

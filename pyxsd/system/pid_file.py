@@ -65,11 +65,15 @@ def _program_words(words: list[bytes]) -> list[bytes]:
 
 
 class PidFile:
-    """A pid file that this process holds: locked, and removed by `remove`."""
+    """A pid file that this process holds: locked, and removed by `remove`.
+
+    pid: the process that is to stand in it; a child's may be its keeper.
+    """
 
     def __init__(self, path: str, fd: int, identity: tuple[int, int]) -> None:
         self.path = path
         self.identity = identity  # device and inode
+        self.pid = os.getpid()
         self._fd = fd
 
     @classmethod
@@ -118,8 +122,8 @@ class PidFile:
         return self._fd
 
     def write(self) -> None:
-        """Put this process's pid into the file instead of what stands there; OSError."""
-        text = f"{os.getpid()}\n".encode()
+        """Put the pid into the file instead of what stands there; OSError."""
+        text = f"{self.pid}\n".encode()
         os.pwrite(self._fd, text, 0)
         os.ftruncate(self._fd, len(text))
 
@@ -132,18 +136,28 @@ class PidFile:
     def remove(self) -> None:
         """Remove the file, and release it.  Never fails.
 
-        Another file at its path stays, unless this process's pid stands in it: a start script that
+        Another file at its path stays, unless the same pid stands in it: a start script that
         removed the file gets it back from pyxsd-launch.
         """
         if self._fd < 0:
             return
         try:
-            if _is_at(self.path, os.fstat(self._fd)) or _names(self.path, os.getpid()):
+            if _is_at(self.path, os.fstat(self._fd)) or _names(self.path, self.pid):
                 os.unlink(self.path)
         except OSError:
             pass  # gone already, or not permitted any more
         os.close(self._fd)
         self._fd = -1
+
+
+def remove_own(path: str) -> None:
+    """Removes a pid file that this process's pid stands in, of which no PidFile is left.  Never
+    fails."""
+    try:
+        if _names(path, os.getpid()):
+            os.unlink(path)
+    except (OSError, ValueError):
+        pass  # there is none, or not permitted any more
 
 
 def check_pid_file(path: str) -> None:

@@ -156,6 +156,14 @@ def agreed(old: channel.Channel) -> bool:
         return False
 
 
+def say_taken(old: channel.Channel) -> None:
+    """This process begins to serve."""
+    try:
+        old.send("taken", seconds=1.0)
+    except OSError:
+        pass  # it has died meanwhile: all the more must this process serve
+
+
 class Descriptors:
     """Those that came with a state, by the numbers that they have in it."""
 

@@ -22,6 +22,7 @@ import fcntl
 import mmap
 import os
 import struct
+import time
 from typing import NamedTuple
 
 TYPE_CHECKING = False
@@ -78,15 +79,21 @@ class Channel:
         self._socket.settimeout(seconds)
         self._socket.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
 
-    def receive(self, seconds: float | None = None) -> Message:
-        """The next message, waiting at most so long (0: not at all).
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self._socket.fileno()
+
+    def receive(self, seconds: float | None = None, peek: bool = False) -> Message:
+        """The next message, waiting at most so long (0: not at all); with `peek` it stays the next.
 
         TimeoutError or BlockingIOError where none has come, EOFError where the other end is
         closed.
         """
         self._socket.settimeout(seconds)
         data, rights, _, _ = self._socket.recvmsg(
-            _TEXT_MAX, _socket.CMSG_SPACE(PIECE * _INT.size), _socket.MSG_CMSG_CLOEXEC
+            _TEXT_MAX,
+            _socket.CMSG_SPACE(PIECE * _INT.size),
+            _socket.MSG_CMSG_CLOEXEC | (_socket.MSG_PEEK if peek else 0),
         )
         if not data:
             raise EOFError
@@ -98,6 +105,28 @@ class Channel:
             for (fd,) in _INT.iter_unpack(packed[: len(packed) // 4 * 4])
         ]
         return Message(word, text, found)
+
+    def wait_for_end(self, seconds: float) -> tuple[bool, list[str]]:
+        """Is the other end closed, within this time?  And the words that were still to be read."""
+        deadline = time.monotonic() + seconds
+        words: list[str] = []
+        try:
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False, words
+                message = self.receive(left)
+                words.append(message.word)
+                for fd in message.descriptors:
+                    os.close(fd)
+        except TimeoutError:
+            return False, words
+        except (EOFError, OSError):
+            return True, words
+
+    def forget(self) -> None:
+        """Leaves the descriptor alone, which another process has closed that shares it."""
+        self._socket.detach()
 
     def close(self) -> None:
         """Closes this end."""

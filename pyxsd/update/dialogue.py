@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
     from typing import Any, Callable, Protocol
 
+    from pyxsd.keeper.ward import Ward
     from pyxsd.switch.departure import Departure
     from pyxsd.switch.target import Question
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         domains: Any
         listener: int
         run_directory: str
+        ward: Ward | None
 
         def after(self, seconds: float, what: Callable[[], None]) -> None:
             """Calls `what` once, between two turns, in so many seconds."""
@@ -76,6 +78,10 @@ if TYPE_CHECKING:
 OK = b"OK\0"
 BUSY = b"BUSY"
 UNDER_WAY = "a live update is under way"
+KEPT = (
+    "crash recovery is on, and with it pyxsd cannot become another xenstored: set crash-recovery = "
+    "false in the configuration, and update pyxsd to itself first"
+)
 
 POLL_SECONDS = 0.01  # between two looks at the new program
 CHECK_SECONDS = 15.0  # for --help, also where the host is busy
@@ -134,9 +140,11 @@ class Dialogue:
         doing = "under way" if self._pending or self._held else "none under way"
         if self._asked is not None and not self._held:
             doing = "a program is being checked"
+        ward = self._daemon.ward
+        kept = "" if ward is None else f"crash recovery: {ward.describe()}\n"
         return (
             f"pyxsd {__version__}, process {os.getpid()}\nlive update: {doing}\n"
-            f"program: {' '.join(self.program.words())}\n"
+            f"program: {' '.join(self.program.words())}\n{kept}"
         )
 
     def file(self, connection: Any, words: list[str]) -> bytes | None:
@@ -211,6 +219,14 @@ class Dialogue:
             self._outcome = []
         return OK
 
+    def renew(self) -> bool:
+        """Begins an update that nobody has asked for, to the program that runs; False where one is
+        under way already."""
+        if self._steps is not None:
+            return False
+        self._begin(self._updating())
+        return True
+
     # -- generators, step by step ---------------------------------------------
 
     def close(self) -> None:
@@ -269,6 +285,8 @@ class Dialogue:
         found = yield from departure.find(
             program.path, program.arguments, self._environ, self._started
         )
+        if found is not None and self._daemon.ward is not None:
+            raise ProgramError(KEPT)
         if found is None:
             yield from self._checking(program)
             self._departure = self._chosen_by = None
@@ -401,15 +419,21 @@ class Dialogue:
             process.channel.send("descriptors", "", given[at : at + channel.PIECE], seconds=seconds)
         process.channel.send("end", seconds=seconds)
         _must(process, "built", seconds)
-        process.channel.send("go", seconds=seconds)
+        if daemon.ward is not None:
+            daemon.ward.handing(process)
         # It serves nobody before it has said so; where it does not, it is ended.
         try:
-            _must(process, "taken", seconds)
+            process.channel.send("go", seconds=seconds)
+            # The word stays there for who goes on where this process dies now.
+            _must(process, "taken", seconds, peek=True)
         except BaseException:
             # It may have written its pid already, and must not do so any more.
             self._done_with(process)
-            daemon.claim_back()
-            raise
+            if "taken" not in process.last_words:
+                if daemon.ward is not None:
+                    daemon.ward.not_handing()
+                daemon.claim_back()
+                raise
         daemon.log(
             "info",
             f"live update: process {process.pid} has taken over after "
@@ -452,11 +476,13 @@ def _options(words: list[str]) -> tuple[int, bool]:
     return seconds, force
 
 
-def _next(process: Process, word: str, seconds: float) -> channel.Message | None:
+def _next(
+    process: Process, word: str, seconds: float, peek: bool = False
+) -> channel.Message | None:
     """The next message, which must be that word; None where none has come within `seconds`."""
     assert process.channel is not None
     try:
-        message = process.channel.receive(seconds)
+        message = process.channel.receive(seconds, peek)
     except (BlockingIOError, TimeoutError):
         return None
     except (EOFError, OSError):
@@ -473,9 +499,9 @@ def _next(process: Process, word: str, seconds: float) -> channel.Message | None
     raise ProgramError(f"the new program says `{message.word[:32]}` where `{word}` was expected")
 
 
-def _must(process: Process, word: str, seconds: float) -> None:
+def _must(process: Process, word: str, seconds: float, peek: bool = False) -> None:
     """Waits for a message, which must be that word; ProgramError."""
-    if _next(process, word, seconds) is None:
+    if _next(process, word, seconds, peek) is None:
         raise ProgramError(
             f"the new program is silent: it did not say `{word}` within {seconds:.0f} seconds"
         )

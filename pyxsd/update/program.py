@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _OUTPUT_MAX = 65536
+#: For the end of what a killed process has made.
+END_SECONDS = 5.0
 
 
 class ProgramError(Exception):
@@ -67,6 +69,7 @@ class Process:
     ) -> None:
         self.channel: Channel | None = None
         self.status: int | None = None  # as os.waitstatus_to_exitcode has it
+        self.last_words: list[str] = []  # that it had said when it was killed
         self._output = b""
         self._pipe = -1
         actions: list[tuple[int, ...]] = []
@@ -124,10 +127,16 @@ class Process:
         )
 
     def kill(self) -> None:
-        """Ends it, whatever it does, waits for that, and closes what leads to it."""
+        """Ends it, whatever it does, waits for that, and closes what leads to it.
+
+        A child that it has made to serve for it dies of that, too; both have the other end of the
+        channel, whose end is theirs.
+        """
         if self.status is None:
             os.kill(self.pid, signal.SIGKILL)
             self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            if self.channel is not None:
+                self.last_words = self.channel.wait_for_end(END_SECONDS)[1]
         self.close()
 
     def close(self) -> None:

@@ -51,6 +51,7 @@ class Stand:
         self.host: Any = guests.Host(self.root / "host")
         self.peer: Any = None
         self.arguments: Sequence[str] = ()
+        self.program: Sequence[str] = ("-m", "pyxsd")
         self.env: dict[str, str] = {}
         self.log_file = self.root / "run" / "xenstored.log"
 
@@ -73,8 +74,7 @@ class Stand:
             config.write_text("".join(f"{key} = {value}\n" for key, value in values.items()))
             command = [
                 sys.executable,
-                "-m",
-                "pyxsd",
+                *self.program,
                 "--no-fork",
                 "--config-file",
                 str(config),

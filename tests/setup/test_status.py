@@ -170,6 +170,36 @@ def test_a_daemon_without_a_socket_is_found_by_its_pid_file(
     assert status(capsys, host, "--in-use")[0] == 1
 
 
+@pytest.mark.parametrize("heir", ["child", "parent"])
+def test_of_a_parent_and_its_child_the_parent_is_the_listener(tmp_path: Path, heir: str) -> None:
+    """Whatever their numbers are; where it has gone, the child is."""
+    path = str(tmp_path / "socket")
+    reading, writing = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path)
+            server.listen()
+            child = os.fork()
+            if child == 0:
+                os.write(writing, b"%d" % os.getpid())
+            signal.pause()
+    child = int(os.read(reading, 20))
+    try:
+        assert running.listener(path) == parent
+        if heir == "child":
+            os.kill(parent, signal.SIGKILL)
+            os.waitpid(parent, 0)
+            assert running.listener(path) == child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        if heir == "parent":
+            os.kill(parent, signal.SIGKILL)
+            os.waitpid(parent, 0)
+        os.close(reading)
+        os.close(writing)
+
+
 def test_only_a_socket_that_listens_has_a_listener(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as server:

@@ -127,6 +127,10 @@ def build(target: Path) -> None:
     archive.file("/system/scenario.py", scripts / "scenario.py")
     archive.file("/system/hangs", scripts / "hangs", 0o755)
     archive.file("/system/pyxsd.conf", _drop_in())
+    archive.file(
+        "/system/pyxsd-recovery.conf",
+        TOP / "packaging/systemd/xenstored.service.d/pyxsd-recovery.conf",
+    )
     archive.write(target)
 
 

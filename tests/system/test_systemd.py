@@ -12,20 +12,25 @@ import systemd_machine
 from realxen import checks
 from realxen.packages import MissingError
 
+WAYS = ("launch", "dropin")
 SCENARIO = Path(__file__).resolve().parent / "systemd" / "scenario.py"
 
 
 def planned() -> set[str]:
     """The names of the checks: each step of the scenario, in each way of starting."""
-    steps = re.search(r"^STEPS = \(([^)]*)\)", SCENARIO.read_text(), re.MULTILINE)
-    assert steps is not None
-    names = [word.strip().replace("_", "-") for word in steps[1].split(",") if word.strip()]
-    return {f"{way}.{name}" for way in ("launch", "dropin") for name in names}
+    found = set()
+    for table, ways in (("STEPS", WAYS), ("KEPT_STEPS", [f"{way}-kept" for way in WAYS])):
+        steps = re.search(rf"^{table} = \(([^)]*)\)", SCENARIO.read_text(), re.MULTILINE)
+        assert steps is not None
+        names = [word.strip().replace("_", "-") for word in steps[1].split(",") if word.strip()]
+        found |= {f"{way}.{name}" for way in ways for name in names}
+    return found
 
 
 @pytest.mark.system
 def test_systemd(tmp_path: Path) -> None:
-    """Xen's unit with its script, and with the drop-in of the packages."""
+    """Xen's unit with its script, and with the drop-in of the packages; both also with a daemon
+    that may be killed."""
     try:
         log = systemd_machine.run(tmp_path)
     except MissingError as error:

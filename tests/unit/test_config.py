@@ -63,6 +63,8 @@ DEFAULTS = {
     # pyxsd's own
     "quota-errno": "EQUOTA",
     "poll-time-us": 40,
+    "crash-recovery": False,
+    "recovery-size": 256,
     "record-directory": "",
     "record-size": 256,
     "record-values": True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -57,6 +58,22 @@ def test_another_process_is_the_service(tmp_path: Path) -> None:
     notifier.close()
     manager.close()
     assert not notifier.moved(1)
+
+
+def test_messages_of_another_process(tmp_path: Path) -> None:
+    """A child speaks for its parent, as far as it may."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        manager.settimeout(10)
+        for sender in (0, os.getppid()):
+            notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}, sender)
+            assert notifier.ready()
+            data, rights, _, _ = manager.recvmsg(100, 100)
+            assert data == b"READY=1"
+            wanted = sender if os.getuid() == 0 and sender else os.getpid()
+            assert int.from_bytes(rights[0][2][:4], sys.byteorder) == wanted
+            notifier.close()
 
 
 def test_notify_without_a_manager(tmp_path: Path) -> None:

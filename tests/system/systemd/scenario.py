@@ -2,7 +2,8 @@
 """What is tried on a machine with a real systemd, in this machine; prints a line for each check.
 
 The daemon runs as a service in each of two ways: by Xen's unit and its script launch-xenstore
-("launch"), and by that unit with pyxsd's drop-in, which starts it in the foreground ("dropin").
+("launch"), and by that unit with pyxsd's drop-in, which starts it in the foreground ("dropin"); and
+in both with crash-recovery = true and the drop-in for it ("launch-kept", "dropin-kept").
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from collections.abc import Callable
 from typing import Any
 
 UNIT = "xenstored.service"
-DROP_IN = "/etc/systemd/system/xenstored.service.d/pyxsd.conf"
+DROP_INS = "/etc/systemd/system/xenstored.service.d"
+CONFIG = "/etc/xen/oxenstored.conf"
 PID_FILE = "/run/xen/xenstored.pid"
 SOCKET = "/run/xenstored/socket"
 STATE = "/run/xenstored/db"
 PATIENCE = 120.0  # seconds; the processor is emulated
 
 CONTROL, READ, WATCH, WRITE, EVENT, ERROR = 0, 2, 4, 11, 15, 16
+TRANSACTION_START, TRANSACTION_END = 6, 7
 
 
 class Client:
@@ -50,9 +53,9 @@ class Client:
         kind, _, _, length = struct.unpack("<IIII", self._exactly(16))
         return kind, self._exactly(length)
 
-    def ask(self, kind: int, payload: bytes) -> bytes:
+    def ask(self, kind: int, payload: bytes, transaction: int = 0) -> bytes:
         """A request's answer; RuntimeError where that is an error."""
-        self.socket.sendall(struct.pack("<IIII", kind, 0, 0, len(payload)) + payload)
+        self.socket.sendall(struct.pack("<IIII", kind, 0, transaction, len(payload)) + payload)
         while True:
             answered, payload = self._packet()
             if answered != EVENT:
@@ -115,7 +118,7 @@ def alive(number: int) -> bool:
     try:
         with open(f"/proc/{number}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # before it is opened, or behind that
         return False
 
 
@@ -138,8 +141,34 @@ def starts(way: str) -> None:
     same(alive(pid()), True)
     same(Client().ask(READ, b"/\0"), b"")
     until(lambda: oom_score(pid()) == "-500")  # the script sets it when the daemon is ready
-    if way == "dropin":
+    if foreground(way):
         same(shown("MainPID"), str(pid()))
+    if kept(way):
+        until(lambda: oom_score(child()) == "-500")
+
+
+def foreground(way: str) -> bool:
+    """Is the daemon the unit's main process?"""
+    return way.startswith("dropin")
+
+
+def kept(way: str) -> bool:
+    """May it be killed?"""
+    return way.endswith("kept")
+
+
+def child() -> int:
+    """The daemon proper; 0 where there is none at the moment."""
+    return int((children(pid()) or ["0"])[0])
+
+
+def children(number: int) -> list[str]:
+    """Those of a process."""
+    try:
+        with open(f"/proc/{number}/task/{number}/children") as file:
+            return file.read().split()
+    except OSError:
+        return []
 
 
 def updates(way: str) -> None:
@@ -163,7 +192,7 @@ def update(way: str, client: Client) -> None:
     client.ask(WRITE, b"/watched\0%d" % after)
     same(client.event(), b"/watched\0token\0")
     until(lambda: shown("MainPID") in (str(after), "0"))
-    if way == "dropin":
+    if foreground(way):
         same(shown("MainPID"), str(after))
     same(alive(after), True)
     same(oom_score(after), "-500")
@@ -184,17 +213,13 @@ def survives_a_program_that_hangs(_way: str) -> None:
     same(Client().ask(READ, b"/after\0"), b"x")
 
 
-def survives_the_kill_of_the_new_one(_way: str) -> None:
+def survives_the_kill_of_the_new_one(way: str) -> None:
     """The new program is killed while it waits for the state."""
     client = Client()
     before = pid()
+    serves = child() if kept(way) else before
     same(client.live_update(b"-s"), b"BUSY")
-
-    def child() -> list[str]:
-        with open(f"/proc/{before}/task/{before}/children") as file:
-            return file.read().split()
-
-    for number in until(child):
+    for number in until(lambda: children(serves)):
         os.kill(int(number), signal.SIGKILL)
     said = client.outcome()
     if said == b"OK":
@@ -202,6 +227,82 @@ def survives_the_kill_of_the_new_one(_way: str) -> None:
     same(pid(), before)
     same(shown("ActiveState"), "active")
     same(client.ask(READ, b"/\0"), b"")
+
+
+class Watcher:
+    """A client with a watch and an open transaction, which nothing of it may notice."""
+
+    def __init__(self) -> None:
+        self.client = Client()
+        self.client.ask(WATCH, b"/watched\0token\0")
+        self.client.event()
+        self.transaction = self.client.ask(TRANSACTION_START, b"\0").rstrip(b"\0")
+        self.serial = 0
+
+    def look(self) -> None:
+        """All is there, and the unit is active."""
+        self.serial += 1
+        value = b"%d" % self.serial
+        self.client.ask(WRITE, b"/watched\0" + value)
+        same(self.client.event(), b"/watched\0token\0")
+        same(Client().ask(READ, b"/watched\0"), value)
+        same(shown("ActiveState"), "active")
+
+    def end(self) -> None:
+        """Its transaction is there, too."""
+        self.client.ask(TRANSACTION_END, b"F\0", int(self.transaction))
+
+
+def dies(how: Callable[[int], None]) -> None:
+    """The child's end, and another one in its place."""
+    keeper, before = pid(), child()
+    how(before)
+    until(lambda: not alive(before) and child() not in (0, before))
+    same(pid(), keeper)
+
+
+def survives_kills_of_the_child(_way: str) -> None:
+    """Ten of them."""
+    watcher = Watcher()
+    for _ in range(10):
+        dies(lambda number: os.kill(number, signal.SIGKILL))
+        watcher.look()
+    watcher.end()
+
+
+def run_out_of_memory(number: int) -> None:
+    """The kernel takes this process for the one to kill where memory has run out."""
+    with open(f"/proc/{number}/oom_score_adj", "w") as file:
+        file.write("1000")
+    with open("/proc/sysrq-trigger", "w") as file:
+        file.write("f")
+
+
+def survives_the_oom_killer(_way: str) -> None:
+    """It kills the child; systemd hears of it."""
+    watcher = Watcher()
+    for _ in range(2):
+        dies(run_out_of_memory)
+        watcher.look()
+    watcher.end()
+    time.sleep(1)  # for systemd to do the wrong thing
+    watcher.look()
+
+
+def survives_kills_of_the_keeper(way: str) -> None:
+    """The child gets another one; then that is killed, and then the child."""
+    watcher = Watcher()
+    for _ in range(2):
+        before = pid()
+        os.kill(before, signal.SIGKILL)
+        watcher.look()
+        until(lambda: pid() != before and child())  # noqa: B023
+        until(lambda: b"by process %d" % pid() in watcher.client.live_update())
+        watcher.look()
+        dies(lambda number: os.kill(number, signal.SIGKILL))
+        watcher.look()
+    watcher.end()
+    same(oom_score(child()), "-500")
 
 
 def ends(_way: str) -> None:
@@ -231,14 +332,30 @@ STEPS = (
     goes,
 )
 
+KEPT_STEPS = (
+    starts,
+    survives_kills_of_the_child,
+    updates,
+    survives_the_oom_killer,
+    survives_the_kill_of_the_new_one,
+    survives_kills_of_the_keeper,
+    ends,
+    goes,
+)
+
 
 def choose(way: str) -> None:
-    """Makes the unit one or the other."""
-    os.makedirs(os.path.dirname(DROP_IN), exist_ok=True)
-    if way == "dropin":
-        shutil.copy("/system/pyxsd.conf", DROP_IN)
-    elif os.path.exists(DROP_IN):
-        os.unlink(DROP_IN)
+    """Makes unit and configuration those of this way."""
+    os.makedirs(DROP_INS, exist_ok=True)
+    for name, wanted in (("pyxsd.conf", foreground(way)), ("pyxsd-recovery.conf", kept(way))):
+        if wanted:
+            shutil.copy(f"/system/{name}", DROP_INS)
+        elif os.path.exists(f"{DROP_INS}/{name}"):
+            os.unlink(f"{DROP_INS}/{name}")
+    with open(CONFIG) as file:
+        lines = [line for line in file if not line.startswith("crash-recovery")]
+    with open(CONFIG, "w") as file:
+        file.writelines([*lines, f"crash-recovery = {str(kept(way)).lower()}\n"])
     systemctl("daemon-reload")
 
 
@@ -249,11 +366,11 @@ def prepare() -> None:
 
 
 def main() -> int:
-    """All steps in both ways."""
+    """All steps in all ways."""
     prepare()
-    for way in ("launch", "dropin"):
+    for way in ("launch", "dropin", "launch-kept", "dropin-kept"):
         choose(way)
-        for step in STEPS:
+        for step in KEPT_STEPS if kept(way) else STEPS:
             name = f"{way}.{step.__name__.replace('_', '-')}"
             try:
                 step(way)

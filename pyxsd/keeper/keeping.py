@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The daemon's keeper: whether it can be had, and what it does when nobody is left to serve."""
+
+from __future__ import annotations
+
+import os
+
+from pyxsd.keeper.keeper import Keeper, can_keep
+from pyxsd.keeper.report import ENDED, HANDED_OVER, LOST, STARTING
+from pyxsd.keeper.ward import Ward
+from pyxsd.state.dump import IMAGE
+from pyxsd.system.background import STATUS_FATAL
+from pyxsd.system.listening import run_directory
+from pyxsd.system.notify import Notifier
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    from pyxsd.keeper.keeper import End, Life
+    from pyxsd.system.configuration import Config
+
+#: The exit status where the daemon died again and again: sysexits' "internal software error".
+STATUS_LOST = 70
+
+
+def memory(config: Config, told: list[str]) -> Any:
+    """Memory that outlives a child; None where that or the child cannot be had, and why is told."""
+    from pyxsd._memory import Memory
+
+    try:
+        can_keep()
+        made = Memory.create(config.recovery_size << 20)
+    except OSError as error:
+        told.append(f"crash recovery is off: {error.strerror}")
+        return None
+    # All else that is open now is named in the image, or is closed at some time.
+    made.keep((0, 1, 2))
+    return made
+
+
+def keep(
+    serve: Callable[[Ward], int], memory: Any, begun: Callable[[], object] = lambda: None
+) -> End:
+    """Lets children serve; see Keeper.run.  begun() is called when there is the first one."""
+
+    def prepare() -> None:
+        begun()
+        _prepare()
+
+    def live(life: Life) -> int:
+        return serve(Ward(life, memory))
+
+    return Keeper(memory, prepare).run(live)
+
+
+def _prepare() -> None:
+    """Loads what later children need, while the first one begins."""
+    from pyxsd.daemon import load_rest
+    from pyxsd.recovery import again  # noqa: F401
+    from pyxsd.system.descriptors import Reserve
+
+    reserve = Reserve()
+    for _ in load_rest(reserve, lambda _: None):
+        pass  # what cannot be loaded the first child tells
+    reserve.close()
+
+
+def is_over(end: End) -> bool:
+    """Did a death end it that nothing makes up for?"""
+    return end.word in (STARTING, LOST)
+
+
+def has_served(end: End) -> bool:
+    """Did any child serve?"""
+    return end.word != STARTING
+
+
+class _Whole:
+    """The last image, in the form in which images in the making are written."""
+
+    def __init__(self, put: Callable[[bytes], object], image: Any) -> None:
+        self._put = put
+        self._image = image
+
+    def step(self, _seconds: float) -> bool:
+        """Writes all of it."""
+        self._put(self._image)
+        return True
+
+
+def status(end: End, config: Config, daemonized: bool, memory: Any) -> int:
+    """Ends all: the exit status."""
+    if end.word == ENDED:
+        return end.number
+    if end.word == HANDED_OVER:
+        # A service manager that does not know this process as its main one need not know the other.
+        if not daemonized:
+            Notifier(os.environ).moved(end.number)
+        return 0
+    if end.word == STARTING:
+        os.write(2, f"pyxsd: {end.lost}\n".encode())
+        return STATUS_FATAL
+    # Nobody else writes into the log any more.
+    from pyxsd.state import disk
+    from pyxsd.system.daemon_log import open_daemon_log
+
+    log = open_daemon_log(config)
+    log.error("xenstored", f"crash recovery: {end.lost}; nobody serves any more")
+    if memory.is_begun():
+        try:
+            disk.write(run_directory(os.environ), lambda put: _Whole(put, memory.image()))
+        except (OSError, ValueError) as error:
+            log.error("xenstored", f"crash recovery: the last image cannot be written: {error}")
+        else:
+            log.error("xenstored", f"crash recovery: the last image is in {IMAGE}")
+    log.close()
+    return STATUS_LOST

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a child says of itself to its keeper, in a page that both have: what it is about, so that
+its end can be told from its death.
+
+    STARTING      it has not begun to serve
+    SERVING       it serves; its death is to be made up for
+    ENDED         it has ended on purpose, with a status
+    HANDED_OVER   another keeper's child serves now
+    LOST          what the keeper makes of a death that nothing makes up for
+
+Each is one aligned store, so a child that is killed has said it or has not.
+
+What children to come must know stays in the page until one of them has seen to it: that whoever
+started the daemon knows that it is ready; and of live updates, that this daemon's predecessor has
+been told that it may leave, and which process was about to take over when a child died.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+STARTING, SERVING, ENDED, HANDED_OVER, LOST = range(5)
+# Where in the page, in integers.
+_WORD, _NUMBER, _TAKEN, _SUCCESSOR, _CHANNEL, _READY = range(6)
+
+
+class Report:
+    """The page, mapped before the first child is made."""
+
+    def __init__(self) -> None:
+        self._words = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("i")
+        self.begin()
+
+    def begin(self) -> None:
+        """A new child begins."""
+        self._words[_NUMBER] = 0
+        self._words[_WORD] = STARTING
+
+    def serving(self) -> None:
+        """From now on a death is one of a daemon that serves."""
+        self._words[_WORD] = SERVING
+
+    def ended(self, status: int) -> None:
+        """This process ends on purpose with this exit status; said once it has nothing to do any
+        more."""
+        self._words[_NUMBER] = status
+        self._words[_WORD] = ENDED
+
+    def handed_over(self, pid: int) -> None:
+        """Another process, or its child, serves."""
+        self._words[_NUMBER] = pid
+        self._words[_WORD] = HANDED_OVER
+
+    def taken(self) -> None:
+        """The daemon that this one has taken over from knows it: for all children to come."""
+        self._words[_TAKEN] = 1
+
+    def is_taken(self) -> bool:
+        """Has any child said so?"""
+        return bool(self._words[_TAKEN])
+
+    def ready(self) -> None:
+        """Whoever has started the daemon knows that it is ready."""
+        self._words[_READY] = 1
+
+    def is_ready(self) -> bool:
+        """Has any child said so?"""
+        return bool(self._words[_READY])
+
+    def handing(self, pid: int, channel: int) -> None:
+        """That process may serve from now on; its channel's descriptor tells whether it does."""
+        self._words[_CHANNEL] = channel
+        self._words[_SUCCESSOR] = pid
+
+    def settled(self) -> None:
+        """It does not, and will not."""
+        self._words[_SUCCESSOR] = 0
+
+    def successor(self) -> tuple[int, int]:
+        """Process and descriptor as handing() was told; a process of 0 where there is none."""
+        return self._words[_SUCCESSOR], self._words[_CHANNEL]
+
+    def word(self) -> int:
+        """The last of these words."""
+        return self._words[_WORD]
+
+    def number(self) -> int:
+        """What was said with it: of ENDED the exit status, of HANDED_OVER the process."""
+        return self._words[_NUMBER]

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Images in the memory that outlives the process: when they are made, and what that costs.
+
+The journal since the last image is what another process has to run again, so it is bounded: behind
+each turn that ends with FULL_BYTES or more, and JOURNAL_SHARE times the image's own size, the next
+image begins; earlier where the memory would not do for both images and both segments.  It is
+written in slices between later turns, while the journal goes on in the other segment; see
+_memory.pyx for how one takes the place of the other.
+
+Where there is no room, the journal ends, nobody could go on, and the log says so once.  It is tried
+again after RETRY_SECONDS, and after twice as long each time that there is no room again: the
+journal begins, and with it an image in slices, behind which somebody could go on.
+"""
+
+from __future__ import annotations
+
+from pyxsd.recovery import beside
+from pyxsd.recovery.host import Kept
+from pyxsd.state import surroundings
+from pyxsd.state.image import Saving
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyxsd._memory import Memory
+
+AREAS = 4  # of the memory
+FULL_BYTES = 2 << 20
+JOURNAL_SHARE = 2
+SLICE_SECONDS = 0.0001
+IDLE_SECONDS = 0.01  # between slices where nobody asks anything
+WAIT_BYTES = 65536  # of journal, before it is tried again to begin an image
+RETRY_SECONDS, RETRY_SECONDS_MAX = 30.0, 3600.0
+
+
+class Protection:
+    """Of one daemon, from begin() or go_on() to stop()."""
+
+    def __init__(self, daemon: Any, memory: Memory) -> None:
+        self.daemon = daemon
+        self.memory = memory
+        self.images = 0  # that were made
+        self.full_bytes = FULL_BYTES
+        self._journal: Any = daemon.server.journal
+        self._number = 0  # of the image in the making
+        self._length = 0
+        self._saving: Saving | None = None
+        self._is_begun = False  # its instant is over
+        self._pause = 0.0  # seconds until it is tried again, where there was no room
+        self._is_waiting = False  # for the next slice, where nobody asks anything
+
+    # -- beginning and end --------------------------------------------------------
+
+    def begin(self) -> bool:
+        """Writes the first image and records from now on, between two turns; False where that
+        cannot be, which the log says."""
+        try:
+            self._start()
+            assert self._saving is not None
+            self._saving.step(1e9)
+        except (MemoryError, OSError) as error:
+            self._give_up(str(error))
+            return False
+        self._is_whole()
+        return True
+
+    def _start(self) -> None:
+        """The journal begins; so does an image."""
+        number = self.memory.next_number
+        self.daemon.server.agenda.drop_closed()
+        self._journal.record_in(self.memory, number, self.is_full)
+        self.daemon.server.follow_journal()
+        self.install()
+        self._make(number)
+
+    def _begin_again(self) -> None:
+        """The same in slices: there are clients by now."""
+        self._start()
+        self._go_on_soon()
+
+    def install(self) -> None:
+        """Puts the seams in."""
+        domains, commands = self.daemon.domains, self.daemon.server.host.commands
+        server = self.daemon.server
+        if domains.xen is not None and not isinstance(domains.xen, Kept):
+            domains.xen = Kept(domains.xen, self._journal, server, self.ports)
+        if not isinstance(commands.host, Kept):
+            commands.host = Kept(commands.host, self._journal, server)
+
+    def ports(self) -> list[int]:
+        """Those that are known to be bound."""
+        domains = self.daemon.domains
+        return [*domains.by_port, domains.virq_port]
+
+    def go_on(self) -> None:
+        """Another process has recorded until now."""
+        self._journal.is_full_at = self._limit()
+
+    def stop(self) -> None:
+        """Nobody goes on from here any more: the daemon ends, and means to."""
+        self._saving, self._is_begun = None, False
+        domains, commands = self.daemon.domains, self.daemon.server.host.commands
+        self._journal.stop()
+        self.daemon.server.follow_journal()
+        if isinstance(domains.xen, Kept):
+            domains.xen = domains.xen.inner
+        if isinstance(commands.host, Kept):
+            commands.host = commands.host.inner
+
+    def _give_up(self, why: str) -> None:
+        self.stop()
+        if not self._pause:
+            self.daemon.log("error", f"a crash cannot be recovered from for now: {why}")
+        for area in range(AREAS):
+            self.memory.trim(area, 0)
+        self._pause = min(max(2 * self._pause, RETRY_SECONDS), RETRY_SECONDS_MAX)
+        self._later(self._pause, self._begin_again)
+
+    def _later(self, seconds: float, what: Callable[[], None]) -> None:
+        # The loop looks at its timers when it was woken.
+        self.daemon.soon(lambda: self.daemon.after(seconds, what))
+
+    # -- images ---------------------------------------------------------------------
+
+    def _limit(self) -> int:
+        size = self.memory.image_size
+        wanted = max(self.full_bytes, JOURNAL_SHARE * size)
+        # The next image must have room beside this one and its journal, and beside as much journal
+        # again while it is made, and a third part for what areas have to spare.  Where that cannot
+        # be, this is the last image, and its journal may take what there is.
+        room = (self.memory.limit - min(self.memory.limit, 2 * size)) // 3
+        return min(wanted, room) if room >= self.full_bytes else wanted
+
+    def _make(self, number: int) -> None:
+        self._number, self._length, self._is_begun = number, 0, False
+        self._journal.is_full_at = 0
+        self._saving = Saving(self.daemon.server, self._put, self._around)
+
+    def _put(self, data: bytes) -> None:
+        self.memory.put(self._number, self._length, data)
+        self._length += len(data)
+
+    def _around(self) -> list[tuple[bytes, bytes]]:
+        """The instant that the image is of."""
+        daemon = self.daemon
+        self._is_begun = True
+        daemon.write_access_log()
+        self.memory.forget_logged(self._number)
+        self._journal.next_segment(self._number)
+        return [
+            *surroundings.write(daemon.surroundings(), daemon.domains),
+            beside.write(daemon.server, daemon.domains),
+        ]
+
+    def is_full(self) -> None:
+        """Called by the loop behind a turn where the segment is full, and behind each turn while an
+        image is made."""
+        if not self._journal.is_recording:
+            self._give_up(self._journal.fault or "the journal has ended")
+            return
+        try:
+            self._slice()
+        except (MemoryError, OSError) as error:
+            self._give_up(str(error))
+
+    def _slice(self) -> None:
+        server = self.daemon.server
+        if not self._is_begun and any(c.awaits for c in server.connections.values()):
+            # An image does not say who waits for a late answer.
+            self._journal.is_full_at += WAIT_BYTES
+            return
+        if self._saving is None:
+            self._make(self.memory.next_number)
+        assert self._saving is not None
+        if not self._is_begun:
+            self._journal.is_full_at = 0
+            server.settle()
+        if self._saving.step(SLICE_SECONDS):
+            self._is_whole()
+        else:
+            self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
+        """With the next slice, where no turn comes before."""
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._later(IDLE_SECONDS, self._idle)
+
+    def _idle(self) -> None:
+        self._is_waiting = False
+        if self._saving is not None:
+            self.is_full()
+
+    def _is_whole(self) -> None:
+        self._saving, self._is_begun = None, False
+        self.memory.swap(self._number, self._length)
+        if self._pause:
+            self._pause = 0.0
+            self.daemon.log("info", "a crash is recovered from again from now on")
+        self.images += 1
+        # The areas that the next ones go into.
+        self.memory.trim(3 - (self._number & 1), self._length)
+        self.memory.trim(1 - (self._number & 1), self._limit())
+        self._journal.is_full_at = self._limit()
+
+
+def begin(daemon: Any, memory: Memory) -> bool:
+    """From now on another process can go on from the memory where this one dies; False where that
+    cannot be, which the log says.  To be called when the daemon is ready to serve, in the process
+    that serves."""
+    if daemon.config.record_directory:
+        daemon.log("error", "crash-recovery: not together with record-directory, which goes before")
+        return False
+    try:
+        memory.lock()
+    except OSError as error:
+        daemon.log("error", f"a crash cannot be recovered from: {error.strerror}")
+        return False
+    memory.watch_causes()
+    protection = daemon.protection = Protection(daemon, memory)
+    return protection.begin()

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A keeper for tests, as a program: `python -m tests.recovery.keep` with pyxsd's arguments.
+
+Each process that serves is made with clone(2) and CLONE_FILES, so that what one has opened is there
+for the next one.  An exit that was ordered ends it.  Of the environment:
+
+    PYXSD_KEEP_PID     the file that has the pid of who serves
+    PYXSD_KILLS        kills each of the first so many processes, at a random instant
+    PYXSD_KILL_SEED    which instants those are
+    PYXSD_KILL_MS      how long each lives on average, in milliseconds
+    PYXSD_KILL_STEPS   runs at most so many instructions one by one, a random number of them, before
+                       the kill
+    PYXSD_KILLED       the file that is there when all were killed
+    PYXSD_CRASH        if there: CONTROL has the command crash, which anybody may ask for
+    PYXSD_FULL_BYTES   how much journal there is between two images
+    PYXSD_KEEP_LIMIT   bytes of memory
+    PYXSD_RETRY        seconds until it is tried again where that was not enough
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from pyxsd import cli, control
+from pyxsd._memory import Memory
+from pyxsd.recovery import again
+from pyxsd.recovery import begin as beginning
+from pyxsd.system import configuration, listening, options
+from pyxsd.system.daemon_log import open_daemon_log
+
+CLONE_FILES, SETTID, CLEARTID = 0x400, 0x01000000, 0x00200000
+PTRACE_SINGLESTEP, PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 9, 0x4206, 0x4207, 0x40000000
+PR_GET_TID_ADDRESS, SYS_CLONE = 40, 56
+
+
+def spawn(run: Callable[[], int]) -> int:
+    """A process that shares the descriptors; its pid."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    api = ctypes.pythonapi
+    address = ctypes.c_void_p()
+    libc.prctl(PR_GET_TID_ADDRESS, ctypes.byref(address), 0, 0, 0)
+    api.PyOS_BeforeFork()
+    flags = CLONE_FILES | SETTID | CLEARTID | signal.SIGCHLD
+    pid = int(libc.syscall(SYS_CLONE, flags, 0, 0, address, 0))
+    if pid == 0:
+        api.PyOS_AfterFork_Child()
+        status = 70
+        try:
+            status = run()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    api.PyOS_AfterFork_Parent()
+    return pid
+
+
+def crash(_control: Any, _connection: Any, arguments: list[bytes]) -> bytes:
+    """crash segv|abort|exit|kill: ends the process that serves this request."""
+    if arguments[0] == b"segv":
+        ctypes.string_at(8)
+    elif arguments[0] == b"abort":
+        os.abort()
+    elif arguments[0] == b"exit":
+        os._exit(3)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return b""
+
+
+def run_some(pid: int, count: int) -> None:
+    """Lets a process run so many instructions from now on, and then no more."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long] * 4
+    libc.ptrace.restype = ctypes.c_long
+    if libc.ptrace(PTRACE_SEIZE, pid, 0, 0) < 0:
+        raise OSError(ctypes.get_errno(), "ptrace")
+    libc.ptrace(PTRACE_INTERRUPT, pid, 0, 0)
+    _, status = os.waitpid(pid, WALL)
+    while count and os.WIFSTOPPED(status):
+        libc.ptrace(PTRACE_SINGLESTEP, pid, 0, 0)
+        _, status = os.waitpid(pid, WALL)
+        count -= 1
+
+
+def tell_pid() -> None:
+    """Writes the pid of this process into its file."""
+    path = os.environ["PYXSD_KEEP_PID"]
+    with open(path + "#", "w", encoding="ascii") as file:
+        file.write(str(os.getpid()))
+    os.rename(path + "#", path)
+
+
+def serve(config: Any, parsed: Any, listener: int, memory: Memory, incarnation: int) -> int:
+    """One process that serves."""
+    gc.disable()
+    beginning.RETRY_SECONDS = float(os.environ.get("PYXSD_RETRY", "30"))
+    if "PYXSD_CRASH" in os.environ:
+        control.COMMANDS[b"crash"] = control.Command(crash, "", True)
+    if incarnation == 0:
+        log = open_daemon_log(config)
+        daemon = cli._build(config, parsed, listener, log)
+        daemon.install_signals()
+        full = int(os.environ.get("PYXSD_FULL_BYTES", "0"))
+        beginning.begin(daemon, memory)
+    else:
+        daemon = again.build(config, parsed, memory, cli._assemble)
+        daemon.install_signals()
+        full = int(os.environ.get("PYXSD_FULL_BYTES", "0"))
+    if full and daemon.protection is not None:
+        daemon.protection.full_bytes = full
+        daemon.protection.go_on()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    daemon.run()
+    if daemon.protection is not None:
+        daemon.protection.stop()
+        daemon.protection = None
+    daemon.send_all()
+    daemon.save()
+    daemon.close()
+    return 0
+
+
+def main() -> int:
+    """The keeper."""
+    parsed = options.parse(sys.argv[1:])
+    assert isinstance(parsed, options.Options)
+    config, _ = configuration.load(parsed.config_file)
+    listener = listening.listen(listening.socket_path(os.environ))
+    memory = Memory.create(int(os.environ.get("PYXSD_KEEP_LIMIT", str(64 << 20))))
+    ended = False
+
+    def end(_number: int, _frame: object) -> None:
+        nonlocal ended
+        ended = True
+        if pid:
+            os.kill(pid, signal.SIGTERM)
+
+    kills = int(os.environ.get("PYXSD_KILLS", "0"))
+    instants = random.Random(int(os.environ.get("PYXSD_KILL_SEED", "0")))
+    steps = int(os.environ.get("PYXSD_KILL_STEPS", "0"))
+    mean = float(os.environ.get("PYXSD_KILL_MS", "20"))
+    pid = 0
+    incarnation = 0
+    died = 0
+    progress = -1
+    signal.signal(signal.SIGTERM, end)
+    while True:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+        def run(number: int = incarnation) -> int:
+            # The keeper itself opens nothing meanwhile: it would seem to be this one's.
+            tell_pid()
+            return serve(config, parsed, listener, memory, number)
+
+        pid = spawn(run)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        while kills and not memory.is_begun() and incarnation == 0:
+            time.sleep(0.005)
+        if incarnation < kills:
+            time.sleep(instants.expovariate(1000.0 / mean))
+            if steps:
+                run_some(pid, instants.randrange(steps))
+            os.kill(pid, signal.SIGKILL)
+        elif incarnation == kills and "PYXSD_KILLED" in os.environ:
+            os.mkdir(os.environ["PYXSD_KILLED"])
+        _, status = os.waitpid(pid, 0)
+        if ended or (os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0):
+            print(f"images {memory.next_number - 1}, memory {memory.used}", flush=True)
+            return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1
+        if incarnation >= kills or status != signal.SIGKILL:
+            print(f"process {pid} ended: {status}", flush=True)
+        if os.WIFEXITED(status):
+            memory.died(-1)
+        died = died + 1 if memory.progress() == progress else 0
+        progress = memory.progress()
+        if not memory.is_begun() or died > 2000:
+            print(f"given up, {memory.number}, {died}", flush=True)
+            return 71
+        incarnation += 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A daemon that is killed: what is seen of it beside replies and events."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.daemon import Daemon, wait_for
+from tests.domains.standin import SHUTDOWN, Stand, home, introduce, works
+from tests.recovery.test_kills import PROGRAM
+
+
+def kill(path: Path) -> None:
+    """The process that serves, and waits until another one does."""
+    pid = (path / "serving").read_text()
+    os.kill(int(pid), signal.SIGKILL)
+    wait_for(lambda: (path / "serving").read_text() != pid, "nobody goes on")
+
+
+@pytest.fixture(name="stand")
+def a_stand(tmp_path: Path) -> Iterator[Stand]:
+    made = Stand()
+    made.program = PROGRAM
+    made.start(PYXSD_KEEP_PID=str(tmp_path / "serving"))
+    yield made
+    made.peer.process.terminate()
+    assert made.peer.process.wait(30) == 0, made.log()
+    log = made.log()
+    made.close(False)
+    assert " error|" not in log and "Traceback" not in log, log
+
+
+def test_each_guest_gets_a_kick(stand: Stand, tmp_path: Path) -> None:
+    """Whoever died may have stored an index and told nobody."""
+    with stand.client() as client:
+        for domid in (5, 6):
+            introduce(client, stand.host.create(domid))
+        while stand.host.wait(0.2):
+            pass
+        kill(tmp_path)
+        kicked: set[int] = set()
+        while kicked < {5, 6}:
+            found = stand.host.wait(10)
+            assert found, f"kicked are {kicked}"
+            kicked.update(found)
+
+
+def test_what_a_guest_writes_while_nobody_serves(stand: Stand, tmp_path: Path) -> None:
+    """With a kick or without one; and what Xen tells of it meanwhile."""
+    with stand.client() as client:
+        domain = stand.host.create(5)
+        introduce(client, domain)
+        home(client, 5)
+        client.ask("WATCH", b"@releaseDomain\0t\0")
+        os.kill(int((tmp_path / "serving").read_text()), signal.SIGSTOP)
+        domain.write(b"\x0b\0\0\0\x07\0\0\0\0\0\0\0\x03\0\0\0a\0b")
+        stand.host.set_state(5, SHUTDOWN, 0)
+        kill(tmp_path)
+        assert domain.packet().payload == b"OK\0"
+        works(domain, client)
+        assert client.event() == b"@releaseDomain\0t\0"
+        domain.reconnect()
+        works(domain, client)
+
+
+def test_no_line_of_the_access_log_is_missing(tmp_path: Path) -> None:
+    """At most those that were being written are there twice."""
+    daemon = Daemon(
+        root=tmp_path,
+        program=(sys.executable, *PROGRAM),
+        wait=False,
+        env={
+            "PYXSD_KEEP_PID": str(tmp_path / "serving"),
+            "PYXSD_KILLS": "30",
+            "PYXSD_KILL_MS": "30",
+            "PYXSD_KILLED": str(tmp_path / "killed"),
+            "PYXSD_FULL_BYTES": "8192",
+        },
+    )
+    number = 0
+    try:
+        wait_for(daemon.answers, "nobody answers")
+        with daemon.client() as client:
+            while not (tmp_path / "killed").exists():
+                assert client.ask("WRITE", b"/n\0line-%d-" % number)[1] == b"OK\0"
+                number += 1
+    finally:
+        daemon.process.terminate()
+        assert daemon.process.wait(30) == 0, daemon.output()
+    lines = Counter(re.findall(rb"line-(\d+)-", daemon.access_log_file.read_bytes()))
+    assert [n for n in range(number) if lines[b"%d" % n] == 0] == []
+    assert sum(lines.values()) - number <= 30
+
+
+def test_where_there_is_no_room_it_serves_on(tmp_path: Path) -> None:
+    """And says so once.  When there is room again, a death costs nothing again."""
+    daemon = Daemon(
+        root=tmp_path,
+        program=(sys.executable, *PROGRAM),
+        wait=False,
+        env={
+            "PYXSD_KEEP_PID": str(tmp_path / "serving"),
+            "PYXSD_KEEP_LIMIT": str(1 << 20),
+            "PYXSD_FULL_BYTES": "65536",
+            "PYXSD_RETRY": "0.1",
+        },
+    )
+    try:
+        wait_for(daemon.answers, "nobody answers")
+        with daemon.client() as client:
+            for n in range(800):
+                assert client.ask("WRITE", b"/n/%d\0" % n + b"v" * 2000)[1] == b"OK\0"
+            assert client.ask("READ", b"/n/7\0")[1] == b"v" * 2000
+            assert client.ask("RM", b"/n\0")[1] == b"OK\0"
+            assert client.ask("WRITE", b"/n/7\0v")[1] == b"OK\0"
+            wait_for(lambda: any("again from now on" in line for line in daemon.log()), "not again")
+            assert client.ask("WRITE", b"/n/8\0v")[1] == b"OK\0"
+            kill(tmp_path)
+            assert client.ask("READ", b"/n/7\0")[1] == b"v"
+            assert client.ask("READ", b"/n/8\0")[1] == b"v"
+    finally:
+        daemon.process.terminate()
+        assert daemon.process.wait(30) == 0, daemon.output()
+    told = [line for line in daemon.log() if "cannot be recovered from" in line]
+    assert len(told) == 1 and "no room" in told[0]
+
+
+def test_a_large_image_leaves_room_for_the_next_one(tmp_path: Path) -> None:
+    """Two images of 9 MB and their segments in 32 MB: the journal does not get twice as long as the
+    image is."""
+    daemon = Daemon(
+        root=tmp_path,
+        program=(sys.executable, *PROGRAM),
+        wait=False,
+        env={
+            "PYXSD_KEEP_PID": str(tmp_path / "serving"),
+            "PYXSD_KEEP_LIMIT": str(32 << 20),
+            "PYXSD_FULL_BYTES": "65536",
+        },
+    )
+    try:
+        wait_for(daemon.answers, "nobody answers")
+        with daemon.client() as client:
+            for n in range(16000):
+                assert client.ask("WRITE", b"/n/%d\0" % (n % 4500) + b"v" * 2000)[1] == b"OK\0"
+    finally:
+        daemon.process.terminate()
+        assert daemon.process.wait(30) == 0, daemon.output()
+    assert [line for line in daemon.log() if "cannot be recovered from" in line] == []
+
+
+def test_not_together_with_recordings(tmp_path: Path) -> None:
+    daemon = Daemon(
+        {"record-directory": str(tmp_path / "recorded")},
+        root=tmp_path,
+        program=(sys.executable, *PROGRAM),
+        wait=False,
+        env={"PYXSD_KEEP_PID": str(tmp_path / "serving")},
+    )
+    try:
+        wait_for(daemon.answers, "nobody answers")
+    finally:
+        daemon.process.terminate()
+        assert daemon.process.wait(30) == 0, daemon.output()
+    assert any("not together with record-directory" in line for line in daemon.log())

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A request that ends the process which serves it is not run again; everybody else is served."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.clients.daemon import Client, Daemon, wait_for
+from tests.domains.standin import Stand, home, introduce
+from tests.recovery.test_kills import PROGRAM
+from tests.world import EVENT, TYPES, packet
+
+CONTROL, ERROR = TYPES["CONTROL"], TYPES["ERROR"]
+EIO = (ERROR, b"EIO\0")
+
+
+def environment(path: Path) -> dict[str, str]:
+    """What tests.recovery.keep wants to know."""
+    return {"PYXSD_KEEP_PID": str(path / "serving"), "PYXSD_CRASH": "1"}
+
+
+@pytest.mark.parametrize("word", [b"segv", b"abort", b"exit", b"kill"])
+def test_the_request_is_answered_eio(word: bytes, tmp_path: Path) -> None:
+    """What stood before it was served, and what stands behind it is."""
+    daemon = Daemon(
+        root=tmp_path,
+        program=(sys.executable, *PROGRAM),
+        wait=False,
+        env=environment(tmp_path),
+    )
+    try:
+        wait_for(daemon.answers, "nobody answers")
+        with daemon.client() as client, daemon.client() as other:
+            other.ask("WATCH", b"/a\0t\0")
+            client.send("WRITE", b"/a\0b")
+            client.send("CONTROL", b"crash\0" + word + b"\0")
+            client.send("READ", b"/a\0")
+            assert client.answer() == (TYPES["WRITE"], b"OK\0")
+            assert client.answer() == EIO
+            assert client.answer() == (TYPES["READ"], b"b")
+            assert (other.event(), other.event()) == (b"/a\0t\0", b"/a\0t\0")
+            assert other.ask("READ", b"/a\0")[1] == b"b"
+            # It is written down that it was refused: whoever comes next does the same.
+            assert client.ask("CONTROL", b"crash\0segv\0") == EIO
+            assert client.ask("READ", b"/a\0")[1] == b"b"
+    finally:
+        daemon.process.terminate()
+        status = daemon.process.wait(30)
+    assert status == 0, daemon.output()
+    shown = (b"crash\0" + word + b"\0").hex()
+    assert sum(shown in line and "is answered EIO" in line for line in daemon.log()) >= 1
+
+
+def test_a_ring_that_does_it_three_times_is_parked(tmp_path: Path) -> None:
+    stand = Stand(settings={"allow-debug": "true"})
+    stand.program = PROGRAM
+    try:
+        stand.start(**environment(tmp_path))
+        with stand.client() as client:
+            domains = [stand.host.create(domid) for domid in (5, 6)]
+            for domain in domains:
+                assert introduce(client, domain) == b"OK\0"
+                home(client, domain.domid)
+            for _ in range(2):
+                answer = domains[0].request(CONTROL, b"crash\0segv\0")
+                assert (answer.type, answer.payload) == EIO
+                assert domains[1].request(TYPES["WRITE"], b"a\0b").payload == b"OK\0"
+            domains[0].send(packet("CONTROL", b"crash\0segv\0"))
+            wait_for(lambda: "not served any more" in stand.log(), "it is served")
+            assert domains[1].request(TYPES["READ"], b"a\0").payload == b"b"
+            works(client)
+            assert domains[0].read() == b""
+    finally:
+        stand.peer.process.terminate()
+        stand.peer.process.wait(30)
+        stand.close(False)
+
+
+def works(client: Client) -> None:
+    """It is answered, and there is nothing else."""
+    assert client.ask("READ", b"/tool\0")[0] != EVENT
