@@ -19,6 +19,8 @@ from pyxsd.record.replay import Replay
 from pyxsd.state import image, show
 from pyxsd.state.host_state import StateError
 
+FOREVER = float("inf"), float("inf")
+
 _TIME = re.compile(r"(\d{8}T\d\d:\d\d:\d\d)(\.\d+)?Z")
 
 Print = Callable[[bytes], object]
@@ -31,7 +33,7 @@ def until(text: str) -> tuple[float, float]:
     20260131T14:30:00.250Z, whose last millisecond or second is in it; ValueError."""
     forever = float("inf")
     if not text:
-        return forever, forever
+        return FOREVER
     if text.isascii() and text.isdigit():
         return int(text), forever
     match = _TIME.fullmatch(text)
@@ -52,7 +54,9 @@ def run(directory: str, end: tuple[float, float], as_format: str, out: Print, te
     as_format: db or stream, or text; empty: out() gets the requests.  tell() gets what there is to
     say, a line at a time.
     """
-    path, blocks = _find(directory, end)
+    path, blocks, faults = _find(directory, end)
+    for text in faults:
+        tell(text.encode("utf-8", "surrogateescape"))
     try:
         data = next(blocks)[1]
         row = beginning.read(data)
@@ -77,16 +81,18 @@ def run(directory: str, end: tuple[float, float], as_format: str, out: Print, te
         tell(f"as in the daemon log: {text}".encode("utf-8", "surrogateescape"))
     for text in filter(None, (damage, replay.fault)):
         tell(f"{path}: {text}".encode())
+    is_short = end != FOREVER and not _is_over(replay, end)
     tell(
         f"{path}: {replay.requests - row['requests']} requests were run again, up to number "
-        f"{replay.requests} at {_shown(replay.clock or row['wall'])}".encode()
+        f"{replay.requests} at {_shown(replay.clock or row['wall'])}"
+        f"{', where the recording ends' if is_short else ''}".encode()
     )
     if as_format:
         shown = show.show_image(image.save(replay.server), "" if as_format == "text" else as_format)
         out(shown.output)
         for line in shown.told:
             tell(line.encode("utf-8", "surrogateescape"))
-    return not damage and replay.fault is None
+    return not damage and not faults and replay.fault is None
 
 
 def _is_over(replay: Replay, end: tuple[float, float]) -> bool:
@@ -97,22 +103,23 @@ def _shown(seconds: float) -> str:
     return time.strftime("%Y%m%dT%H:%M:%S", time.gmtime(seconds)) + f"{seconds % 1:.3f}Z"[1:]
 
 
-def _find(directory: str, end: tuple[float, float]) -> tuple[str, Blocks]:
-    """(path, blocks) of the last recording that begins before the end; StateError."""
+def _find(directory: str, end: tuple[float, float]) -> tuple[str, Blocks, list[str]]:
+    """(path, blocks) of the last recording that begins before the end, and what is wrong with
+    those behind it; StateError."""
     try:
         known = files.numbers(directory)
     except OSError as error:
         raise StateError(f"{directory}: {error.strerror}") from None
     if not known:
         raise StateError(f"{directory}: there is no recording in it")
-    first_fault = ""
+    faults: list[str] = []
     for number in reversed(known):
         path = files.path_of(directory, number)
         try:
             row = beginning.read(next(files.read(path))[1])
         except StateError as error:
-            first_fault = first_fault or f"{path}: {error}"
+            faults.append(f"{path}: {error}")
             continue
         if row["requests"] <= end[0] and row["wall"] < end[1]:
-            return path, files.read(path)
-    raise StateError(first_fault or f"{directory}: all recordings begin later than that")
+            return path, files.read(path), faults
+    raise StateError(faults[0] if faults else f"{directory}: all recordings begin later than that")

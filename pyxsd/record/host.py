@@ -42,7 +42,7 @@ CALLS: dict[str, tuple[int, bool]] = {
     # Of the commands' host
     "log_file": (32, False),
     "replace": (33, False),
-    "memory": (34, False),
+    "memory": (34, True),
     "live_update": (35, True),
     "record": (36, True),
 }

@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
                 type=_seconds,
                 default=update.SECONDS,
                 help=(
-                    f"call it off {update.EXTRA_SECONDS} seconds after these"
+                    f"call it off after these and {update.EXTRA_SECONDS} more"
                     if name == "update"
                     else "how long open transactions and the like are waited for"
                 )

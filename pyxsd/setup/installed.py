@@ -22,6 +22,7 @@ FOLDERS = (
     "/usr/local/lib/python3.*/dist-packages",
     "/usr/local/lib/python3.*/site-packages",
     "/usr/local/lib64/python3.*/site-packages",
+    "/opt/pyxsd/lib*/python3.*/site-packages",  # docs/installation.md
 )
 
 #: The Python that a package's programs are run with.

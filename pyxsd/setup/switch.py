@@ -81,6 +81,8 @@ def give_back(now: Running, program: str, tree: Tree, programs: tuple[str, ...])
     _must_answer(now)
     if now.kind != "pyxsd":
         raise Refused(f"the xenstored that runs is {now.who}, and not pyxsd")
+    if program and not os.path.isfile(program):
+        raise Refused(f"there is no program {program}")
     if not program:
         before: NextBoot = boot.look(tree, without=programs)
         if before.fault:
@@ -138,14 +140,18 @@ def run(what: Plan, seconds: int) -> str:
     return f"Done: {now.kind}{version} serves now, process {now.pid}."
 
 
+def _remedy(now: str, then: str) -> str:
+    """The command that makes the next boot start what serves now, where there is one."""
+    if now == "pyxsd":
+        return "; `pyxsd-setup select` changes that"
+    return "; `pyxsd-setup deselect` changes that" if then == "pyxsd" else ""
+
+
 def left(what: Plan, then: NextBoot) -> list[str]:
     """What stays as it was, in lines."""
     lines = []
     if then.kind != what.kind and not then.fault:
-        command = "select" if what.kind == "pyxsd" else "deselect"
-        lines.append(
-            f"The next boot starts {then.kind} still; `pyxsd-setup {command}` changes that."
-        )
+        lines.append(f"The next boot starts {then.kind} still{_remedy(what.kind, then.kind)}.")
     if what.now.kind == "oxenstored":
         lines.append(f"{os.path.dirname(what.now.socket)}/db, oxenstored's state, stays.")
     return lines

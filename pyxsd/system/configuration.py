@@ -53,7 +53,8 @@ Errno = Annotated[str, "Errno"]  # a key of _ERRNOS
 # The least value of keys of which a smaller one has no meaning.  That of quotas is another one in
 # each case, see docs/configuration.md.
 _LEAST = {
-    "conflict-max-history-seconds": 0, "poll-time-us": 0, "recovery-size": 1,
+    "conflict-max-history-seconds": 0, "poll-time-us": 0,
+    "record-size": 1, "recovery-size": 1,
     "xenstored-log-nb-files": 0, "xenstored-log-nb-lines": 0, "xenstored-log-nb-chars": -1,
     "access-log-nb-files": 0, "access-log-nb-lines": 0, "access-log-nb-chars": -1,
 }  # fmt: skip

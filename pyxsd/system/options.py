@@ -158,6 +158,8 @@ def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
     as_format = values.get("as_format", "")
     replays = "replay" in values
     formats = (*STATE_FORMATS, "text") if replays else STATE_FORMATS
+    if replays and values.get("show_state"):
+        return _wrong(program, "options '--show-state' and '--replay' do not go together")
     if as_format and as_format not in formats:
         return _wrong(program, f"option '--as' takes {' or '.join(formats)}")
     if as_format and not replays and not values.get("show_state"):

@@ -164,6 +164,23 @@ def test_until_a_request(made: Path, n: int) -> None:
         assert b' "%d"\n' % n not in again.stdout
 
 
+@pytest.mark.parametrize("end", ["999999", "29990101T00:00:00Z"])
+def test_until_what_never_came(made: Path, end: str) -> None:
+    again = replay(made, "--until", end)
+    assert again.returncode == 0 and again.stderr.endswith(b", where the recording ends\n")
+    assert b"where the recording ends" not in replay(made).stderr
+
+
+def test_the_newest_recording_is_damaged(made: Path, tmp_path: Path) -> None:
+    """The one before it is run; that it is not the newest is said, and the exit status is 1."""
+    for path in files(made):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "recording-000901").write_bytes(b"x" * 500)
+    again = replay(tmp_path)
+    assert again.returncode == 1 and b"recording-000901: no recording\n" in again.stderr
+    assert again.stdout == replay(made).stdout
+
+
 def test_until_a_time(made: Path) -> None:
     shown = re.findall(rb"\[(\S+)\] .* write ", replay(made).stdout)
     first = replay(made, "--until", shown[0].decode())

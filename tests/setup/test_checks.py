@@ -332,6 +332,16 @@ def test_a_launcher_without_pyxsd(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert content(root) == before
 
 
+def test_a_copy_in_an_environment_that_no_link_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A package has taken the links' place; the copy that the document tells to make is there."""
+    folder = "/opt/pyxsd/lib/python3.11/site-packages"
+    root = make(tmp_path, {**DEBIAN, **copy(folder + "/pyxsd", "0.3.0")})
+    cli.main(["check", "--root", str(root)])
+    assert f"0.3.0 in {folder}" in capsys.readouterr().out
+
+
 def test_a_copy_in_an_environment_of_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

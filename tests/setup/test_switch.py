@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pyxsd.setup import cli
+from pyxsd.setup import cli, switch
 from tests.domains.standin import home, introduce, require, works
 from tests.setup.dom0 import DEBIAN, make
 from tests.switch.kit import SwitchedStand, real
@@ -109,6 +109,19 @@ def test_what_the_host_had_before_select(host: Host, capsys: pytest.CaptureFixtu
     assert host.stand.what_runs() == host.stand.name
 
 
+@pytest.mark.parametrize(
+    ("now", "then", "remedy"),
+    [
+        ("pyxsd", "oxenstored", "; `pyxsd-setup select` changes that"),
+        ("oxenstored", "pyxsd", "; `pyxsd-setup deselect` changes that"),
+        ("C xenstored", "oxenstored", ""),
+    ],
+)
+def test_what_the_next_boot_starts(now: str, then: str, remedy: str) -> None:
+    """What serves now, and what the host is configured for."""
+    assert switch._remedy(now, then) == remedy
+
+
 def test_it_is_refused(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot be done is said, and nothing changes."""
     stand = host.stand
@@ -123,6 +136,8 @@ def test_it_is_refused(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
         assert f"not changed, and {KINDS[stand.name]} goes on: " in told, told
     assert stand.what_runs() == stand.name
     assert host.run("take-over", "--program", host.program, "--yes") == 0
+    assert host.run("give-back", "--program", "/nowhere/xenstored", "--yes") == 1
+    assert "there is no program /nowhere/xenstored" in capsys.readouterr().err
     program = stand.script("nothing", "exit 0")
     assert host.run("give-back", "--program", program, "--yes") == 1
     assert "is neither oxenstored nor C xenstored" in capsys.readouterr().err

@@ -174,6 +174,7 @@ LINES: list[tuple[bytes, dict[str, object], list[str]]] = [
             (b"conflict-burst-limit", b"-1.5E+2", "more than 0, else no guest is served"),
             (b"conflict-max-history-seconds", b"-0.1", "0 or more"),
             (b"poll-time-us", b"-1", "0 or more"),
+            (b"record-size", b"0", "1 or more"),
             (b"xenstored-log-nb-files", b"-3", "0 or more"),
             (b"xenstored-log-nb-lines", b"-1", "0 or more"),
             (b"xenstored-log-nb-chars", b"-2", "-1 or more"),

@@ -95,6 +95,10 @@ WRONG: list[tuple[list[str], str]] = [
     (["--live", "--no-fork"], "pyxsd: option '--live' needs '--restart' or '--help'.\n"),
     (["--as", "db"], "pyxsd: option '--as' needs '--show-state' or '--replay'.\n"),
     (["--until", "5"], "pyxsd: option '--until' needs '--replay'.\n"),
+    (
+        ["--replay", "/d", "--show-state", "/s"],
+        "pyxsd: options '--show-state' and '--replay' do not go together.\n",
+    ),
     (["--replay", "/d", "--as", "xml"], "pyxsd: option '--as' takes db or stream or text.\n"),
     (["--replay="], "pyxsd: option '--replay' needs the name of a file, and got an empty word.\n"),
     (["--show-state", "/s", "--as", "xml"], "pyxsd: option '--as' takes db or stream.\n"),
