@@ -3,8 +3,10 @@
 
 The journal since the last image is what another process has to run again, so it is bounded: behind
 each turn that ends with FULL_BYTES or more, and JOURNAL_SHARE times the image's own size, the next
-image begins; earlier where the memory would not do for both images and both segments.  It is
-written in slices between later turns, while the journal goes on in the other segment; see
+image begins; earlier where the memory would not do for both images and both segments.  So it does
+where requests are dear: each LOOK_BYTES it is looked how much processor time it would take to run
+them again, and WORK_SECONDS of it are enough, or WORK_SHARE times what an image takes.  An image
+is written in slices between later turns, while the journal goes on in the other segment; see
 _memory.pyx for how one takes the place of the other.
 
 Where there is no room, the journal ends, nobody could go on, and the log says so once.  It is tried
@@ -13,6 +15,8 @@ journal begins, and with it an image in slices, behind which somebody could go o
 """
 
 from __future__ import annotations
+
+import time
 
 from pyxsd.recovery import beside
 from pyxsd.recovery.host import Kept
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
 AREAS = 4  # of the memory
 FULL_BYTES = 2 << 20
 JOURNAL_SHARE = 2
+LOOK_BYTES = 65536  # of journal, between two looks at the processor's time
+WORK_SECONDS = 0.05  # of the processor, since the last image
+WORK_SHARE = 10
 SLICE_SECONDS = 0.0001
 IDLE_SECONDS = 0.01  # between slices where nobody asks anything
 WAIT_BYTES = 65536  # of journal, before it is tried again to begin an image
@@ -50,6 +57,9 @@ class Protection:
         self._is_begun = False  # its instant is over
         self._pause = 0.0  # seconds until it is tried again, where there was no room
         self._is_waiting = False  # for the next slice, where nobody asks anything
+        # Processor time of this process: at the instant of the last image; that its slices took.
+        self._worked_from = time.process_time()
+        self._image_seconds = 0.0
 
     # -- beginning and end --------------------------------------------------------
 
@@ -58,8 +68,7 @@ class Protection:
         cannot be, which the log says."""
         try:
             self._start()
-            assert self._saving is not None
-            self._saving.step(1e9)
+            self._step(1e9)
         except (MemoryError, OSError) as error:
             self._give_up(str(error))
             return False
@@ -96,7 +105,7 @@ class Protection:
 
     def go_on(self) -> None:
         """Another process has recorded until now."""
-        self._journal.is_full_at = self._limit()
+        self._journal.is_full_at = self._next_look()
 
     def stop(self) -> None:
         """Nobody goes on from here any more: the daemon ends, and means to."""
@@ -133,7 +142,19 @@ class Protection:
         room = (self.memory.limit - min(self.memory.limit, 2 * size)) // 3
         return min(wanted, room) if room >= self.full_bytes else wanted
 
+    def _next_look(self) -> int:
+        """Where the journal is looked at again, in bytes of its segment."""
+        return min(self._limit(), int(self._journal.size) + LOOK_BYTES)
+
+    def _is_due(self) -> bool:
+        """Is there enough in the journal for the next image?"""
+        work = time.process_time() - self._worked_from
+        return int(self._journal.size) >= self._limit() or work >= max(
+            WORK_SECONDS, WORK_SHARE * self._image_seconds
+        )
+
     def _make(self, number: int) -> None:
+        self._image_seconds = 0.0
         self._number, self._length, self._is_begun = number, 0, False
         self._journal.is_full_at = 0
         self._saving = Saving(self.daemon.server, self._put, self._around)
@@ -149,6 +170,7 @@ class Protection:
         daemon.write_access_log()
         self.memory.forget_logged(self._number)
         self._journal.next_segment(self._number)
+        self._worked_from = time.process_time()
         return [
             *surroundings.write(daemon.surroundings(), daemon.domains),
             beside.write(daemon.server, daemon.domains),
@@ -172,15 +194,25 @@ class Protection:
             self._journal.is_full_at += WAIT_BYTES
             return
         if self._saving is None:
+            if not self._is_due():
+                self._journal.is_full_at = self._next_look()
+                return
             self._make(self.memory.next_number)
-        assert self._saving is not None
         if not self._is_begun:
             self._journal.is_full_at = 0
             server.settle()
-        if self._saving.step(SLICE_SECONDS):
+        if self._step(SLICE_SECONDS):
             self._is_whole()
         else:
             self._go_on_soon()
+
+    def _step(self, seconds: float) -> bool:
+        """A slice of the image; is it whole?"""
+        assert self._saving is not None
+        before = time.process_time()
+        is_whole = self._saving.step(seconds)
+        self._image_seconds += time.process_time() - before
+        return is_whole
 
     def _go_on_soon(self) -> None:
         """With the next slice, where no turn comes before."""
@@ -203,7 +235,7 @@ class Protection:
         # The areas that the next ones go into.
         self.memory.trim(3 - (self._number & 1), self._length)
         self.memory.trim(1 - (self._number & 1), self._limit())
-        self._journal.is_full_at = self._limit()
+        self._journal.is_full_at = self._next_look()
 
 
 def begin(daemon: Any, memory: Memory) -> bool:
