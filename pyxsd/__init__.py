@@ -10,6 +10,8 @@ try:
 except ImportError:
     pass  # each extension module has a file of its own (see setup.py), or there are none
 else:
-    from pyxsd.linked import Linked
+    # An editable installation offers its own where a copy elsewhere has none.
+    if str(_linked.__file__).startswith(__path__[0] + "/"):
+        from pyxsd.linked import Linked
 
-    sys.meta_path.insert(0, Linked(_linked))
+        sys.meta_path.insert(0, Linked(_linked))

@@ -179,6 +179,8 @@ def _serve(
             _tell(str(error))
         else:
             launch.failed(background.STATUS_FATAL, str(error))
+        if listener >= 0:
+            listening.remove(listening.socket_path(os.environ))
         return background.STATUS_FATAL
     told = [*faults, *warnings]
 

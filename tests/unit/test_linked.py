@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -32,9 +35,12 @@ def test_what_is_found() -> None:
 def test_every_module_is_linked() -> None:
     """Each is itself, and knows its name and its file."""
     folder = Path(pyxsd.__file__).parent
+    linked: Any = None
     try:
         linked = importlib.import_module("pyxsd._linked")
     except ImportError:
+        pass
+    if linked is None or not Path(linked.__file__).is_relative_to(folder):
         pytest.skip("this build has a shared object for each module")
     sources = {".".join(path.relative_to(folder).with_suffix("").parts)
                for path in folder.rglob("*.pyx")}  # fmt: skip
@@ -44,3 +50,21 @@ def test_every_module_is_linked() -> None:
         assert module.__name__ == name and module.__file__ == linked.__file__
         assert sys.modules[name] is module
     assert len({id(sys.modules[name]) for name in linked.NAMES}) == len(linked.NAMES)
+
+
+def test_a_copy_without_one_has_its_own_modules(tmp_path: Path) -> None:
+    """An editable installation of another folder does not give it the modules from there."""
+    folder = Path(pyxsd.__file__).parent
+    (tmp_path / "pyxsd").mkdir()
+    for name in ("__init__.py", "linked.py"):
+        (tmp_path / "pyxsd" / name).write_bytes((folder / name).read_bytes())
+    code = "import sys, pyxsd; print([type(finder).__name__ for finder in sys.meta_path])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        text=True,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert "Linked" not in done.stdout
