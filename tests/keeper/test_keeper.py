@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import socket
@@ -271,6 +272,7 @@ def test_the_memory_knows_what_a_child_died_of(killed_by: int, cause: int) -> No
     memory = toy.ToyMemory()
     pid = os.fork()
     if pid == 0:
+        faulthandler.disable()
 
         def serve(life: Life) -> int:
             if killed_by:
