@@ -239,6 +239,8 @@ class Again(Steps):
             connection.registered = connection.interest
             if connection.is_socket:
                 daemon.loop.attach(connection)
+        # The process before a live update may still have its copies of them.
+        daemon.share()
         for fd in self._newcomers:
             daemon.loop.adopt(fd)
         if self._lines:
