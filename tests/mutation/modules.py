@@ -22,6 +22,8 @@ TESTS = (
     "tests/update",
     "tests/switch",
     "tests/record",
+    "tests/recovery",
+    "tests/keeper",
     "tests/clients/test_life.py",
     "tests/clients/test_hostile.py",
 )
@@ -39,6 +41,9 @@ TOO_LONG = (
     "tests/state/test_real_daemons.py",
     "tests/update/test_load.py::test_updates_under_load",
     "tests/record/test_programs.py",
+    "tests/recovery/test_kills.py",
+    "tests/keeper/test_load.py",
+    "tests/keeper/test_hand_over.py",
 )
 
 
