@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { PYXSD_MUTANTS_SIZE = 1 << 17 };
+enum { PYXSD_MUTANTS_SIZE = 1 << 18 };
 
 static struct {
     int chosen;

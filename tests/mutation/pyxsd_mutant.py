@@ -6,7 +6,7 @@ from __future__ import annotations
 import mmap
 import os
 
-SIZE = 1 << 17  # as in mutant.h
+SIZE = 1 << 18  # as in mutant.h
 HEAD = 4  # bytes of the chosen mutant's number
 
 _path = os.environ.get("PYXSD_MUTANTS")
