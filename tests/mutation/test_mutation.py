@@ -12,10 +12,11 @@ import pytest
 
 from tests.mutation import c_source, processes, python_source
 from tests.mutation.modules import modules
+from tests.mutation.pyxsd_mutant import HEAD, SIZE
 from tests.mutation.results import EQUIVALENT, NOTICED, SURVIVED, Results
 from tests.mutation.runner import imports
 from tests.mutation.schema import Mutant, chosen
-from tests.mutation.tree import mutate
+from tests.mutation.tree import BLOCK, mutate
 
 # statement of a function, and what becomes of it: operator -> results
 PYTHON = [
@@ -244,3 +245,8 @@ def test_nothing_is_left_behind(tmp_path: Path, sleep: str, seconds: str, status
     got, pid = done.stdout.split()
     assert got == status
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_there_is_room_for_all_modules() -> None:
+    """Each has a block of numbers in the file that says which mutant runs."""
+    assert len(modules()) * BLOCK <= SIZE - HEAD
