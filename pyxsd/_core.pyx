@@ -344,6 +344,15 @@ cdef class Server:
         cdef Header head
         return self.holds_starts and next_packet(c, &head) == 1 and self._is_held(c, &head)
 
+    def read_on(self, Connection c not None, Py_ssize_t most):
+        """Reads what a client has sent, until `most` bytes of it wait, and serves nothing.  That it
+        has ended or broken its stream, whoever reads next finds again."""
+        cdef Py_ssize_t room = most - <Py_ssize_t>buffer_len(&c.inp), got
+        if room > 0:
+            got = c.transport.read(buffer_reserve(&c.inp, room), room)
+            c.inp.tail += max(got, 0)
+            c.transport.finish()
+
     cdef bint _is_held(self, Connection c, const Header *head) noexcept:
         return head.type == XS_TRANSACTION_START and len(c.transactions) == 0
 

@@ -119,6 +119,7 @@ class Departure:
         leaving = Leaving(daemon)
         try:
             if self.kind == target.C:
+                obstacles.read_behind_what_is_held(daemon.server)
                 leaving.to_c(asked, environ)
             else:
                 leaving.to_ox(target.ox_config(command))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+# Of what a client has sent and nobody has served: C xenstored's file has 16 bits for its length.
+INPUT_MAX = 49152
 # struct ucred: pid, uid, gid.
 _CREDENTIALS = struct.Struct("iII")
 
@@ -61,6 +63,14 @@ def serve_what_was_read(server: Any) -> None:
         while not connection.closed and before != (left := whole_requests(connection)) and left:
             before = left
             server.drain(connection)
+
+
+def read_behind_what_is_held(server: Any) -> None:
+    """What clients have sent behind a request that is held back goes on with it: C xenstored serves
+    what it is given in its order, and what it reads itself before that."""
+    for connection in server.connections.values():
+        if server.is_held(connection):
+            server.read_on(connection, INPUT_MAX)
 
 
 def for_c(server: Any, domains: Any, asked: Any, fds: Mapping[int, int] | None = None) -> list[str]:
