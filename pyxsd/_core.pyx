@@ -435,9 +435,7 @@ cdef class Server:
                 if is_blocked(c, outstanding) or (self.holds_starts and self._is_held(c, &head)):
                     c.stalled = True
                     return DONE
-                if journal.header == NULL:
-                    dispatch(self.s, c, &head, c.inp.data + c.inp.head + HEADER_SIZE)
-                elif journal_refuses(journal, self.ops + 1):
+                if journal.header != NULL and journal_refuses(journal, self.ops + 1):
                     self._refuse(c, &head)
                 else:
                     dispatch(self.s, c, &head, c.inp.data + c.inp.head + HEADER_SIZE)

@@ -103,8 +103,8 @@ def _c_line(words: list[str]) -> Options | options.Exit | c_options.Line:
 
 def _show_state(path: str, as_format: str) -> int:
     """Prints a state file; 0 where all of it was understood and printed, else 1."""
-    # Here, since a daemon that starts needs none of it: with its imports it takes 30 ms.
     gc.enable()
+    # Here, since a daemon that starts needs none of it: with its imports it takes 30 ms.
     from pyxsd.state import show
     from pyxsd.state.host_state import StateError
 
@@ -209,29 +209,25 @@ def _begin(
     """Serves from the beginning, in this process."""
     serving = False
     try:
-        daemon_log = open_daemon_log(config)
-        for warning in told:
-            daemon_log.warn("xenstored", warning)
-        daemon = _build(config, parsed, listener, daemon_log)
-        daemon.pid_files = [file for file in held if file.fileno() >= 0]
-        notifier = _notifier(ward)
-        daemon.install_signals()
-        # Nothing that is alive now ever becomes garbage, and nothing later is a cycle.  What the
-        # imports left behind is 10 KB, not worth the 2 ms of looking for it.
-        gc.freeze()
-        gc.disable()
-        if ward is not None:
-            ward.begin(daemon)
-        serving = True
-        _say_ready(launch, notifier, ward)
-        daemon.load_rest()
-        _run(daemon, held, notifier)
-    except BaseException:
-        held = _left(held, ward)
-        raise
+        with _Held(held, ward):
+            daemon_log = open_daemon_log(config)
+            for warning in told:
+                daemon_log.warn("xenstored", warning)
+            daemon = _build(config, parsed, listener, daemon_log)
+            daemon.pid_files = [file for file in held if file.fileno() >= 0]
+            notifier = _notifier(ward)
+            daemon.install_signals()
+            # Nothing that is alive now ever becomes garbage, and nothing later is a cycle.  What
+            # the imports left behind is 10 KB, not worth the 2 ms of looking for it.
+            gc.freeze()
+            gc.disable()
+            if ward is not None:
+                ward.begin(daemon)
+            serving = True
+            _say_ready(launch, notifier, ward)
+            daemon.load_rest()
+            _run(daemon, held, notifier)
     finally:
-        for file in held:
-            file.remove()
         if not serving and listener >= 0:
             listening.remove(listening.socket_path(os.environ))
     return 0
@@ -264,22 +260,26 @@ def _go_on(config: Config, parsed: Options, ward: Ward) -> int:
     gc.freeze()
     ward.begin(daemon)
     daemon.load_rest()
-    held = daemon.pid_files
-    try:
-        _run(daemon, held, _notifier(ward))
-    except BaseException:
-        held = _left(held, ward)
-        raise
-    finally:
-        for file in held:
-            file.remove()
+    with _Held(daemon.pid_files, ward):
+        _run(daemon, daemon.pid_files, _notifier(ward))
     return 0
 
 
-def _left(held: list[pid_file.PidFile], ward: Ward | None) -> list[pid_file.PidFile]:
-    """The pid files that go with this process, which ends by an exception: none where another one
-    goes on in its place."""
-    return held if ward is None or not ward.is_made_up_for() else []
+class _Held:
+    """The pid files of a process that serves, which go with it; not where it ends by an exception
+    and another one goes on in its place."""
+
+    def __init__(self, files: list[pid_file.PidFile], ward: Ward | None) -> None:
+        self._files = files
+        self._ward = ward
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or self._ward is None or not self._ward.is_made_up_for():
+            for file in self._files:
+                file.remove()
 
 
 def _notifier(ward: Ward | None) -> Notifier:
@@ -381,22 +381,13 @@ def _obey(config: Config, parsed: Options, old: Channel, told: list[str], ward: 
         ward.begin(daemon)
         if not ward.say_taken(old):
             return background.STATUS_FATAL
-    try:
+    with _Held(held, ward):
         _run(daemon, held, _notifier(ward))
-    except BaseException:
-        held = _left(held, ward)
-        raise
-    finally:
-        for pid in held:
-            pid.remove()
     return 0
 
 
 def _build_again(
-    config: Config,
-    parsed: Options,
-    order: arrival.Order,
-    held: list[pid_file.PidFile],
+    config: Config, parsed: Options, order: arrival.Order, held: list[pid_file.PidFile]
 ) -> Daemon:
     """A daemon with the state and the descriptors of another one; ValueError, LookupError and
     OSError where that cannot be.  The host sees nothing of it yet."""
@@ -518,7 +509,7 @@ def _serve_switched(
     for text in told:
         daemon_log.warn("xenstored", text)
     gc.disable()  # nothing that is made now becomes garbage
-    try:
+    with _Held(held, ward):
         daemon = _build_switched(config, parsed, line, left.pop(), daemon_log)
         daemon.pid_files = [file for file in held if file.fileno() >= 0]
         gc.freeze()
@@ -526,12 +517,6 @@ def _serve_switched(
             ward.begin(daemon)
         daemon.load_rest()
         _run(daemon, held, _notifier(ward))
-    except BaseException:
-        held = _left(held, ward)
-        raise
-    finally:
-        for file in held:
-            file.remove()
     return 0
 
 

@@ -20,10 +20,13 @@ from pyxsd.xen import XenError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from pyxsd._journal import Journal
 
+#: The numbers of the calls of Xen are below this one.
+FIRST_OF_COMMANDS = 32
 #: By name: the number of a call, and whether its result is kept.  Numbers are never used again.
 CALLS: dict[str, tuple[int, bool]] = {
     # Of Xen
@@ -62,23 +65,13 @@ class Recorded:
         found = getattr(self.inner, name)
         if name not in CALLS:
             return found
-        number, is_kept = CALLS[name]
 
         def call(*arguments: Any) -> Any:
-            try:
-                result = found(*arguments)
-            except OSError as error:
-                self._note(number, [False, error.errno or 0, error.strerror or str(error)])
-                raise
-            self._note(number, [True, result if is_kept else None])
-            return result
+            return noted(self._journal, name, found, arguments)
 
         # Found without this method from now on.
         self.__dict__[name] = call
         return call
-
-    def _note(self, number: int, outcome: list[Any]) -> None:
-        self._journal.note(HOST, number, 0, values.encode(outcome))
 
 
 class Replayed:
@@ -98,25 +91,45 @@ class Replayed:
             return getattr(self.inner, name)
 
         def call(*_arguments: Any) -> Any:
-            return self._outcome(name)
+            late_answers(self._journal, self._server)
+            result = told(self._journal, name)
+            # Nobody reads a page: what a ring says is in the journal.
+            return bytearray(PAGE_BYTES) if name in PAGES else result
 
         self.__dict__[name] = call
         return call
 
-    def _outcome(self, name: str) -> Any:
-        while self._journal.next_kind == ANSWER:
-            late_answer(self._journal, self._server)
-        answer = self._journal.answer(HOST, CALLS[name][0])
-        if answer is None:
-            # The journal has said so; whoever asked gives up.
-            raise XenError(0, "the journal has no answer")
-        went_well, result, *text = values.decode(answer[1])
-        if not went_well:
-            raise XenError(result, *text)
-        if name in PAGES:
-            # Nobody reads it: what a ring says is in the journal.
-            return bytearray(PAGE_BYTES)
-        return tuple(result) if name in TUPLES and result is not None else result
+
+def noted(journal: Journal, name: str, ask: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """What ask() answers, or the OSError that it raises; a record says which."""
+    number, is_kept = CALLS[name]
+    try:
+        result = ask(*arguments)
+    except OSError as error:
+        outcome = [False, error.errno or 0, error.strerror or str(error)]
+        journal.note(HOST, number, 0, values.encode(outcome))
+        raise
+    journal.note(HOST, number, 0, values.encode([True, result if is_kept else None]))
+    return result
+
+
+def told(journal: Journal, name: str) -> Any:
+    """What the next record says that this call has answered, as far as that is kept, or raised;
+    XenError also where it is not of this call."""
+    answer = journal.answer(HOST, CALLS[name][0])
+    if answer is None:
+        # The journal has said so; whoever asked gives up.
+        raise XenError(0, "the journal has no answer")
+    went_well, result, *text = values.decode(answer[1])
+    if not went_well:
+        raise XenError(result, *text)
+    return tuple(result) if name in TUPLES and result is not None else result
+
+
+def late_answers(journal: Journal, server: Any) -> None:
+    """Gives the answers that come next in the journal."""
+    while journal.next_kind == ANSWER:
+        late_answer(journal, server)
 
 
 def late_answer(journal: Journal, server: Any) -> None:

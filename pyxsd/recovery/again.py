@@ -31,6 +31,7 @@ from pyxsd import _journal
 from pyxsd._memory import MemoryFault
 from pyxsd._siphash import use_key
 from pyxsd._sock import SocketTransport
+from pyxsd.record.host import FIRST_OF_COMMANDS
 from pyxsd.record.replay import Steps
 from pyxsd.recovery import beside, found
 from pyxsd.recovery.begin import Protection
@@ -170,8 +171,7 @@ class Again(Steps):
     def _turn(self, subject: int, result: int, payload: bytes) -> None:
         # The other process had closed whoever was to be closed in the turn before.
         for connection in self.server.take_changed():
-            if connection.closed and connection.is_socket:
-                connection.transport.close()
+            close_ended(connection)
             connection.registered = connection.interest
         self._take_lines()
         super()._turn(subject, result, payload)
@@ -195,8 +195,7 @@ class Again(Steps):
         if self._under_way is not None:
             kind, subject, index, count = self._under_way
             if kind == _journal.HOST:
-                # Numbers below 32 are of Xen.
-                seam = kept if subject < 32 else self.server.host.commands.host
+                seam = kept if subject < FIRST_OF_COMMANDS else self.server.host.commands.host
                 if seam is not None:
                     seam.doubt(subject)
             elif count:
@@ -218,12 +217,7 @@ class Again(Steps):
             if connection.is_socket:
                 connection.transport.inner.own()
                 named.add(connection.transport.fileno())
-        self._changed = self.server.take_changed()
-        mine = set()
-        for connection in self._changed:
-            if connection.closed and connection.is_socket:
-                mine.add(connection.transport.fileno())
-                connection.transport.close()
+        mine = {close_ended(connection) for connection in self.server.take_changed()}
         address = found.address_of(around.listener)
         others = self._found - named
         self._newcomers = [fd for fd in sorted(others - mine) if found.is_accepted(fd, address)]
@@ -233,8 +227,7 @@ class Again(Steps):
         """Between two turns, behind what was under way."""
         daemon, server = self.daemon, self.server
         for connection in server.take_changed():
-            if connection.closed and connection.is_socket:
-                connection.transport.close()
+            close_ended(connection)
         for connection in server.connections.values():
             connection.registered = connection.interest
             if connection.is_socket:
@@ -282,6 +275,15 @@ class Again(Steps):
                 domains.on_events()
             except Exception:
                 self.failures.append(traceback.format_exc())
+
+
+def close_ended(connection: Any) -> int:
+    """Closes the socket of a connection that has ended: the descriptor it had; -1 for others."""
+    if not (connection.closed and connection.is_socket):
+        return -1
+    descriptor = int(connection.transport.fileno())
+    connection.transport.close()
+    return descriptor
 
 
 def store_again(server: Any, kind: int, subject: int, index: int, count: int) -> None:

@@ -21,10 +21,8 @@ from __future__ import annotations
 
 import errno
 
-from pyxsd._journal import ANSWER, HOST
-from pyxsd.record.host import CALLS, PAGE_BYTES, PAGES, TUPLES, late_answer
-from pyxsd.state import values
-from pyxsd.xen import XenError
+from pyxsd._journal import HOST
+from pyxsd.record.host import CALLS, PAGE_BYTES, PAGES, late_answers, noted, told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,10 +61,8 @@ class Kept:
             return found
 
         def call(*arguments: Any) -> Any:
-            journal = self._journal
-            while journal.next_kind == ANSWER:
-                late_answer(journal, self._server)
-            if journal.has_ended():
+            late_answers(self._journal, self._server)
+            if self._journal.has_ended():
                 return self._ask(name, arguments)
             return self._outcome(name, arguments)
 
@@ -81,19 +77,9 @@ class Kept:
     # -- recorded ---------------------------------------------------------------
 
     def _ask(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        number, is_kept = CALLS[name]
         ask = self._again if self.doubted else self._call
-        self._journal.doubts(HOST, number)
-        try:
-            result = ask(name, arguments)
-        except OSError as error:
-            self._note(number, [False, error.errno or 0, error.strerror or str(error)])
-            raise
-        self._note(number, [True, result if is_kept else None])
-        return result
-
-    def _note(self, number: int, outcome: list[Any]) -> None:
-        self._journal.note(HOST, number, 0, values.encode(outcome))
+        self._journal.doubts(HOST, CALLS[name][0])
+        return noted(self._journal, name, ask, (name, arguments))
 
     def _call(self, name: str, arguments: tuple[Any, ...]) -> Any:
         if name == "unmap" and not isinstance(arguments[0], int):
@@ -119,13 +105,7 @@ class Kept:
     # -- replayed ---------------------------------------------------------------
 
     def _outcome(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        answer = self._journal.answer(HOST, CALLS[name][0])
-        if answer is None:
-            # The journal has said so; whoever asked gives up.
-            raise XenError(0, "the journal has no answer")
-        went_well, result, *text = values.decode(answer[1])
-        if not went_well:
-            raise XenError(result, *text)
+        result = told(self._journal, name)
         if name in PAGES:
             return page_or_none(self.inner, name, *arguments)
         if name in ("unmap", "log_file"):
@@ -134,7 +114,7 @@ class Kept:
                 self._call(name, arguments)
             except OSError:
                 pass  # it was told of then
-        return tuple(result) if name in TUPLES and result is not None else result
+        return result
 
 
 def page_or_none(xen: Any, name: str, *arguments: Any) -> Any:

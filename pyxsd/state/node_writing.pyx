@@ -80,6 +80,8 @@ cdef class _Lists:
     cdef dict known          # {entries: what stands for them}
     cdef const Perms *recent[LISTS]      # lists of the tree, each at the place of its hash
     cdef list found          # what stands for these
+    cdef const Perms *last   # the list asked for last: siblings share one as a rule
+    cdef object its          # what stands for it
 
     def __cinit__(self, encode):
         self.encode = encode
@@ -87,6 +89,12 @@ cdef class _Lists:
         self.found = [None] * LISTS
 
     cdef object of(self, const Perms *perms):
+        if perms != self.last:
+            self.its = self._look_up(perms)
+            self.last = perms
+        return self.its
+
+    cdef object _look_up(self, const Perms *perms):
         cdef uint64_t hash = perms.count
         cdef uint32_t i, slot
         for i in range(min(perms.count, <uint32_t>4)):
@@ -122,9 +130,8 @@ def records(Tree tree not None, encode not None, lose not None):
     cdef _Way way = _Way(tree)
     cdef Buffer out
     cdef Node *node
-    cdef const Perms *perms = NULL
-    cdef bytes entries = b""
-    cdef bint lossy = False, special
+    cdef bytes entries
+    cdef bint lossy, special
     cdef _Lists lists = _Lists(encode)
     cdef list left_out = []
     cdef size_t size, whole, path, n
@@ -135,11 +142,9 @@ def records(Tree tree not None, encode not None, lose not None):
             node = way.next()
             if node == NULL:
                 return (out.data[:out.tail] if out.tail else b""), left_out
-            if node.perms != perms:
-                perms = node.perms
-                entries, lossy = lists.of(perms)
+            entries, lossy = lists.of(node.perms)
             if lossy:
-                lose(_listed(perms), way.path())
+                lose(_listed(node.perms), way.path())
             special = way.walker.depth == 1 and way.text[1] == c"@"
             path = way.length - special + 1
             n = len(entries)
@@ -183,8 +188,7 @@ def lines(Tree tree not None, encode not None):
     cdef _Way way = _Way(tree)
     cdef Buffer out
     cdef Node *node
-    cdef const Perms *perms = NULL
-    cdef bytes text = b""
+    cdef bytes text
     cdef _Lists lists = _Lists(encode)
     cdef size_t n, m
     cdef char *at
@@ -194,9 +198,7 @@ def lines(Tree tree not None, encode not None):
             node = way.next()
             if node == NULL:
                 return out.data[:out.tail] if out.tail else b""
-            if node.perms != perms:
-                perms = node.perms
-                text = lists.of(perms)
+            text = lists.of(node.perms)
             n = way.length
             m = len(text)
             at = buffer_reserve(&out, 9 + 2 * n + m + 2 * <size_t>node.value_len)
