@@ -94,7 +94,10 @@ def test_who_is_who(daemon: KeptDaemon) -> None:
     the same oom_score_adj, and serves."""
     assert daemon.pid == daemon.process.pid
     child = daemon.child
-    assert descriptors(daemon.pid) == descriptors(child)
+    # Each opens a file for a moment now and then, which the other has for that moment, too.
+    wait_for(
+        lambda: descriptors(daemon.pid) == descriptors(child), "the descriptors are not the same"
+    )
     with daemon.client() as client:
         assert b"process %d\n" % child in control(client)
         assert b"by process %d, 0 deaths" % daemon.pid in control(client)

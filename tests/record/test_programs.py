@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from typing import Any
 
 from pyxsd.system.configuration import Config
@@ -13,11 +14,18 @@ from tests.fuzz.program import RECORD, decode
 from tests.fuzz.test_cases import corpus
 from tests.record.kit import Tape
 from tests.state.twins import without_clock
+from tests.world import World
 
 RANDOM = int(os.environ.get("PYXSD_RECORD_PROGRAMS", "60"))
 
 
-def run(data: bytes, begin: int, every: int, whole_turns: bool) -> int:
+def run(
+    data: bytes,
+    begin: int,
+    every: int,
+    whole_turns: bool,
+    make: Callable[[World, Config], Tape] = Tape,
+) -> int:
     """Runs a program; the recording begins at step `begin`, and after each `every` steps a second
     server is compared.  How many those were."""
     settings, steps = decode(data)
@@ -33,7 +41,7 @@ def run(data: bytes, begin: int, every: int, whole_turns: bool) -> int:
     try:
         for number, step in enumerate(steps):
             if number == begin:
-                tape = Tape(machine.world, Config(**config))
+                tape = make(machine.world, Config(**config))
             machine.step(step)
             if tape is not None and number % every == 0:
                 tape.check()

@@ -18,15 +18,15 @@ from pyxsd.record.replay import Replay
 from pyxsd.state import image, picture
 from pyxsd.system.configuration import Config
 from tests.clients.daemon import Client, Daemon
-from tests.conformance.replay import configuration, load, play, transcripts
-from tests.fuzz.machine import Machine
-from tests.fuzz.program import RECORD, decode
+from tests.conformance.replay import transcripts
+from tests.fuzz.program import RECORD
 from tests.fuzz.test_cases import corpus
 from tests.record.kit import Tape, close
 from tests.record.test_daemon import replay as run_again
 from tests.record.test_journal import HEAD, READ, RESTART, WITH_PAYLOAD, records
+from tests.record.test_programs import run
+from tests.record.test_transcripts import record
 from tests.rings.kit import Rings
-from tests.state.twins import without_clock
 from tests.world import TYPES, World, packet
 
 RANDOM = int(os.environ.get("PYXSD_RECORD_PROGRAMS", "30"))
@@ -115,54 +115,19 @@ class Blank(Tape):
 
 @pytest.mark.parametrize("name", transcripts())
 def test_every_transcript(name: str) -> None:
-    tape: list[Blank] = []
-
-    def after(world: World, number: int) -> None:
-        if not tape:
-            tape.append(Blank(world, configuration(load(name)[0])))
-        elif number % EVERY == 0:
-            tape[0].check()
-
-    world = play(name, rings=True, after=after)
-    tape[0].check()
-    tape[0].close()
-    world.close()
-
-
-def run(data: bytes, begin: int, every: int, whole_turns: bool) -> None:
-    """A program whose recording begins at step `begin`, compared after each `every` steps."""
-    settings, steps = decode(data)
-    config: Any = settings
-    machine = Machine(config)
-    if whole_turns:
-        without_clock(machine.world.server)
-    else:
-        machine.world.server.agenda.slice_ns = machine.world.server.agenda.turn_ns = 0
-    tape: Blank | None = None
-    try:
-        for number, step in enumerate(steps):
-            if number == begin:
-                tape = Blank(machine.world, Config(**config))
-            machine.step(step)
-            if tape is not None and number % every == 0:
-                tape.check()
-        if tape is not None:
-            tape.check()
-            tape.close()
-    finally:
-        machine.world.close()
+    record(name, EVERY, Blank)
 
 
 def test_random_programs() -> None:
     for seed in range(RANDOM):
         source = random.Random(seed)
         length = 1 + RECORD * source.choice((5, 20, 60, 200))
-        run(source.randbytes(length), seed % 5, 60, seed % 2 == 0)
+        run(source.randbytes(length), seed % 5, 60, seed % 2 == 0, Blank)
 
 
 def test_the_programs_that_reach_the_most() -> None:
     for number, program in enumerate(corpus()):
-        run(program, 3, 120, number % 2 == 0)
+        run(program, 3, 120, number % 2 == 0, Blank)
 
 
 # -- a marker -----------------------------------------------------------------

@@ -6,16 +6,15 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.clients.daemon import Daemon, wait_for
+from tests.clients.daemon import wait_for
 from tests.domains.standin import SHUTDOWN, Stand, home, introduce, works
-from tests.recovery.test_kills import PROGRAM
+from tests.recovery.killed import PROGRAM, killed
 
 
 def kill(path: Path) -> None:
@@ -73,28 +72,17 @@ def test_what_a_guest_writes_while_nobody_serves(stand: Stand, tmp_path: Path) -
 
 def test_no_line_of_the_access_log_is_missing(tmp_path: Path) -> None:
     """At most those that were being written are there twice."""
-    daemon = Daemon(
-        root=tmp_path,
-        program=(sys.executable, *PROGRAM),
-        wait=False,
-        env={
-            "PYXSD_KEEP_PID": str(tmp_path / "serving"),
-            "PYXSD_KILLS": "30",
-            "PYXSD_KILL_MS": "30",
-            "PYXSD_KILLED": str(tmp_path / "killed"),
-            "PYXSD_FULL_BYTES": "8192",
-        },
-    )
+    env = {
+        "PYXSD_KILLS": "30",
+        "PYXSD_KILL_MS": "30",
+        "PYXSD_KILLED": str(tmp_path / "killed"),
+        "PYXSD_FULL_BYTES": "8192",
+    }
     number = 0
-    try:
-        wait_for(daemon.answers, "nobody answers")
-        with daemon.client() as client:
-            while not (tmp_path / "killed").exists():
-                assert client.ask("WRITE", b"/n\0line-%d-" % number)[1] == b"OK\0"
-                number += 1
-    finally:
-        daemon.process.terminate()
-        assert daemon.process.wait(30) == 0, daemon.output()
+    with killed(tmp_path, env) as daemon, daemon.client() as client:
+        while not (tmp_path / "killed").exists():
+            assert client.ask("WRITE", b"/n\0line-%d-" % number)[1] == b"OK\0"
+            number += 1
     lines = Counter(re.findall(rb"line-(\d+)-", daemon.access_log_file.read_bytes()))
     assert [n for n in range(number) if lines[b"%d" % n] == 0] == []
     assert sum(lines.values()) - number <= 30
@@ -102,33 +90,22 @@ def test_no_line_of_the_access_log_is_missing(tmp_path: Path) -> None:
 
 def test_where_there_is_no_room_it_serves_on(tmp_path: Path) -> None:
     """And says so once.  When there is room again, a death costs nothing again."""
-    daemon = Daemon(
-        root=tmp_path,
-        program=(sys.executable, *PROGRAM),
-        wait=False,
-        env={
-            "PYXSD_KEEP_PID": str(tmp_path / "serving"),
-            "PYXSD_KEEP_LIMIT": str(1 << 20),
-            "PYXSD_FULL_BYTES": "65536",
-            "PYXSD_RETRY": "0.1",
-        },
-    )
-    try:
-        wait_for(daemon.answers, "nobody answers")
-        with daemon.client() as client:
-            for n in range(800):
-                assert client.ask("WRITE", b"/n/%d\0" % n + b"v" * 2000)[1] == b"OK\0"
-            assert client.ask("READ", b"/n/7\0")[1] == b"v" * 2000
-            assert client.ask("RM", b"/n\0")[1] == b"OK\0"
-            assert client.ask("WRITE", b"/n/7\0v")[1] == b"OK\0"
-            wait_for(lambda: any("again from now on" in line for line in daemon.log()), "not again")
-            assert client.ask("WRITE", b"/n/8\0v")[1] == b"OK\0"
-            kill(tmp_path)
-            assert client.ask("READ", b"/n/7\0")[1] == b"v"
-            assert client.ask("READ", b"/n/8\0")[1] == b"v"
-    finally:
-        daemon.process.terminate()
-        assert daemon.process.wait(30) == 0, daemon.output()
+    env = {
+        "PYXSD_KEEP_LIMIT": str(1 << 20),
+        "PYXSD_FULL_BYTES": "65536",
+        "PYXSD_RETRY": "0.1",
+    }
+    with killed(tmp_path, env) as daemon, daemon.client() as client:
+        for n in range(800):
+            assert client.ask("WRITE", b"/n/%d\0" % n + b"v" * 2000)[1] == b"OK\0"
+        assert client.ask("READ", b"/n/7\0")[1] == b"v" * 2000
+        assert client.ask("RM", b"/n\0")[1] == b"OK\0"
+        assert client.ask("WRITE", b"/n/7\0v")[1] == b"OK\0"
+        wait_for(lambda: any("again from now on" in line for line in daemon.log()), "not again")
+        assert client.ask("WRITE", b"/n/8\0v")[1] == b"OK\0"
+        kill(tmp_path)
+        assert client.ask("READ", b"/n/7\0")[1] == b"v"
+        assert client.ask("READ", b"/n/8\0")[1] == b"v"
     told = [line for line in daemon.log() if "cannot be recovered from" in line]
     assert len(told) == 1 and "no room" in told[0]
 
@@ -136,38 +113,14 @@ def test_where_there_is_no_room_it_serves_on(tmp_path: Path) -> None:
 def test_a_large_image_leaves_room_for_the_next_one(tmp_path: Path) -> None:
     """Two images of 9 MB and their segments in 32 MB: the journal does not get twice as long as the
     image is."""
-    daemon = Daemon(
-        root=tmp_path,
-        program=(sys.executable, *PROGRAM),
-        wait=False,
-        env={
-            "PYXSD_KEEP_PID": str(tmp_path / "serving"),
-            "PYXSD_KEEP_LIMIT": str(32 << 20),
-            "PYXSD_FULL_BYTES": "65536",
-        },
-    )
-    try:
-        wait_for(daemon.answers, "nobody answers")
-        with daemon.client() as client:
-            for n in range(16000):
-                assert client.ask("WRITE", b"/n/%d\0" % (n % 4500) + b"v" * 2000)[1] == b"OK\0"
-    finally:
-        daemon.process.terminate()
-        assert daemon.process.wait(30) == 0, daemon.output()
+    env = {"PYXSD_KEEP_LIMIT": str(32 << 20), "PYXSD_FULL_BYTES": "65536"}
+    with killed(tmp_path, env) as daemon, daemon.client() as client:
+        for n in range(16000):
+            assert client.ask("WRITE", b"/n/%d\0" % (n % 4500) + b"v" * 2000)[1] == b"OK\0"
     assert [line for line in daemon.log() if "cannot be recovered from" in line] == []
 
 
 def test_not_together_with_recordings(tmp_path: Path) -> None:
-    daemon = Daemon(
-        {"record-directory": str(tmp_path / "recorded")},
-        root=tmp_path,
-        program=(sys.executable, *PROGRAM),
-        wait=False,
-        env={"PYXSD_KEEP_PID": str(tmp_path / "serving")},
-    )
-    try:
-        wait_for(daemon.answers, "nobody answers")
-    finally:
-        daemon.process.terminate()
-        assert daemon.process.wait(30) == 0, daemon.output()
+    with killed(tmp_path, settings={"record-directory": str(tmp_path / "recorded")}) as daemon:
+        pass
     assert any("not together with record-directory" in line for line in daemon.log())

@@ -10,20 +10,18 @@ from __future__ import annotations
 import os
 import random
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.clients.daemon import Daemon, wait_for
 from tests.domains.standin import IDLE, Stand, home, introduce
+from tests.recovery.killed import PROGRAM, killed
 from tests.recovery.traffic import Traffic, Wrong
 
 KILLS = int(os.environ.get("PYXSD_KILLS", "300"))
 SEED = int(os.environ.get("PYXSD_SEED", str(random.randrange(1 << 30))))
 #: Of a process with a handful of clients; each that has died had some of its own.
 DESCRIPTORS_MAX = 40
-PROGRAM = ("-m", "tests.recovery.keep")
 #: Name: (share of the kills, sockets one at a time, pipelined, bytes of journal between two images,
 #: milliseconds that a process lives, instructions that it runs one by one then at most).
 CASES = {
@@ -64,20 +62,16 @@ def test_nobody_notices_a_kill(name: str, tmp_path: Path) -> None:
     seed = SEED + list(CASES).index(name)
     kills = max(1, int(KILLS * share))
     env = environment(tmp_path, kills, seed, mean, full, steps)
-    daemon = Daemon(root=tmp_path, program=(sys.executable, *PROGRAM), wait=False, env=env)
-    try:
-        wait_for(daemon.answers, "nobody answers")
-        traffic = Traffic(daemon.socket, seed, singles, pipelined)
-        while not (tmp_path / "killed").exists():
-            traffic.turn()
-        traffic.finish()
-        assert len(os.listdir(f"/proc/{(tmp_path / 'serving').read_text()}/fd")) < DESCRIPTORS_MAX
-    except Wrong as error:
-        pytest.fail(f"PYXSD_SEED={SEED}, seed {seed}: {error}\n{daemon.output()[-2000:]}")
-    finally:
-        daemon.process.terminate()
-        status = daemon.process.wait(30)
-    assert status == 0, daemon.output()
+    with killed(tmp_path, env) as daemon:
+        try:
+            traffic = Traffic(daemon.socket, seed, singles, pipelined)
+            while not (tmp_path / "killed").exists():
+                traffic.turn()
+            traffic.finish()
+        except Wrong as error:
+            pytest.fail(f"PYXSD_SEED={SEED}, seed {seed}: {error}\n{daemon.output()[-2000:]}")
+        serving = (tmp_path / "serving").read_text()
+        assert len(os.listdir(f"/proc/{serving}/fd")) < DESCRIPTORS_MAX
     assert traffic.replies > kills
     daemon.check_logs("has died (it was killed)", "images ")
     images = re.search(r"images (\d+)", daemon.output())

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.clients.daemon import Client, Daemon, wait_for
+from tests.clients.daemon import Client, wait_for
 from tests.domains.standin import Stand, home, introduce
-from tests.recovery.test_kills import PROGRAM
+from tests.recovery.killed import PROGRAM, killed
 from tests.world import EVENT, TYPES, packet
 
 CONTROL, ERROR = TYPES["CONTROL"], TYPES["ERROR"]
@@ -25,31 +24,23 @@ def environment(path: Path) -> dict[str, str]:
 @pytest.mark.parametrize("word", [b"segv", b"abort", b"exit", b"kill"])
 def test_the_request_is_answered_eio(word: bytes, tmp_path: Path) -> None:
     """What stood before it was served, and what stands behind it is."""
-    daemon = Daemon(
-        root=tmp_path,
-        program=(sys.executable, *PROGRAM),
-        wait=False,
-        env=environment(tmp_path),
-    )
-    try:
-        wait_for(daemon.answers, "nobody answers")
-        with daemon.client() as client, daemon.client() as other:
-            other.ask("WATCH", b"/a\0t\0")
-            client.send("WRITE", b"/a\0b")
-            client.send("CONTROL", b"crash\0" + word + b"\0")
-            client.send("READ", b"/a\0")
-            assert client.answer() == (TYPES["WRITE"], b"OK\0")
-            assert client.answer() == EIO
-            assert client.answer() == (TYPES["READ"], b"b")
-            assert (other.event(), other.event()) == (b"/a\0t\0", b"/a\0t\0")
-            assert other.ask("READ", b"/a\0")[1] == b"b"
-            # It is written down that it was refused: whoever comes next does the same.
-            assert client.ask("CONTROL", b"crash\0segv\0") == EIO
-            assert client.ask("READ", b"/a\0")[1] == b"b"
-    finally:
-        daemon.process.terminate()
-        status = daemon.process.wait(30)
-    assert status == 0, daemon.output()
+    with (
+        killed(tmp_path, environment(tmp_path)) as daemon,
+        daemon.client() as client,
+        daemon.client() as other,
+    ):
+        other.ask("WATCH", b"/a\0t\0")
+        client.send("WRITE", b"/a\0b")
+        client.send("CONTROL", b"crash\0" + word + b"\0")
+        client.send("READ", b"/a\0")
+        assert client.answer() == (TYPES["WRITE"], b"OK\0")
+        assert client.answer() == EIO
+        assert client.answer() == (TYPES["READ"], b"b")
+        assert (other.event(), other.event()) == (b"/a\0t\0", b"/a\0t\0")
+        assert other.ask("READ", b"/a\0")[1] == b"b"
+        # It is written down that it was refused: whoever comes next does the same.
+        assert client.ask("CONTROL", b"crash\0segv\0") == EIO
+        assert client.ask("READ", b"/a\0")[1] == b"b"
     shown = (b"crash\0" + word + b"\0").hex()
     assert sum(shown in line and "is answered EIO" in line for line in daemon.log()) >= 1
 
