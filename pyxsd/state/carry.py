@@ -7,8 +7,6 @@ format can go on with, and one line for each thing that is lost on the way.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pyxsd.state.host_state import Client, HostState, Node, Permission
 
 UINT16_MAX = 0xFFFF
@@ -41,8 +39,7 @@ def for_stream(state: HostState, version: int = 1) -> tuple[HostState, list[str]
     ]
     if version < 2 and (state.domain_quotas or state.global_quotas or state.settings):
         losses.append("quotas and features are not in a stream of version 1")
-    return replace(
-        state,
+    return state.replaced(
         kind="stream",
         version=version,
         clients=clients,
@@ -64,8 +61,7 @@ def _for_stream(client: Client, losses: list[str]) -> Client:
     if len(given) > UINT16_MAX or torn > UINT16_MAX:
         losses.append(f"{client.name}: {len(given)} bytes of requests are too many")
         given = b""
-    return replace(
-        client,
+    return client.replaced(
         watches=watches,
         input=given,
         output=output,
@@ -116,7 +112,7 @@ def _common(client: Client, losses: list[str]) -> Client:
         losses.append(f"{client.name}: {len(client.transactions)} open transactions")
     if client.waiting:
         losses.append(f"{client.name}: {len(client.waiting)} events that wait")
-    return replace(client, transactions={}, waiting=[])
+    return client.replaced(transactions={}, waiting=[])
 
 
 def for_db(state: HostState) -> tuple[HostState, list[str]]:
@@ -127,8 +123,7 @@ def for_db(state: HostState) -> tuple[HostState, list[str]]:
     nodes = [node._replace(permissions=_without_stale(node, losses)) for node in state.nodes]
     if state.domain_quotas or state.global_quotas or state.settings:
         losses.append("quotas and features are not in a dump")
-    return replace(
-        state,
+    return state.replaced(
         kind="db",
         version=1,
         big_endian=False,
@@ -156,8 +151,7 @@ def _for_db(client: Client, losses: list[str]) -> Client:
         if mfn is None or remote is None:
             losses.append(f"{client.name}: its page or its remote port is not known, 0 is written")
         mfn, remote = mfn or 0, remote or 0
-    return replace(
-        client,
+    return client.replaced(
         number=0,
         target=None,
         mfn=mfn,

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import replace
 
 from pyxsd.domains import MFN_UNKNOWN
 from pyxsd.state import carry, node_writing
@@ -72,7 +71,7 @@ class Leaving:
                     "paths that C xenstored refuses"
                 )
             client.watches = fit
-        fit_state, losses = carry.for_stream(replace(state, settings={}, domain_quotas={}))
+        fit_state, losses = carry.for_stream(state.replaced(settings={}, domain_quotas={}))
         self.losses += losses
         if fit_state.clients[:1] == [] or fit_state.clients[0].domid != 0:
             raise ProgramError("domain 0 has no ring: C xenstored would end")
@@ -115,12 +114,12 @@ class Leaving:
                         f"{client.name}: the watch on {watch.path!r} loses its depth"
                     )
             client.watches = [watch._replace(depth=None) for watch in client.watches]
-        fit_state, losses = carry.for_db(replace(state, settings={}, domain_quotas={}))
+        fit_state, losses = carry.for_db(state.replaced(settings={}, domain_quotas={}))
         self.losses += losses
         self._write(
             os.path.join(self._daemon.run_directory, DB_NAME),
             write_db(
-                replace(fit_state, evtchn=-1, virq_port=None),
+                fit_state.replaced(evtchn=-1, virq_port=None),
                 node_writing.lines(
                     self._daemon.server.tree,
                     lambda entries: perms_text(entries, b"\0").hex().encode(),

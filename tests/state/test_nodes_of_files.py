@@ -7,7 +7,6 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,7 +144,7 @@ def test_random_trees(seed: int) -> None:
         for path, (perms, value) in seen(tree).items()
     )
     written = node_writing.lines(tree, lambda e: dump.perms_text(e, b"\0").hex().encode())
-    assert write_db(replace(ordered, nodes=[]), written) == write_db(ordered)
+    assert write_db(ordered.replaced(nodes=[]), written) == write_db(ordered)
     rings = {0, 1, 2}
     losses: list[str] = []
     known: set[tuple[Permission, ...]] = set()
@@ -165,8 +164,8 @@ def test_random_trees(seed: int) -> None:
     expected: list[str] = []
     fits = [carry.node_for_stream(one, rings, known, expected) for one in ordered.nodes]
     assert losses == expected
-    fit_state = replace(ordered, nodes=[fit for fit in fits if fit is not None])
-    assert write_stream(replace(ordered, nodes=[]), nodes=records) == write_stream(fit_state)
+    fit_state = ordered.replaced(nodes=[fit for fit in fits if fit is not None])
+    assert write_stream(ordered.replaced(nodes=[]), nodes=records) == write_stream(fit_state)
     longest = max(len(one.value) for one in nodes)
     assert [path for path, _ in node_writing.longer(tree, longest - 1)] == [
         one.path for one in ordered.nodes if len(one.value) == longest
