@@ -20,7 +20,8 @@ has a CPU of its own.  That it has, a spin shows that looked in vain and then fo
 without being interrupted: somebody has sent meanwhile.  So each such spin is worth one of credit,
 and where there is a doubt, DOUBT of it are taken instead of ending polling: what a doubt costs was
 gained by then.  Not so where a spin was interrupted for as long as a process runs at a time
-(SLICE_NS): then this CPU is busy, and whoever sleeps comes first.
+(SLICE_NS): then this CPU is busy, and whoever sleeps comes first.  Polling rests for REST_MAX short
+sleeps then, however well it went before: who polls is interrupted again after a few ms.
 """
 
 cimport cython
@@ -92,6 +93,7 @@ cdef class Poller:
         """A spin found something, so long after its last look before, which `looked` in vain."""
         self.missed = False
         if gap_ns > SLICE_NS:
+            self.rest = REST_MAX
             self._give_way()
             return
         if gap_ns > INTERRUPTED_NS:
