@@ -32,7 +32,7 @@ PARTS = [
     (f"{FOLDER}", "No module named 'pyxsd'"),
     (f"{FOLDER}/setup", "No module named 'pyxsd.setup'"),
     (f"{FOLDER}/cli.py", "No module named 'pyxsd.cli'"),
-    (f"{FOLDER}/_linked.*.so", "No module named 'pyxsd._core'"),
+    (f"{FOLDER}/_linked.*.so", "No module named 'pyxsd._"),
     ("/usr/lib/python3/dist-packages/sortedcontainers", "No module named 'sortedcontainers'"),
     (
         "/usr/libexec/pyxsd/pyxsd-start",
