@@ -17,6 +17,9 @@ cdef extern from "time.h":
         int tm_sec
     tm *gmtime_r(const time_t *when, tm *out) nogil
 
+cdef enum:
+    BLOCK = 16               # bytes that are looked at together
+
 # What a byte of data becomes: 0 itself, 1 a decimal escape, else the letter of
 # a short one.  NUL is printed as a space.
 cdef unsigned char _how[256]
@@ -38,11 +41,30 @@ cdef void _prepare() noexcept:
 _prepare()
 
 
-cdef inline char *_sane(char *at, const char *p, size_t n) noexcept nogil:
-    cdef size_t i
-    cdef unsigned char ch, how
-    for i in range(n):
+cdef inline bint _is_plain(const char *p) noexcept nogil:
+    """Are these BLOCK bytes printed as they are?  Without a branch: compilers look at all of them
+    at once."""
+    cdef unsigned char ch, other = 0
+    cdef int i
+    for i in range(BLOCK):
         ch = p[i]
+        other |= (<unsigned char>(ch - 32) > 94) | (ch == c'"') | (ch == c"\\")
+    return other == 0
+
+
+cdef inline char *_sane(char *at, const char *p, size_t n) noexcept nogil:
+    cdef size_t i = 0, tried = 0
+    cdef unsigned char ch, how
+    while i < n:
+        if i >= tried and n - i >= BLOCK:
+            if _is_plain(p + i):
+                memcpy(at, p + i, BLOCK)
+                at += BLOCK
+                i += BLOCK
+                continue
+            tried = i + BLOCK
+        ch = p[i]
+        i += 1
         how = _how[ch]
         if how == 0:
             at[0] = ch

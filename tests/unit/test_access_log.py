@@ -249,6 +249,25 @@ def test_the_shortest_length_of_lines(make_world: Make, nb_chars: int, cut: int 
         assert len(data) == cut and data.endswith(b"..\n")
 
 
+def shown(byte: int) -> bytes:
+    """A byte as oxenstored prints it."""
+    short = {0: " ", 34: '\\"', 92: "\\\\", 10: "\\n", 9: "\\t", 13: "\\r", 8: "\\b"}
+    return (short.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:03d}")).encode()
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 32, 47])
+def test_each_byte_at_each_place(length: int) -> None:
+    """Bytes are looked at in blocks, and each is printed as if it stood alone."""
+    log = AccessLog(True)
+    for byte in range(256):
+        for place in range(length):
+            data = bytearray(b"~ x!" * 12)[:length]
+            data[place] = byte
+            log.note(b"A1", b"write", bytes(data))
+            want = b"".join(map(shown, data)) + b"\n"
+            assert log.take()[0][-len(want) - 1 :] == b" " + want
+
+
 def test_time(make_world: Make) -> None:
     world = logged(make_world)
     world.server.begin(1795348854.8709, 5.0)
