@@ -5,7 +5,7 @@ cimport cython
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
 from posix.time cimport time_t
-from pyxsd._wire cimport buffer_consume, buffer_free, buffer_len, buffer_reserve
+from pyxsd._wire cimport buffer_consume, buffer_free, buffer_len, buffer_reserve, decimal
 
 cdef extern from "time.h":
     struct tm:
@@ -121,6 +121,9 @@ cdef class AccessLog:
     cdef int line(self, bytes who, uint32_t tid, const char *label,
                   const char *p, size_t n) except -1:
         cdef size_t who_len, label_len
+        cdef size_t tid_len
+        cdef char number[16]
+        cdef char *digits
         cdef char *begin
         cdef char *at
         cdef time_t seconds
@@ -145,12 +148,10 @@ cdef class AccessLog:
         at = begin + self.stamp_len
         if tid:
             memcpy(at, <const char *>who, who_len)
-            who_len += snprintf(at + who_len, 12, b".%u", tid)
-            at += who_len
-            while who_len < 12:
-                at[0] = c" "
-                at += 1
-                who_len += 1
+            digits = decimal(number + sizeof(number), tid) - 1
+            digits[0] = c"."
+            tid_len = number + sizeof(number) - digits
+            at = _padded(at + who_len, digits, tid_len, 12 - who_len if who_len < 12 else 0)
         else:
             at = _padded(at, <const char *>who, who_len, 12)
         at[0] = c" "

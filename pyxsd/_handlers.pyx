@@ -12,8 +12,7 @@ error being no exception (see _request).  Rare requests go up to the host:
 What the host does must not serve anybody: see Server.serve_later.
 """
 
-from libc.stdint cimport int64_t
-from libc.stdio cimport snprintf
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp
 from pyxsd._commit cimport Transactions
 from pyxsd._conn cimport Connection
@@ -31,7 +30,8 @@ from pyxsd._wire cimport (
     XS_GET_PERMS, XS_GET_QUOTA, XS_INTRODUCE, XS_IS_DOMAIN_INTRODUCED, XS_MKDIR, XS_READ,
     XS_RELEASE, XS_RESET_WATCHES, XS_RESUME, XS_RM, XS_SET_FEATURE, XS_SET_PERMS, XS_SET_QUOTA,
     XS_SET_TARGET, XS_TRANSACTION_END, XS_TRANSACTION_START, XS_TYPES, XS_UNWATCH, XS_WATCH,
-    XS_WATCH_EVENT, XS_WRITE, Slice, buffer_put, lenient_int, slice_cut, slice_take, strict_int,
+    XS_WATCH_EVENT, XS_WRITE, Slice, buffer_put, decimal, lenient_int, slice_cut, slice_take,
+    strict_int,
 )
 from pyxsd.events.trie cimport DEPTH_ANY, Watch
 from pyxsd.store.nodes cimport (
@@ -190,6 +190,7 @@ cdef int _reset_watches(State s, Request *r) except -1:
 cdef int _transaction_start(State s, Request *r) except -1:
     cdef Connection c = client(r)
     cdef char text[16]
+    cdef char *begin
     if r.tx_id:
         return ST_EBUSY
     if not c.who.privileged \
@@ -197,8 +198,9 @@ cdef int _transaction_start(State s, Request *r) except -1:
         return ST_EQUOTA
     if (<Transactions>s.transactions).pins_too_much(c):
         return ST_EQUOTA
-    return buffer_put(r.answer, text, 1 + snprintf(
-        text, sizeof(text), b"%u", (<Transactions>s.transactions).start(c)))
+    text[15] = 0
+    begin = decimal(text + 15, (<Transactions>s.transactions).start(c))
+    return buffer_put(r.answer, begin, text + 16 - begin)
 
 
 cdef int _transaction_end(State s, Request *r) except -1:
@@ -229,11 +231,19 @@ cdef int _transaction_end(State s, Request *r) except -1:
 
 cdef int _get_domain_path(State s, Request *r) except -1:
     cdef Slice number, rest = r.payload
-    cdef char text[48]
+    cdef char text[24]
+    cdef char *begin
+    cdef int64_t domid
     if not slice_cut(&rest, &number) or rest.n:
         return ST_EINVAL
-    return buffer_put(r.answer, text, 1 + snprintf(
-        text, sizeof(text), b"/local/domain/%lld", <long long>lenient_int(number.p, number.n)))
+    domid = lenient_int(number.p, number.n)
+    text[23] = 0
+    begin = decimal(text + 23, <uint64_t>domid if domid >= 0 else -<uint64_t>domid)
+    if domid < 0:
+        begin -= 1
+        begin[0] = c"-"
+    buffer_put(r.answer, b"/local/domain/", 14)
+    return buffer_put(r.answer, begin, text + 24 - begin)
 
 
 cdef int _is_introduced(State s, Request *r) except -1:

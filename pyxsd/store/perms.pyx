@@ -3,7 +3,7 @@
 
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr
-from pyxsd._wire cimport buffer_len, buffer_put, strict_int
+from pyxsd._wire cimport buffer_len, buffer_put, decimal, strict_int
 
 cdef const char *_letters = b"nrwb"      # by access
 
@@ -185,26 +185,16 @@ cdef int perms_text(const Perms *perms, Buffer *out, char sep, bint ended,
                     size_t most) except -1:
     cdef char text[32]
     cdef uint32_t i
-    cdef int at
-    cdef uint64_t number
+    cdef char *at
     cdef size_t begin = buffer_len(out)
+    text[31] = sep
     for i in range(perms.count):
         if buffer_len(out) - begin > most:
             break
-        # By hand, from the end: a guest may ask for 64 entries a thousand times in a transaction.
         # oxenstored prints its 63-bit numbers as unsigned ones.
-        number = <uint64_t>perms.entry[i].domid & <uint64_t>0x7fffffffffffffff
-        at = 31
-        text[at] = sep
-        while True:
-            at -= 1
-            text[at] = <char>(c"0" + number % 10)
-            number //= 10
-            if number == 0:
-                break
-        at -= 1
-        text[at] = _letters[perms.entry[i].access]
-        buffer_put(out, text + at, 32 - at if ended or i + 1 < perms.count else 31 - at)
+        at = decimal(text + 31, <uint64_t>perms.entry[i].domid & <uint64_t>0x7fffffffffffffff) - 1
+        at[0] = _letters[perms.entry[i].access]
+        buffer_put(out, at, text + 31 - at + (ended or i + 1 < perms.count))
     return 0
 
 
