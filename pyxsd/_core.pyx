@@ -37,6 +37,7 @@ from pyxsd._wire cimport (
 )
 from pyxsd.events.events cimport Events
 from pyxsd.store.forget cimport forget_domains
+from pyxsd.store.grave cimport Grave
 from pyxsd.store.tree cimport Tree
 
 from pyxsd._limits import QUOTA_MAX, QUOTAS
@@ -358,13 +359,17 @@ cdef class Server:
 
     cdef int _step(self, Connection c, uint64_t until) except -1:
         """Serves a connection until that time, whatever happens; AGAIN or 0."""
+        cdef Grave grave = self.s.tree.grave
+        cdef int status = DONE
         if c.closed:
-            return 0
+            return DONE
+        grave.serving()
         try:
-            return self._serve(c, until)
+            status = self._serve(c, until)
         except Exception:
             self._give_up(c)
-        return 0
+        grave.served()
+        return status
 
     cdef int _serve(self, Connection c, uint64_t until) except -1:
         cdef int status

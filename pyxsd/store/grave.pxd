@@ -9,6 +9,7 @@ cdef class Grave:
     cdef Dying dying         # still to be freed
     cdef bint sliced         # else everything is freed at once
     cdef int64_t at_once     # nodes and pages that bury() may still free at once
+    cdef int64_t before      # nodes and pages there were when serving() was called
     cdef Journal journal     # of the server, where the trees are those of one; see set_value()
 
     # Drops a reference to a node; with the last one the node goes, and what only it held:
@@ -16,5 +17,9 @@ cdef class Grave:
     cdef void bury(self, Node *node) noexcept
     # Is something left to be freed?
     cdef bint has_work(self) noexcept
+    # A client is served from now on,
+    cdef void serving(self) noexcept
+    # and no longer: frees as many nodes and pages as there are more since then.
+    cdef void served(self) noexcept
     # Frees a slice of it, and gives bury() its share for the next turn.
     cdef void dig(self) noexcept

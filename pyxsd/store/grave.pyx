@@ -8,13 +8,18 @@ transaction free 50,000 nodes, which takes some milliseconds.
 
 So all trees of a server share one Grave.  It frees up to AT_ONCE nodes and pages between two
 calls of dig(), about as many as 50 microseconds allow, and keeps the rest on a list.  dig(),
-called once in a turn of the server, frees SLICE of them.  Making a node takes longer than
-freeing it, and both of them get their share of each turn, so the list does not grow for ever.
+called once in a turn of the server, frees SLICE of them.
+
+That alone would let the list grow for ever: a WRITE below 1,000 nodes, while somebody has a
+transaction open, copies them and their pages and drops as many, and a turn has room for several of
+those.  So whoever is served pays for it: as many nodes and pages as there are more of when a
+client has been served are freed in that client's time, served().  While anything is still to be
+freed there are no more nodes and pages than there were.  Making one takes longer than freeing one.
 """
 
 cimport cython
-from pyxsd.store.subtree cimport free_dying
-from pyxsd.store.pages cimport node_drop
+from pyxsd.store.subtree cimport free_dying, nodes_live
+from pyxsd.store.pages cimport node_drop, pages_live
 
 cdef enum:
     AT_ONCE = 512
@@ -43,6 +48,13 @@ cdef class Grave:
 
     cdef bint has_work(self) noexcept:
         return self.dying.nodes != NULL or self.dying.pages != NULL
+
+    cdef void serving(self) noexcept:
+        self.before = nodes_live() + pages_live()
+
+    cdef void served(self) noexcept:
+        if self.has_work():
+            free_dying(&self.dying, nodes_live() + pages_live() - self.before)
 
     cdef void dig(self) noexcept:
         self.at_once = AT_ONCE
