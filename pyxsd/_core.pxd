@@ -25,6 +25,7 @@ cdef class Server:
     cdef Connection serving          # whom a request is served for right now
     cdef bint drains                 # nothing is read, only what was read before is served
     cdef bint holds_starts           # see hold_starts()
+    cdef list held                   # trees, see hold()
     cdef Buffer spare                # lent to whoever is served
     # Counters since the start
     cdef readonly uint64_t ops       # requests

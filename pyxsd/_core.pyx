@@ -22,9 +22,9 @@ from pyxsd._dispatch cimport dispatch
 from pyxsd._handlers cimport request_table
 from pyxsd._history cimport History
 from pyxsd._journal cimport (
-    J_ANSWER, J_CONNECT, J_READY, J_SERVE, J_SETTLE, J_TICK, J_TURN, J_WORK, LIVE, RECORD_SIZE,
-    RECORDING, REPLAYING, Journal, Record, journal_clock, journal_note, journal_refuses,
-    journal_served, journal_time,
+    J_ANSWER, J_CONNECT, J_HOLD, J_READY, J_RELEASE, J_SERVE, J_SETTLE, J_TICK, J_TURN, J_WORK,
+    LIVE, RECORD_SIZE, RECORDING, REPLAYING, Journal, Record, journal_clock, journal_note,
+    journal_refuses, journal_served, journal_time,
 )
 from pyxsd._limits cimport Q_OUTSTANDING, UNLIMITED
 from pyxsd._request cimport Request, prepare, run
@@ -37,7 +37,8 @@ from pyxsd._wire cimport (
 )
 from pyxsd.events.events cimport Events
 from pyxsd.store.forget cimport forget_domains
-from pyxsd.store.grave cimport Grave
+from pyxsd.store.grave cimport Grave, Hold
+from pyxsd.store.transaction cimport Transaction
 from pyxsd.store.tree cimport Tree
 
 from pyxsd._limits import QUOTA_MAX, QUOTAS
@@ -121,6 +122,7 @@ cdef class Server:
         self.s.events.drop_jobs(self.kernel)
         self._reset(self.kernel)
         self.agenda.clear()
+        self.held = None
         self.s.history.clear()
         self.s.transactions = None
         while self._has_remains():
@@ -163,6 +165,8 @@ cdef class Server:
         To be called when that has changed."""
         cdef Connection c
         cdef Journal journal = self.agenda.journal
+        if journal.mode == LIVE:
+            self.held = None
         for c in self.s.connections.values():
             if journal.mode == LIVE:
                 c.transport = without_seam(c.transport)
@@ -241,7 +245,11 @@ cdef class Server:
     # -- input ----------------------------------------------------------------
 
     cdef int begin_turn(self, double wall, double now) except -1:
+        cdef Grave grave = self.s.tree.grave
         if self.agenda.journal.mode == RECORDING:
+            if self.held is not None and grave.holds == 0 and not grave.has_work():
+                journal_note(self.agenda.journal, J_RELEASE, 0, 0)
+                self.release_again()
             self.agenda.journal.turn(wall, now)
         self.log.set_time(wall)
         self.s.history.now = now
@@ -622,6 +630,34 @@ cdef class Server:
         """An image is about to be made of a server that goes on, between two turns."""
         journal_note(self.agenda.journal, J_SETTLE, 0, 0)
         self.agenda.drop_closed()
+
+    def hold(self):
+        """Somebody begins to write down, in slices, trees as they are now: until nobody refers to
+        what is returned.  Between two turns.
+
+        What he holds is not changed in place but copied, which counts.  In a replay nobody holds
+        it; and in a server made of an image nothing is held by what is still to be freed.  So while
+        all is recorded the server holds the trees itself, from a record on to another one, which
+        stands where nobody else does any more; and so does the replay."""
+        if self.agenda.journal.mode == RECORDING:
+            journal_note(self.agenda.journal, J_HOLD, 0, 0)
+            self.hold_again()
+        return Hold(self.s.tree.grave)
+
+    def hold_again(self):
+        """As a journal says: all trees that can change are held from now on."""
+        cdef list held = [self.s.tree.snapshot()]
+        cdef Connection c
+        cdef Transaction txn
+        for c in self.s.connections.values():
+            for txn in c.transactions.values():
+                held.append(txn.tree.snapshot())
+        self.held = held
+
+    def release_again(self):
+        """As a journal says: and no longer."""
+        self.s.tree.grave.begin_anew()
+        self.held = None
 
     def work_again(self, uint64_t now):
         """What work() was called with, as a journal says."""

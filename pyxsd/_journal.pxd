@@ -36,6 +36,8 @@ cdef enum:
     J_PORTS = 9
     J_SERVE = 10
     J_SETTLE = 11
+    J_HOLD = 12
+    J_RELEASE = 13
     # The server asks, and is answered
     J_CLOCK = 16
     J_READ = 17

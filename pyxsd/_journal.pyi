@@ -14,6 +14,8 @@ SCAN: int
 PORTS: int
 SERVE: int
 HOST: int
+HOLD: int
+RELEASE: int
 SETTLE: int
 READ: int
 WRITE: int

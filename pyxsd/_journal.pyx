@@ -24,6 +24,8 @@ positive.  Numbers are those of this machine.
     SCAN        all rings are looked at
     SERVE       connection `subject` is served at once (in tests)
     SETTLE      an image is about to be made: those that were closed while they waited are left out
+    HOLD        the trees of now are held, since somebody writes them down in slices
+    RELEASE     and no longer
     PORTS       the ports that are pending (payload: 4 bytes each); result < 0: -errno
 
     CLOCK       monotonic nanoseconds (subject)
@@ -75,13 +77,13 @@ _NAMES = {
     J_DISCONNECT: "DISCONNECT", J_TICK: "TICK", J_ANSWER: "ANSWER", J_SCAN: "SCAN",
     J_PORTS: "PORTS", J_SERVE: "SERVE", J_CLOCK: "CLOCK", J_READ: "READ", J_WRITE: "WRITE",
     J_RESTART: "RESTART", J_HOST: "HOST", J_SAME: "SAME",
-    J_SETTLE: "SETTLE", J_REFUSE: "REFUSE",
+    J_SETTLE: "SETTLE", J_HOLD: "HOLD", J_RELEASE: "RELEASE", J_REFUSE: "REFUSE",
 }
 
 #: The kinds of records by name.
-TURN, READY, WORK, CONNECT, DISCONNECT, TICK, ANSWER, SCAN, PORTS, SERVE, HOST = (
+TURN, READY, WORK, CONNECT, DISCONNECT, TICK, ANSWER, SCAN, PORTS, SERVE, HOST, HOLD, RELEASE = (
     J_TURN, J_READY, J_WORK, J_CONNECT, J_DISCONNECT, J_TICK, J_ANSWER, J_SCAN, J_PORTS, J_SERVE,
-    J_HOST)
+    J_HOST, J_HOLD, J_RELEASE)
 #: And those of a journal in memory that outlives the process.
 SETTLE, READ, WRITE = J_SETTLE, J_READ, J_WRITE
 

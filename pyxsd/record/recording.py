@@ -35,6 +35,7 @@ def begin(
     journal = server.journal
     journal.record(take_away, SEGMENT_BYTES, not config.record_values)
     server.follow_journal()
+    server.hold()
     if domains is not None and domains.xen is not None:
         domains.xen = Recorded(domains.xen, journal)
     host.commands.host = Recorded(host.commands.host, journal)
@@ -47,6 +48,7 @@ def begin_anew(server: Any, domains: Any, config: Config, take_away: Callable[[]
     data = beginning.write(server, domains, config)
     server.journal.stop()
     server.journal.record(take_away, SEGMENT_BYTES, not config.record_values)
+    server.hold()
     return data
 
 

@@ -154,6 +154,12 @@ class Steps:
     def _settle(self, _subject: int, _result: int, _payload: bytes) -> None:
         self.server.settle()
 
+    def _hold(self, _subject: int, _result: int, _payload: bytes) -> None:
+        self.server.hold_again()
+
+    def _release(self, _subject: int, _result: int, _payload: bytes) -> None:
+        self.server.release_again()
+
 
 class Replay(Steps):
     """One recording that is run again.
@@ -217,4 +223,6 @@ STEPS = {
     _journal.TICK: "_tick",
     _journal.SCAN: "_scan",
     _journal.SETTLE: "_settle",
+    _journal.HOLD: "_hold",
+    _journal.RELEASE: "_release",
 }

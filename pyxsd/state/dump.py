@@ -90,6 +90,7 @@ def lines(
                 fd = connection.transport.fileno()
                 yield b"socket,%d" % fd
                 yield from _watches(b"-%d" % fd, connection)
+    hold = server.hold()
     for names, perms, value in server.tree.walk(True):
         path = b"/" + b"/".join(names)
         yield b"store,%s,%s,%s" % (
@@ -97,6 +98,7 @@ def lines(
             perms_text(perms, b"\0").hex().encode(),
             value.hex().encode(),
         )
+    del hold
 
 
 def _ring(domain: Any) -> Iterator[bytes]:

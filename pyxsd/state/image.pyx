@@ -96,6 +96,7 @@ cdef class Saving:
     cdef object out
     cdef object around
     cdef int stage
+    cdef object hold         # while the nodes are written
     cdef int waited          # steps in which what has gone was cleared away
 
     def __init__(self, Server server not None, put, around=None, bint blank=False):
@@ -127,6 +128,7 @@ cdef class Saving:
                     self.waited += 1
                     return False
             self._instant()
+            self.hold = server.hold()
             self.stage = WRITING
             if pyxsd_clock() >= until:
                 return False
@@ -137,6 +139,7 @@ cdef class Saving:
             if over:
                 self.out.finish()
                 self.stage = OVER
+                self.hold = None
             elif pyxsd_clock() >= until:
                 return False
         return True

@@ -10,11 +10,14 @@ cdef class Grave:
     cdef bint sliced         # else everything is freed at once
     cdef int64_t at_once     # nodes and pages that bury() may still free at once
     cdef int64_t before      # nodes and pages there were when serving() was called
+    cdef int holds           # Holds that there are
     cdef Journal journal     # of the server, where the trees are those of one; see set_value()
 
     # Drops a reference to a node; with the last one the node goes, and what only it held:
     # at once, but for what is too much.
     cdef void bury(self, Node *node) noexcept
+    # From now on as in a server that is made anew, but for what is still to be freed.
+    cdef void begin_anew(self) noexcept
     # Is something left to be freed?
     cdef bint has_work(self) noexcept
     # A client is served from now on,
@@ -23,3 +26,7 @@ cdef class Grave:
     cdef void served(self) noexcept
     # Frees a slice of it, and gives bury() its share for the next turn.
     cdef void dig(self) noexcept
+
+# While there is one, somebody holds old trees who is not part of the server: see Server.hold().
+cdef class Hold:
+    cdef Grave grave

@@ -46,6 +46,9 @@ cdef class Grave:
         elif self.at_once > 0:
             self.at_once -= free_dying(&self.dying, self.at_once)
 
+    cdef void begin_anew(self) noexcept:
+        self.at_once = AT_ONCE
+
     cdef bint has_work(self) noexcept:
         return self.dying.nodes != NULL or self.dying.pages != NULL
 
@@ -59,3 +62,16 @@ cdef class Grave:
     cdef void dig(self) noexcept:
         self.at_once = AT_ONCE
         free_dying(&self.dying, SLICE)
+
+
+@cython.final
+@cython.no_gc
+cdef class Hold:
+    """See Server.hold(); it ends where nobody refers to it any more."""
+
+    def __cinit__(self, Grave grave not None):
+        self.grave = grave
+        grave.holds += 1
+
+    def __dealloc__(self):
+        self.grave.holds -= 1

@@ -281,7 +281,8 @@ def test_sockets(sockets: bool) -> None:
         is_socket=True, transport=WithDescriptor(), watch_list=lambda: [(b"/a", b"t", None)]
     )
     guest = SimpleNamespace(is_socket=False)
-    server = SimpleNamespace(connections={1: client, 2: guest}, tree=Tree())
+    connections = {1: client, 2: guest}
+    server = SimpleNamespace(connections=connections, tree=Tree(), hold=lambda: None)
     rows = list(dump.lines(server, [], -1, None, sockets))
     want = [b"socket,33", b"watch,-33,2f61,74"] if sockets else []
     assert rows[2:-1] == want
