@@ -12,17 +12,17 @@ paused the longest, else to the one that has been penalised the longest, or, wit
 Sockets and domain 0 are never punished, so their changes are not kept.
 
 The history holds snapshots, so it is bounded in time, and for each guest in weight: how many
-nodes its changes copied or made, values and what was let go of counting as a node for every
-NODE_BYTES, CHANGE_WEIGHT for each change, and the counts of nodes by owner where the change has
-made other ones (32 KB on a host with a thousand guests).  A guest that writes below 500 nodes of
-its own keeps 50 KB with each change.  Where a guest is over its share, its own oldest change is
-forgotten, and with it what others changed from then until the next change of that guest, since
-the snapshots in between hold what the guest has replaced.  Changes before it stay.  What was
-forgotten cannot be tried any more.  But no change must be hidden behind heavy ones, and nobody
-may be blamed for having written much.  So a mark of a forgotten change stays, a hash of the path
-of the node that it changed: whoever changed the very node of which the failed transaction was
-told something else is guilty.  Of a commit that changed several nodes there is no mark, and the
-newest MARKS_MAX marks of each guest are kept.
+nodes its changes copied or made, the pages of directories that were copied with them, values and
+what was let go of counting as a node for every NODE_BYTES, CHANGE_WEIGHT for each change, and the
+counts of nodes by owner where the change has made other ones (32 KB on a host with a thousand
+guests).  A guest that writes below 500 nodes of its own keeps 50 KB with each change.  Where a
+guest is over its share, its own oldest change is forgotten, and with it what others changed from
+then until the next change of that guest, since the snapshots in between hold what the guest has
+replaced.  Changes before it stay.  What was forgotten cannot be tried any more.  But no change
+must be hidden behind heavy ones, and nobody may be blamed for having written much.  So a mark of
+a forgotten change stays, a hash of the path of the node that it changed: whoever changed the very
+node of which the failed transaction was told something else is guilty.  Of a commit that changed
+several nodes there is no mark, and the newest MARKS_MAX marks of each guest are kept.
 
 In 50 milliseconds guests can make 20,000 changes, and start and end as many transactions.  So what
 is to be forgotten, and what no transaction needs any more, is dropped in slices; and a transaction
@@ -94,8 +94,9 @@ cdef class History:
                     const Path *path) except -1:
         cdef uint64_t mark = 0
         cdef int64_t copied = after.copied - before.copied
-        # What was let go of beside the copied nodes.
-        cdef int64_t dropped = max(after.dropped - before.dropped - copied * NODE_BYTES, 0)
+        # What was let go of beside the copied nodes: those on the path, where there is one.
+        cdef int64_t nodes = copied if path == NULL else min(copied, <int64_t>path.parts + 1)
+        cdef int64_t dropped = max(after.dropped - before.dropped - nodes * NODE_BYTES, 0)
         cdef int64_t weight = CHANGE_WEIGHT + copied + (bytes + dropped) // NODE_BYTES
         # Where the counts changed, a table with all owners of nodes is kept, too.
         weight += after.counts_beside(before) // NODE_BYTES

@@ -26,13 +26,19 @@ cdef enum:
     FANOUT = 32              # slots of a full page
     SPARSE = 8               # a page with fewer slots is joined with a neighbour
     JOINED = 24              # where both together have at most so many
+    PAGE_SLOTS = 3           # a page takes as much memory beside its slots as so many of them
     LEVELS_MAX = 32          # of a directory: more than memory can hold
 
 cdef int64_t _live = 0
+cdef int64_t _copied = 0
 
 
 cdef int64_t pages_live() noexcept:
     return _live
+
+
+cdef int64_t slots_copied() noexcept:
+    return _copied
 
 
 cdef inline Names *_names(const Page *page) noexcept nogil:
@@ -172,12 +178,14 @@ cdef Names page_names(const Page *top) noexcept nogil:
 
 cdef Page *_exclusive(Page **ref) except NULL:
     """Makes *ref a page that only this reference holds."""
+    global _copied
     cdef Page *page = ref[0]
     cdef Page *copy
     cdef int i
     if page.refs == 1:
         return page
     copy = _new(page.level, page.capacity)
+    _copied += PAGE_SLOTS + page.count
     copy.total = page.total
     copy.count = page.count
     if page.level:

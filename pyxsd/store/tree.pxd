@@ -34,7 +34,9 @@ cdef class Tree:
     cdef Mentions *mentions  # of the permission lists of this tree and its snapshots
     cdef int64_t nodes       # below the root
     cdef readonly uint64_t steps     # nodes visited by following paths, ever; for tests
-    cdef int64_t copied      # nodes copied or made for changes, ever; snapshots count on
+    # Nodes copied or made for changes, ever, and pages of directories as SLOTS_PER_NODE says;
+    # snapshots count on
+    cdef int64_t copied
     # Bytes of nodes that changes let go of and that only snapshots can still have, ever, about;
     # snapshots count on
     cdef int64_t dropped

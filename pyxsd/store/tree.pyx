@@ -41,7 +41,7 @@ from pyxsd.store.counts cimport (
     counts_unref,
 )
 from pyxsd.store.pages cimport (
-    page_exclusive_slot, page_insert, page_remove, page_slot, pages_live,
+    page_exclusive_slot, page_insert, page_remove, page_slot, pages_live, slots_copied,
 )
 from pyxsd.store.path cimport path_join, path_prefix
 from pyxsd.store.perms cimport (
@@ -70,6 +70,7 @@ def trim_memory():
 
 
 cdef enum:
+    SLOTS_PER_NODE = 16      # of a copied page that take as much memory as a node
     NODE_COST = 128          # bytes that a node takes beside its name and its value, about
 
 
@@ -177,11 +178,11 @@ cdef class Tree:
     cdef Node *_edit(self, const Path *path, size_t parts) except NULL:
         """The node that the first components lead to, made exclusive."""
         cdef size_t i
-        cdef int64_t before = nodes_live()
+        cdef int64_t before = nodes_live(), slots = slots_copied()
         cdef Node *node = node_exclusive(&self.root)
         for i in range(parts):
             node = node_exclusive_child(node, path.text + path.start[i], path.size[i])
-        self.copied += nodes_live() - before
+        self.copied += nodes_live() - before + (slots_copied() - slots) // SLOTS_PER_NODE
         self.dropped += path_prefix(path, parts) + NODE_COST * (parts + 1)
         self.steps += parts
         return node

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """One guest that makes the daemon remember all that it can at the same time.
 
-    PYTHONMALLOC=malloc python -m tests.security.everything WATCHES REPLACED CHANGES REQUEST OTHERS
+    python -m tests.security.everything WATCHES REPLACED CHANGES REQUEST OTHERS SHAPE
 
-WATCHES: `short` ones, with long `tokens`, or with long `paths`, too.  REPLACED: values of 1,000
+with PYTHONMALLOC=malloc.  WATCHES: `short` ones, with long `tokens`, or with long `paths`, too.
+REPLACED: values of 1,000
 bytes that it replaces while its transactions are open; CHANGES: small ones.  REQUEST: `long-path`,
 `long-value`, `short` or `perms`, of what it asks in its transactions.  OTHERS: how many others own
-a node.  Writes how many bytes it is, by part, and their sum, without the nodes that it owns.
+a node.  SHAPE: `wide`, its nodes are in one directory; `deep`, each 32 are below the last one of
+those before, so that a change copies as many full pages as there are.  Writes how many bytes it is,
+by part, and their sum, without the nodes that it owns.
 """
 
 from __future__ import annotations
@@ -64,7 +67,16 @@ def fill(world: World, where: bytes) -> None:
     world.server.disconnect(world.sockets.pop("s1")[0])
 
 
-def main(watches: str, replaced: int, changes: int, request: str, others: int) -> dict[str, int]:
+def node(n: int, shape: str) -> bytes:
+    """The path of the node of that number."""
+    if shape == "wide":
+        return b"%03d" % n
+    return b"31/" * (n // 32) + b"%02d" % (n % 32)
+
+
+def main(
+    watches: str, replaced: int, changes: int, request: str, others: int, shape: str
+) -> dict[str, int]:
     """See above."""
     world = World(Config())
     world.introduce(1)
@@ -92,15 +104,20 @@ def main(watches: str, replaced: int, changes: int, request: str, others: int) -
     world.drain("d1")
     part("watches")
     for n in range(900):
-        ok(world, "d1", "WRITE", b"%03d\0" % n + b"v" * 1000)
+        ok(world, "d1", "WRITE", node(n, shape) + b"\0" + b"v" * 1000)
     part("what nodes take more")
     while world.ask("d1", "TRANSACTION_START", b"\0")[0] == 6:
         pass
     transactions = world.connection("d1")[0].transactions
     part("transactions")
     for n in range(replaced):
-        ok(world, "d1", "WRITE", b"%03d\0" % n + b"w" * 1000)
+        ok(world, "d1", "WRITE", node(n, shape) + b"\0" + b"w" * 1000)
     part("what it replaced")
+    if shape == "deep":
+        for n in range(changes):
+            ok(world, "d1", "WRITE", node(899, shape) + b"\0%d" % n)
+        part("deep changes that are kept")
+        changes = 0
     type_, path, value = REQUESTS[request]
     served = 0
     for tx_id in list(transactions):
@@ -117,7 +134,7 @@ def main(watches: str, replaced: int, changes: int, request: str, others: int) -
     part("changes that are kept")
     world.connection("d1")[1].room = 0
     for n in range(3000):
-        world.feed("d1", packet("READ", b"%03d\0" % (n % 900)))
+        world.feed("d1", packet("READ", node(n % 900, shape) + b"\0"))
     part("replies")
     fill(world, where)
     part("events")
@@ -131,6 +148,13 @@ def main(watches: str, replaced: int, changes: int, request: str, others: int) -
 if __name__ == "__main__":
     print(
         json.dumps(
-            main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5]))
+            main(
+                sys.argv[1],
+                int(sys.argv[2]),
+                int(sys.argv[3]),
+                sys.argv[4],
+                int(sys.argv[5]),
+                sys.argv[6],
+            )
         )
     )

@@ -22,22 +22,25 @@ MOST = 3_600_000
     reason="memory in use is known only with glibc 2.33 or later and its own malloc",
 )
 @pytest.mark.parametrize(
-    ("watches", "replaced", "changes", "request_", "others"),
+    ("watches", "replaced", "changes", "request_", "others", "shape"),
     [
-        ("tokens", 450, 150, "long-value", 1),
-        ("tokens", 450, 150, "long-path", 1),
-        ("tokens", 600, 0, "short", 1),
-        ("tokens", 450, 150, "perms", 1),
-        ("tokens", 100, 350, "long-value", 1),
-        ("tokens", 450, 150, "long-value", 1000),
-        ("short", 0, 600, "short", 1000),
-        ("paths", 450, 150, "long-value", 1),
+        ("tokens", 450, 150, "long-value", 1, "wide"),
+        ("tokens", 450, 150, "long-path", 1, "wide"),
+        ("tokens", 600, 0, "short", 1, "wide"),
+        ("tokens", 450, 150, "perms", 1, "wide"),
+        ("tokens", 100, 350, "long-value", 1, "wide"),
+        ("tokens", 450, 150, "long-value", 1000, "wide"),
+        ("short", 0, 600, "short", 1000, "wide"),
+        ("paths", 450, 150, "long-value", 1, "wide"),
+        ("tokens", 250, 120, "long-value", 1, "deep"),
     ],
 )
-def test_all_at_once(watches: str, replaced: int, changes: int, request_: str, others: int) -> None:
+def test_all_at_once(
+    watches: str, replaced: int, changes: int, request_: str, others: int, shape: str
+) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.security.everything", watches]
-        + [str(replaced), str(changes), request_, str(others)],
+        + [str(replaced), str(changes), request_, str(others), shape],
         cwd=PROJECT,
         env={**os.environ, "PYTHONMALLOC": "malloc"},
         stdout=subprocess.PIPE,
