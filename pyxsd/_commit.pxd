@@ -37,6 +37,9 @@ cdef class Transactions:
     # Those of guests, the one that has kept the store as it was for longest first:
     # (connection id, tx_id): Transaction
     cdef object keeping
+    # Guests whose events must wait, which keeps the store as it was, the first one first:
+    # id: Connection
+    cdef object waiting
     # Counters
     cdef readonly uint32_t open
     cdef readonly uint64_t failed
@@ -49,7 +52,11 @@ cdef class Transactions:
     # A guest has replaced so many bytes of the store: gives up those of its transactions that keep
     # too much of it as it was.
     cdef int replaced(self, Connection c, int64_t bytes) except -1
-    # Those that an image had are open again.
+    # The events of a guest's changes must wait from now on, if they did not before,
+    cdef int must_wait(self, Connection c) except -1
+    # and no longer.
+    cdef int waits_no_more(self, Connection c) except -1
+    # Those that an image had are open again, and wait again.
     cdef int restored(self) except -1
     # Do the open transactions of a guest keep too much of the store as it was?
     cdef bint pins_too_much(self, Connection c) except -1
@@ -66,6 +73,7 @@ cdef class Transactions:
 
     cdef int _give_up(self, Connection c, Transaction txn) except -1
     cdef int _give_up_oldest(self) except -1
+    cdef bint _keeps_too_much(self, uint64_t churn, double since) noexcept
     cdef uint32_t _next_id(self, Connection c) except 0
     cdef const Path *_only_node(self, Transaction txn) except? NULL
     cdef int _attempt(self, Connection c, bytes label, Transaction txn) except -1

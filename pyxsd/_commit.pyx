@@ -24,6 +24,9 @@ All of that is bounded, since guests choose what a transaction does:
   together could keep, with two each, twice as many old stores as they are.  So where all of them
   together have replaced more than PINNED_BYTES for each domain since the start of the oldest one,
   that is given up, too, once it is older than KEPT_MS: whoever is at work on one takes far less.
+  The events of a commit that must wait for a watcher that does not read keep the store, too, as it
+  was before and behind it.  By the same rule those are hurried: they are delivered to all that
+  read, and to nobody else.
 """
 
 cimport cython
@@ -112,6 +115,7 @@ cdef class Transactions:
         self.merge = config.merge_activate
         self.test_eagain = config.test_eagain
         self.keeping = OrderedDict()
+        self.waiting = OrderedDict()
         self.path = <Path *>malloc(sizeof(Path))
         if self.path == NULL:
             raise MemoryError()
@@ -168,21 +172,47 @@ cdef class Transactions:
         """What guests have replaced since the start of the oldest transaction is the most that all
         of them keep, whoever wrote it: the guests together as much as each of them by itself.
         Bytes count twice in `churn`, when they are written and when they are replaced."""
-        cdef History history = self.s.history
         cdef Transaction txn
-        if not self.keeping:
-            return 0
-        key = next(iter(self.keeping))
-        txn = self.keeping[key]
-        if history.now - txn.since > KEPT_MS * 0.001 and <int64_t>(history.churn - txn.churn) \
-                > 2 * PINNED_BYTES * <int64_t>len(self.s.domains):
-            self._give_up(self.s.connections[key[0]], txn)
+        cdef Connection c
+        if self.waiting:
+            c = next(iter(self.waiting.values()))
+            if self._keeps_too_much(c.waits_churn, c.waits_since):
+                self.waits_no_more(c)
+                self.s.events.hurry(c)
+        if self.keeping:
+            key = next(iter(self.keeping))
+            txn = self.keeping[key]
+            if self._keeps_too_much(txn.churn, txn.since):
+                self._give_up(self.s.connections[key[0]], txn)
+        return 0
+
+    cdef bint _keeps_too_much(self, uint64_t churn, double since) noexcept:
+        cdef History history = self.s.history
+        return history.now - since > KEPT_MS * 0.001 and <int64_t>(history.churn - churn) \
+            > 2 * PINNED_BYTES * <int64_t>len(self.s.domains)
+
+    cdef int must_wait(self, Connection c) except -1:
+        if not c.waits and c.is_guest:
+            c.waits = True
+            c.waits_churn = self.s.history.churn
+            c.waits_since = self.s.history.now
+            self.waiting[c.id] = c
+        return 0
+
+    cdef int waits_no_more(self, Connection c) except -1:
+        if c.waits:
+            c.waits = False
+            self.waiting.pop(c.id, None)
         return 0
 
     cdef int restored(self) except -1:
         cdef Connection c
         cdef Transaction txn
         cdef list found = []
+        self.waiting.clear()
+        for _, _, _, c in sorted([(c.waits_churn, c.waits_since, c.id, c)
+                                  for c in self.s.connections.values() if c.waits]):
+            self.waiting[c.id] = c
         for c in self.s.connections.values():
             if c.is_guest:
                 for txn in c.transactions.values():
@@ -226,6 +256,7 @@ cdef class Transactions:
             self.s.history.note_end(c, id)
         c.transactions.clear()
         c.recorded_bytes = 0
+        self.waits_no_more(c)
         return 0
 
     cdef int note(self, Transaction txn, Request *r, int status) except -1:

@@ -381,14 +381,19 @@ cdef class Server:
 
     cdef int _serve(self, Connection c, uint64_t until) except -1:
         cdef int status
+        cdef Transactions transactions
         if buffer_len(&c.out.buf):
             self.agenda.touch(c)
         if c.jobs is not None:
+            transactions = self.s.transactions
             self.s.events.resume(c, until)
-            if c.jobs is not None:
+            if c.jobs is None:
+                transactions.waits_no_more(c)
+            else:
                 if not self.s.events.must_wait(c):
                     return AGAIN
                 if c.is_socket or not c.transport.asks_restart():
+                    transactions.must_wait(c)
                     return DONE
                 # Those of its former life need not wait for who does not read.
                 self.s.events.leave_jobs(c)

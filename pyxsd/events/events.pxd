@@ -109,6 +109,8 @@ cdef class Events:
     cdef int resume(self, Connection cause, uint64_t until) except -1
     # Must these wait until events that it caused have found room?
     cdef bint must_wait(self, Connection cause) noexcept
+    # They wait no longer, as those of somebody who has gone: what finds no room is dropped.
+    cdef int hurry(self, Connection cause) except -1
     # A new watch gets one event at once.
     cdef int first_event(self, Connection c, Watch *watch) except -1
     # The output has got room: moves some of the events there that wait.

@@ -35,7 +35,8 @@ after the other, so that the commit itself costs the same however many are left.
 goes that has jobs, they become those of the kernel's connection, which stands for nobody then: an
 event of theirs that finds no room with the watcher is dropped, as is what was on the account of the
 connection that went.  So are all where LEFT jobs are left already.  Jobs of names go before them,
-and are not dropped.
+and are not dropped.  Jobs that wait keep old trees; where guests together keep too much of those
+(_commit) the jobs that have waited longest are hurried, with events dropped in the same way.
 
 What is left of a watch or a connection that goes, very many events perhaps, is cleared away in
 slices: clear_away() is called in each turn.
@@ -387,7 +388,11 @@ cdef class Events:
         return end - at
 
     cdef bint must_wait(self, Connection cause) noexcept:
-        return cause.is_guest and cause.overflowing >= OVERFLOW_EVENTS
+        return cause.is_guest and cause.overflowing >= OVERFLOW_EVENTS and not cause.hurried
+
+    cdef int hurry(self, Connection cause) except -1:
+        cause.hurried = True
+        return self.agenda.ready(cause)
 
     cdef int resume(self, Connection cause, uint64_t until) except -1:
         cdef Job job
@@ -417,6 +422,7 @@ cdef class Events:
                 cause.jobs.popleft()
                 if not cause.jobs:
                     cause.jobs = None
+                    cause.hurried = False
             if journal_clock(self.agenda.journal) >= until:
                 break
         return 0
@@ -560,8 +566,8 @@ cdef class Events:
             self._wait(pending, text, k)
             return 0
         if k == 0:
-            if cause is self.kernel:
-                # Of somebody who has gone.
+            if cause is self.kernel or cause.hurried:
+                # Of somebody who has gone, or may not wait.
                 if not pending.waiting and not pending.overflow:
                     del to.pending[pending.serial]
                 return 0
@@ -710,6 +716,7 @@ cdef class Events:
                 if isinstance(what, Job):
                     self.trie.give_up(&(<Job>what).search)
             c.jobs = None
+            c.hurried = False
         return 0
 
     cdef int leave_jobs(self, Connection c) except -1:
@@ -722,6 +729,7 @@ cdef class Events:
             elif isinstance(what, Job):
                 self.trie.give_up(&(<Job>what).search)
         c.jobs = None
+        c.hurried = False
         return 0
 
     cdef int drop_debts(self, Connection c) except -1:

@@ -216,6 +216,11 @@ cdef class Passage:
                 what = self.told_later(codec, None if codec.loading else held[i])
                 if codec.loading:
                     c.jobs.append(what)
+            codec.flag(&c.hurried)
+            codec.flag(&c.waits)
+            if c.waits:
+                codec.u64(&c.waits_churn)
+                c.waits_since = self.time(codec, c.waits_since)
         return 0
 
     cdef int output(self, Codec codec, OutQueue out) except -1:

@@ -132,7 +132,16 @@ CONNECTION: Fields = [
                     ],
                 ),
                 ("overfull", [("serial", "Q")]),
-                ("jobs", {"optional": [("rows", JOBS)]}),
+                (
+                    "jobs",
+                    {
+                        "optional": [
+                            ("rows", JOBS),
+                            ("hurried", "?"),
+                            ("waits", {"optional": [("churn", "Q"), ("since", "d")]}),
+                        ]
+                    },
+                ),
             ]
         },
     ),

@@ -624,7 +624,9 @@ MEANINGLESS = [
                         "search": None,
                     },
                 }
-            ]
+            ],
+            "hurried": False,
+            "waits": None,
         },
         "not a path: b'a/b'",
     ),
@@ -638,7 +640,9 @@ MEANINGLESS = [
                     "job": None,
                     "changes": {"newest": 1, "before": 0, "after": 0, "rows": []},
                 }
-            ]
+            ],
+            "hurried": False,
+            "waits": None,
         },
         "changes between no trees",
     ),

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Events that must wait keep the stores around their changes; guests together keep no more of those
+than of the stores at the starts of their transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pyxsd._core import Server
+from pyxsd._wire import MemoryTransport
+from pyxsd.state import image
+from pyxsd.store.tree import live_counts
+from pyxsd.system.configuration import Config
+from tests.unit.kit import begin, end, ok, recount, watch
+from tests.world import Host, World, packet
+
+NODES = 300
+READER, BLOCKED, DEAF, WRITER = "s7", "d1", "d2", "d3"
+
+
+def rewrite(world: World, value: bytes) -> None:
+    """d3 replaces all its values, 0.6 MB, a second later, with a transaction open."""
+    world.now += 1
+    tx_id = begin(world, WRITER)
+    for n in range(NODES):
+        ok(world, WRITER, "WRITE", b"%03d\0" % n + value * 2000)
+    assert end(world, WRITER, tx_id, b"F") == "OK"
+
+
+def blocked(world: World) -> None:
+    """d1 has committed changes whose events must wait, since d2 does not read."""
+    for name in (BLOCKED, WRITER):
+        ok(world, name, "MKDIR", b"x\0")
+    ok(world, BLOCKED, "SET_PERMS", b"x\0n1\0r2\0")
+    for n in range(100):
+        watch(world, DEAF, b"/local/domain/1/x", b"%d" % n)
+    watch(world, READER, b"/local/domain/1/x")
+    world.connection(DEAF)[1].room = 0
+    rewrite(world, b"a")
+    tx_id = begin(world, BLOCKED)
+    for n in range(90):
+        ok(world, BLOCKED, "WRITE", b"x/%02d\0v" % n, tx_id)
+    world.feed(BLOCKED, packet("TRANSACTION_END", b"T\0", tx_id))
+    assert world.connection(BLOCKED)[0].has_jobs
+    # Until here it is told at once, or in slices.
+    assert len(told(world)) < 90
+
+
+def old_nodes(world: World) -> int:
+    """How many nodes there are that are not in the store, when no change is kept any more."""
+    world.now += 1
+    world.turn()
+    world.server.tick(world.now)
+    world.turn()
+    return int(live_counts()["nodes"]) - int(world.server.tree.size)
+
+
+def again(data: bytes) -> bytes:
+    """The image of a server that is made of that one."""
+    server = Server(Config(), Host())
+    image.load(image.read(data), server, None, lambda _number, _domid: MemoryTransport())
+    made = image.save(server)
+    server.close()
+    return made
+
+
+def told(world: World) -> list[bytes]:
+    """What the reader was told of."""
+    return [body.split(b"\0")[0] for kind, _, _, body in world.drain(READER) if kind == 15]
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_events_that_keep_too_much_are_hurried(
+    make_world: Callable[..., World], is_copied: bool
+) -> None:
+    """Who reads is told of all changes in their order, who does not misses some, and the old nodes
+    are gone.  An image knows how long they have waited."""
+    world: World = make_world((1, 2, 3))
+    blocked(world)
+    guest = world.connection(BLOCKED)[0]
+    rewrite(world, b"b")
+    assert old_nodes(world) > NODES
+    rewrite(world, b"c")
+    if is_copied:
+        data = image.save(world.server)
+        assert again(data) == data
+    # Written, and once replaced: 8 MB.
+    count = 0
+    while guest.has_jobs and count < 9:
+        count += 1
+        rewrite(world, b"%d" % count)
+    assert 2 < count < 9
+    paths = told(world)
+    assert paths == sorted(paths) and paths[-1] == b"/local/domain/1/x/89"
+    assert old_nodes(world) < 20
+    recount(world)
+    # It waits for the events that it has on its account, and is served when they are read.
+    world.connection(BLOCKED)[1].feed(packet("READ", b"x/00\0"))
+    world.turn(BLOCKED)
+    assert world.drain(BLOCKED)[-1][3] == b"OK\0"
+    world.connection(DEAF)[1].room = -1
+    world.turn(DEAF)
+    world.turn()
+    assert world.drain(BLOCKED)[-1][3] == b"v"
