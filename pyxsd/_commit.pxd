@@ -24,6 +24,8 @@ cdef class Search:
     cdef Transaction txn
     cdef Tree tried          # the store of the last trial, and how it ended (RERUN_*)
     cdef int same
+    cdef list changes        # of which, from `first` on, one may have made the difference
+    cdef Py_ssize_t first
     cdef set guilty          # ids of the connections that were found
 
 cdef class Transactions:
@@ -83,10 +85,10 @@ cdef class Transactions:
                     bytes label) except -1
     cdef int _blame(self, Connection c, Transaction txn, bytes label) except -1
     cdef int _try(self, Search search, Tree tree) except -1
-    cdef list _suspect(self, Search search)
-    cdef int _one_by_one(self, Search search, list changes) except -1
-    cdef int _by_halves(self, Search search, list changes) except -1
-    cdef int _by_mark(self, Search search, list changes, uint64_t mark) except -1
+    cdef Py_ssize_t _suspect(self, Search search) except -1
+    cdef int _one_by_one(self, Search search) except -1
+    cdef int _by_halves(self, Search search) except -1
+    cdef int _by_mark(self, Search search, uint64_t mark) except -1
     cdef int _accuse(self, Search search, Connection other) except -1
     cdef int _punish(self, Connection c, Transaction txn, Connection guilty) except -1
 

@@ -420,8 +420,8 @@ cdef class Transactions:
         """
         cdef State s = self.s
         cdef Connection other
-        cdef list changes
         cdef Search search
+        cdef Py_ssize_t count
         cdef int64_t cost
         cdef uint64_t mark = 0
         cdef int same = RERUN_SAME
@@ -434,17 +434,17 @@ cdef class Transactions:
             for other in s.history.who_changed(mark, txn.start):
                 self._accuse(search, other)
         self.work += WORK_BLAME - len(s.history.lost)
-        changes = self._suspect(search)
-        if changes:
+        count = self._suspect(search)
+        if count:
             cost = self.work
-            same = self._try(search, changes[0][2])
+            same = self._try(search, search.changes[search.first][2])
             cost -= self.work
-            if same == RERUN_SAME and cost * len(changes) > self.work:
-                same = self._by_halves(search, changes)
+            if same == RERUN_SAME and cost * count > self.work:
+                same = self._by_halves(search)
             else:
-                same = self._one_by_one(search, changes)
+                same = self._one_by_one(search)
         if same == RERUN_TOO_LONG and not search.guilty and mark:
-            self._by_mark(search, changes, mark)
+            self._by_mark(search, mark)
         if same == RERUN_CANNOT:
             # oxenstored's trial fails of it, and so does the request.
             return ST_EINVAL
@@ -454,17 +454,23 @@ cdef class Transactions:
                        f"{label.decode()}: must be self or not in history.")
         return ST_EAGAIN
 
-    cdef list _suspect(self, Search search):
-        """The changes of others since the transaction's start, oldest first; where there are very
-        many, all of them."""
+    cdef Py_ssize_t _suspect(self, Search search) except -1:
+        """Finds the changes of others since the transaction's start, oldest first; where there are
+        very many, all of them, where they are: to copy the list of those of a thousand guests takes
+        milliseconds.  How many there are."""
         cdef list changes = self.s.history.changes
-        changes = changes[bisect_left(changes, (search.txn.start + 1,)):]
-        if len(changes) > SIFTED:
-            return changes
+        cdef Py_ssize_t first = bisect_left(changes, (search.txn.start + 1,))
+        cdef Py_ssize_t count = len(changes) - first
+        if count > SIFTED:
+            search.changes = changes
+            search.first = first
+            return count
         # About 50 nanoseconds each.
-        self.work -= len(changes) // 2
-        return [change for change in changes if (<Connection>change[1]) is not search.victim
-                and (<Connection>change[1]).id not in search.guilty]
+        self.work -= count // 2
+        search.changes = [change for change in changes[first:]
+                          if (<Connection>change[1]) is not search.victim
+                          and (<Connection>change[1]).id not in search.guilty]
+        return len(search.changes)
 
     cdef int _try(self, Search search, Tree tree) except -1:
         """Are the transaction's requests answered on that store as they were?  RERUN_*."""
@@ -474,12 +480,14 @@ cdef class Transactions:
             search.tried = tree
         return search.same
 
-    cdef int _one_by_one(self, Search search, list changes) except -1:
+    cdef int _one_by_one(self, Search search) except -1:
         """Accuses everybody whose change made a difference; RERUN_*, how the last trial ended."""
         cdef Connection other
         cdef Tree before, after
+        cdef Py_ssize_t at
         cdef int same = RERUN_SAME
-        for _, other, before, after, _, _ in changes:
+        for at in range(search.first, len(search.changes)):
+            _, other, before, after, _, _ = search.changes[at]
             self.work -= 1
             if self.work <= 0:
                 return RERUN_TOO_LONG
@@ -494,10 +502,11 @@ cdef class Transactions:
                 break
         return same
 
-    cdef int _by_halves(self, Search search, list changes) except -1:
+    cdef int _by_halves(self, Search search) except -1:
         """Accuses one whose change made a difference, if it is a change that is kept.  The requests
         are answered as they were before the first one; RERUN_*, how the last trial ended."""
-        cdef Py_ssize_t low = 0, high = len(changes), middle
+        cdef list changes = search.changes
+        cdef Py_ssize_t low = search.first, high = len(changes), middle
         cdef int same
         while high - low > 1:
             middle = (low + high) // 2
@@ -513,11 +522,11 @@ cdef class Transactions:
             self._accuse(search, changes[low][1])
         return same
 
-    cdef int _by_mark(self, Search search, list changes, uint64_t mark) except -1:
+    cdef int _by_mark(self, Search search, uint64_t mark) except -1:
         """Accuses the first one who changed the node of which the transaction was told something
         else now, where trials would take too long."""
         cdef Connection other
-        for _, other, _, _, _, its in changes[:SIFTED]:
+        for _, other, _, _, _, its in search.changes[search.first:search.first + SIFTED]:
             if its == mark:
                 return self._accuse(search, other)
         return 0
