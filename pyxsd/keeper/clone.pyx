@@ -28,8 +28,10 @@ cdef extern from "sys/prctl.h" nogil:
         PR_SET_DUMPABLE
 
 cdef extern from "xsd_clone.h" nogil:
-    int xsd_thread_id_place(int **place)
-    int xsd_clone(int *thread_id)
+    struct xsd_thread:
+        pass
+    int xsd_thread_here(xsd_thread *thread)
+    int xsd_clone(const xsd_thread *thread)
     int xsd_clone_check()
 
 
@@ -53,14 +55,14 @@ def check():
 def spawn():
     """0 in the child, its pid in the parent; OSError.  Both have the signal mask of before."""
     cdef sigset_t every, before
-    cdef int *thread_id = NULL
-    cdef int pid = xsd_thread_id_place(&thread_id)
+    cdef xsd_thread thread
+    cdef int pid = xsd_thread_here(&thread)
     if pid < 0:
         raise _error(-pid)
     PyOS_BeforeFork()
     sigfillset(&every)
     pthread_sigmask(SIG_SETMASK, &every, &before)
-    pid = xsd_clone(thread_id)
+    pid = xsd_clone(&thread)
     if pid == 0:
         PyOS_AfterFork_Child()
     else:

@@ -35,6 +35,19 @@ def run(code: str, *prefix: str) -> str:
     return done.stdout
 
 
+#: Makes mutexes that are shared and robust.
+ROBUST = """
+        import ctypes, errno, mmap
+        libc = ctypes.CDLL(None)
+        def robust():
+            mutex = (ctypes.c_char * 64).from_buffer(mmap.mmap(-1, mmap.PAGESIZE))
+            attributes = ctypes.create_string_buffer(64)
+            libc.pthread_mutexattr_init(attributes)
+            libc.pthread_mutexattr_setpshared(attributes, 1)
+            libc.pthread_mutexattr_setrobust(attributes, 1)
+            libc.pthread_mutex_init(mutex, attributes)
+            return mutex
+"""
 #: What a program does, and what it prints.
 CASES = {
     "the check leaves nothing": (
@@ -105,6 +118,39 @@ CASES = {
         print(os.waitpid(pid, 0)[1])
         """,
         "thread\n0\n",
+    ),
+    "who gets a robust mutex knows that its owner was killed, over many deaths": (
+        ROBUST
+        + """
+        mutex = robust()
+        reading, writing = os.pipe()
+        for _ in range(3):
+            pid = clone.spawn()
+            if pid == 0:
+                os.write(writing, b"%d" % libc.pthread_mutex_trylock(mutex))
+                signal.pause()
+            locked = os.read(reading, 100)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            print(locked, libc.pthread_mutex_trylock(mutex) == errno.EOWNERDEAD)
+            libc.pthread_mutex_consistent(mutex)
+            libc.pthread_mutex_unlock(mutex)
+        """,
+        "b'0' True\n" * 3,
+    ),
+    "a child leaves the robust mutexes alone that its parent has locked": (
+        ROBUST
+        + """
+        mine, its = robust(), robust()
+        libc.pthread_mutex_lock(mine)
+        before = mine.raw
+        pid = clone.spawn()
+        if pid == 0:
+            os._exit(libc.pthread_mutex_trylock(mine) + libc.pthread_mutex_lock(its))
+        print(os.waitpid(pid, 0)[1] >> 8 == errno.EBUSY, mine.raw == before)
+        print(libc.pthread_mutex_unlock(mine))
+        """,
+        "True True\n0\n",
     ),
     "both have the signal mask of before": (
         """

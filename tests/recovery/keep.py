@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A keeper for tests, as a program: `python -m tests.recovery.keep` with pyxsd's arguments.
 
-Each process that serves is made with clone(2) and CLONE_FILES, so that what one has opened is there
-for the next one.  An exit that was ordered ends it.  Of the environment:
+Each process that serves is made as the keeper of pyxsd makes it (pyxsd.keeper.clone), so that what
+one has opened is there for the next one.  An exit that was ordered ends it.  Of the environment:
 
     PYXSD_KEEP_PID     the file that has the pid of who serves
     PYXSD_KILLS        kills each of the first so many processes, at a random instant
@@ -32,27 +32,19 @@ from typing import Any
 
 from pyxsd import cli, control
 from pyxsd._memory import Memory
+from pyxsd.keeper import clone
 from pyxsd.recovery import again
 from pyxsd.recovery import begin as beginning
 from pyxsd.system import configuration, listening, options
 from pyxsd.system.daemon_log import open_daemon_log
 
-CLONE_FILES, SETTID, CLEARTID = 0x400, 0x01000000, 0x00200000
 PTRACE_SINGLESTEP, PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 9, 0x4206, 0x4207, 0x40000000
-PR_GET_TID_ADDRESS, SYS_CLONE = 40, 56
 
 
 def spawn(run: Callable[[], int]) -> int:
     """A process that shares the descriptors; its pid."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    api = ctypes.pythonapi
-    address = ctypes.c_void_p()
-    libc.prctl(PR_GET_TID_ADDRESS, ctypes.byref(address), 0, 0, 0)
-    api.PyOS_BeforeFork()
-    flags = CLONE_FILES | SETTID | CLEARTID | signal.SIGCHLD
-    pid = int(libc.syscall(SYS_CLONE, flags, 0, 0, address, 0))
+    pid = clone.spawn()
     if pid == 0:
-        api.PyOS_AfterFork_Child()
         status = 70
         try:
             status = run()
@@ -60,7 +52,6 @@ def spawn(run: Callable[[], int]) -> int:
             traceback.print_exc()
         finally:
             os._exit(status)
-    api.PyOS_AfterFork_Parent()
     return pid
 
 
