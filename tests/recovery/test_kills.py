@@ -56,6 +56,19 @@ def environment(
     }
 
 
+def show(name: str, seed: int, kills: int, log: str, traffic: Traffic) -> None:
+    """Prints what a long run is about."""
+    times = sorted(float(found) for found in re.findall(r"gone on after ([\d.]+) ms", log))
+    assert times, log
+    print(
+        f"{name}: seed {seed}, {kills} kills, {len(times)} times another process went on, after "
+        f"{times[len(times) // 2]:.1f} ms (median), {times[len(times) * 99 // 100]:.1f} (p99), "
+        f"{times[-1]:.1f} at most; "
+        f"{traffic.replies} replies, {sum(session.events for session in traffic.sessions)} events, "
+        f"{traffic.short} short clients"
+    )
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_nobody_notices_a_kill(name: str, tmp_path: Path) -> None:
     share, singles, pipelined, full, mean, steps = CASES[name]
@@ -73,6 +86,7 @@ def test_nobody_notices_a_kill(name: str, tmp_path: Path) -> None:
         serving = (tmp_path / "serving").read_text()
         assert len(os.listdir(f"/proc/{serving}/fd")) < DESCRIPTORS_MAX
     assert traffic.replies > kills
+    show(name, seed, kills, "\n".join(daemon.log()), traffic)
     daemon.check_logs("has died (it was killed)", "images ")
     images = re.search(r"images (\d+)", daemon.output())
     assert images is not None and int(images[1]) >= (kills // 20 if full < 1 << 16 else 1)
@@ -109,5 +123,6 @@ def test_no_guest_notices_a_kill(name: str, tmp_path: Path) -> None:
         log = stand.log()
         stand.close(False)
     assert traffic.replies > kills
+    show(name, seed, kills, log, traffic)
     assert held == IDLE[0] + 2, "ports are bound that nobody knows"
     assert " error|" not in log and "Traceback" not in log, log
