@@ -47,7 +47,13 @@ class Description(NamedTuple):
     package: str = ""  # what to install where the command is missing
     kind: str = ""  # pyxsd, oxenstored or xenstored, where it is known to be one
 
+    @property
+    def keeper(self) -> bool:
+        """Has it a keeper, so that another process goes on where the one that serves dies?"""
+        return _KEPT in self.config
 
+
+_KEPT = ("crash-recovery", "true")
 _NO_LOG = (("access-log-nb-files", "0"),)
 # With its own default of 1024, oxenstored 4.17 stops answering for ever in a boot storm of some
 # 30 guests: a connection that caused more events than that is not taken up again.
@@ -75,6 +81,7 @@ BUILT_IN: tuple[Description, ...] = (
     _pyxsd("pyxsd", *_NO_LOG),
     _pyxsd("pyxsd-nopoll", *_NO_LOG, ("poll-time-us", "0")),
     _pyxsd("pyxsd-log"),
+    _pyxsd("pyxsd-recovery", *_NO_LOG, _KEPT),
     Description(
         "oxenstored", _OX_COMMAND, _OXEN + _NO_LOG + _OX_EVENTS, package=_DEBIAN, kind="oxenstored"
     ),

@@ -19,6 +19,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
+from . import proc
+
 APART, TOGETHER, SCHEDULER, BUSY = "apart", "together", "scheduler", "busy"
 ALL = (APART, TOGETHER, SCHEDULER, BUSY)
 FIXED = (APART, TOGETHER, SCHEDULER)  # what a whole run can be placed by
@@ -46,7 +48,7 @@ def sides(placement: str, cpus: Sequence[int]) -> tuple[set[int], set[int]]:
 
 @contextmanager
 def placed(pid: int, placement: str, cpus: Sequence[int]) -> Iterator[None]:
-    """Places the calling thread and all threads of process `pid`; puts them back afterwards."""
+    """Places the calling thread and all threads of the daemon `pid`; puts them back afterwards."""
     own, theirs = sides(placement, cpus)
     with ExitStack() as stack:
         for task, wanted in [(0, own), *((task, theirs) for task in tasks(pid))]:
@@ -61,10 +63,12 @@ def placed(pid: int, placement: str, cpus: Sequence[int]) -> Iterator[None]:
 
 
 def tasks(pid: int) -> list[int]:
-    """The threads of a process; none where it is gone."""
-    with suppress(OSError):
-        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-    return []
+    """The threads of a daemon; none where it is gone."""
+    found: list[int] = []
+    for process in proc.family(pid):
+        with suppress(OSError):
+            found.extend(int(name) for name in os.listdir(f"/proc/{process}/task"))
+    return found
 
 
 def _move(task: int, cpus: set[int]) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the kernel tells about a process: CPU time, memory, system calls.
+"""What the kernel tells about a daemon: CPU time, memory, system calls.
 
-Everything is read from outside, so it works for any daemon.
+Everything is read from outside, so it works for any daemon.  A daemon is named by one process; its
+children that run the same command line (under a keeper the one that serves) are the daemon, too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import socket
 import struct
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 from ._load import lib
@@ -33,12 +35,52 @@ class Cpu(NamedTuple):
     system_ticks: int
 
 
+def family(pid: int) -> list[int]:
+    """A daemon's processes: `pid`, and its children that run the same command line."""
+    found = [pid]
+    with suppress(OSError):
+        command = _command(pid)
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
+            pids = [int(word) for word in children.read().split()]
+        for child in pids:
+            with suppress(OSError):  # one that has gone meanwhile
+                if command and _command(child) == command:
+                    found.append(child)
+    return found
+
+
+def _command(pid: int) -> bytes:
+    """Empty for one that has died and is not waited for yet."""
+    with open(f"/proc/{pid}/cmdline", "rb") as words:
+        return words.read()
+
+
+def serving(pid: int) -> int:
+    """The process of a daemon that serves: its keeper's child, or the daemon itself."""
+    return family(pid)[-1]
+
+
 def cpu(pid: int) -> Cpu:
-    """OSError where the process is gone."""
-    # The clock id of another process's CPU time, as clock_getcpuclockid(3) makes it.
-    total = time.clock_gettime_ns((~pid << 3) | 2)
-    fields = _stat(pid)
-    return Cpu(total, int(fields[11]), int(fields[12]))
+    """Of all processes of a daemon; of a keeper's children that have died, too, those in ticks.
+
+    OSError where the daemon is gone.  Between a child's death and the next one's birth the time of
+    the dead one may be missing.
+    """
+    while True:
+        processes = family(pid)
+        own = _stat(pid)
+        with suppress(OSError):  # a child that has died just now
+            fields = [_stat(one) for one in processes]
+            # The clock id of another process's CPU time, as clock_getcpuclockid(3) makes it.
+            total = sum(time.clock_gettime_ns((~one << 3) | 2) for one in processes)
+            if family(pid) == processes:
+                break
+    user, system = (sum(int(one[field]) for one in fields) for field in (11, 12))
+    if len(processes) > 1:
+        dead = int(own[13]), int(own[14])
+        user, system = user + dead[0], system + dead[1]
+        total += sum(dead) * (1_000_000_000 // TICK)
+    return Cpu(total, user, system)
 
 
 def _stat(pid: int) -> list[str]:
@@ -68,20 +110,29 @@ def listener(path: str) -> int:
 
 
 def memory(pid: int) -> int:
-    """Resident memory in bytes."""
+    """Resident memory of a daemon in bytes; what a keeper shares with its child counts once."""
+    keeper, *kept = family(pid)
     try:
-        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii", errors="replace") as rollup:
-            for line in rollup:
-                if line.startswith("Rss:"):
-                    return int(line.split()[1]) * 1024
+        if not kept:
+            return _rollup(keeper)["Rss"]
+        own = _rollup(keeper)
+        alone = own["Private_Clean"] + own["Private_Dirty"]
+        return alone + sum(_rollup(one)["Rss"] for one in kept)
     except PermissionError:
-        pass  # another user's process: statm is open to all
-    return resident(pid)
+        return resident(pid)  # another user's process: statm is open to all
+
+
+def _rollup(pid: int) -> dict[str, int]:
+    """The fields of /proc/PID/smaps_rollup in bytes."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii", errors="replace") as rollup:
+        rows = [line.split() for line in rollup if line.endswith(" kB\n")]
+    return {row[0].rstrip(":"): int(row[1]) * 1024 for row in rows}
 
 
 def resident(pid: int) -> int:
-    """The same, read in microseconds also where it is gigabytes; it may lag by some pages."""
-    with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
+    """Of the process that serves, read in microseconds also where it is gigabytes; it may lag by
+    some pages."""
+    with open(f"/proc/{serving(pid)}/statm", encoding="ascii") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -95,10 +146,11 @@ def available_memory() -> int:
 
 
 class Syscalls:
-    """Counts a process's system calls while it is open.  OSError where that is not permitted."""
+    """Counts the system calls of the process that serves while it is open.  OSError where that is
+    not permitted."""
 
     def __init__(self, pid: int) -> None:
-        self._fd = lib.xb_syscalls_open(pid, _tracepoint())
+        self._fd = lib.xb_syscalls_open(serving(pid), _tracepoint())
         if self._fd < 0:
             raise OSError(-self._fd, "perf_event_open: " + os.strerror(-self._fd))
 

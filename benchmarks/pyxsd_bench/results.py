@@ -8,7 +8,7 @@
     machine     host, kernel, CPU, memory
     settings    the options of the run
     daemons     name -> {version, command, config}
-    scenarios   name -> {title, why, axis, unit}
+    scenarios   name -> {title, why, axis, unit, not_available: {daemon: what it has not}}
     samples     list of {scenario, measure, size, daemon, round, ...figures}
     missing     list of {scenario, size, daemon, reason}: what could not be measured
 

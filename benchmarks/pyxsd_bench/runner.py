@@ -50,6 +50,7 @@ class Runner:
         self.starts = starts
         self.echo = {d.name for d in descriptions if d.echo}
         self.kinds = {d.name: d.kind for d in descriptions}
+        self.kept = {d.name for d in descriptions if d.keeper}
         # Daemons that run already: what creates domains is not for them.
         self.foreign = starts.keys() - {d.name for d in descriptions}
         self.chosen = choose(options.only)
@@ -88,7 +89,24 @@ class Runner:
             if (scenario.floor or name not in self.echo)
             and not (own and name in self.foreign)
             and (not scenario.kinds or self.kinds.get(name) in scenario.kinds)
+            and (not scenario.keeper or name in self.kept)
         ]
+
+    def _without(self, scenario: Scenario) -> dict[str, str]:
+        """The daemons that have not what the scenario measures: what they have not."""
+        if not scenario.keeper:
+            return {}
+        reasons = {name: self._keeperless(name) for name in self.starts if name not in self.echo}
+        return {name: reason for name, reason in reasons.items() if reason}
+
+    def _keeperless(self, name: str) -> str:
+        if name in self.kept:
+            return ""
+        if name in self.foreign:
+            return "it runs already, and is not killed"
+        if self.kinds[name] == "pyxsd":
+            return "crash-recovery is not on"
+        return "nothing takes its place where it is killed"
 
     def run(self) -> int:
         """The exit status: 0, 3 where something is missing, 130 after Ctrl-C or SIGTERM.
@@ -98,7 +116,7 @@ class Runner:
         try:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             for scenario in self.chosen:
-                if self._names(scenario):
+                if self._names(scenario) or self._without(scenario):
                     self._scenario(scenario)
             self.result["complete"] = True
         except KeyboardInterrupt:
@@ -139,7 +157,10 @@ class Runner:
             "unit": scenario.unit,
             "main": scenario.main,
             "attack": scenario.attack,
+            "not_available": self._without(scenario),
         }
+        for name, reason in self._without(scenario).items():
+            self.progress.note(f"{scenario.name} {name}: not available: {reason}")
         with contextlib.ExitStack() as stack:
             targets: dict[str, Target] = {}
             for name in self._names(scenario):

@@ -165,8 +165,14 @@ def growth(summary: Summary, name: str) -> list[str]:
 
 
 def missing(summary: Summary) -> list[str]:
-    """What could not be measured, and why: a sentence for each."""
-    return [
+    """What could not be measured, and what a daemon has not, and why: a sentence for each."""
+    failed = [
         f"{row['scenario']}, size {row['size']}, {row['daemon']}: {row['reason']}"
         for row in summary.missing
     ]
+    absent = [
+        f"{name}, {daemon}: not available: {reason}"
+        for name, about in summary.scenarios.items()
+        for daemon, reason in about.get("not_available", {}).items()
+    ]
+    return failed + absent

@@ -35,7 +35,7 @@ class Target:
 
     `host` is the stand-in's directory, empty where the daemon runs elsewhere.  `kind`, `program`
     and `run`: of a daemon that we have started, what it is (daemons.Description), its program's
-    path and its run directory.
+    path and its run directory.  Where it has a keeper, `pid` is the keeper's.
     """
 
     def __init__(

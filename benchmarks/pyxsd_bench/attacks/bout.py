@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterator
 from typing import IO, Any
 
-from .. import daemons, proc, standin, wire
+from .. import daemons, placement, proc, standin, wire
 from ..measure import Sample
 from ..program import Program
 from ..target import DaemonFailed, Target, start
@@ -94,7 +94,7 @@ def generator_cpu() -> int:
 
 def peak(pid: int) -> int:
     """The largest resident memory since `forget_peak`, in bytes."""
-    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
+    with open(f"/proc/{proc.serving(pid)}/status", encoding="ascii", errors="replace") as status:
         for line in status:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -103,14 +103,14 @@ def peak(pid: int) -> int:
 
 def forget_peak(pid: int) -> None:
     """The largest resident memory is counted from now on (proc(5): clear_refs)."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/clear_refs", "w") as out:
+    with contextlib.suppress(OSError), open(f"/proc/{proc.serving(pid)}/clear_refs", "w") as out:
         out.write("5")
 
 
 def waited_ns(pid: int) -> int:
-    """How long the process was ready to run and had no CPU; 0 where the kernel does not say."""
+    """How long a daemon was ready to run and had no CPU; 0 where the kernel does not say."""
     try:
-        with open(f"/proc/{pid}/schedstat", encoding="ascii") as stat:
+        with open(f"/proc/{proc.serving(pid)}/schedstat", encoding="ascii") as stat:
             return int(stat.read().split()[1])
     except (OSError, IndexError):
         return 0
@@ -304,14 +304,14 @@ def _echo_server() -> Iterator[Target]:
 
 
 def prefer(pid: int, nice: int) -> None:
-    """Gives a process the CPU before everything else on this machine, as far as it is permitted.
+    """Gives a daemon the CPU before everything else on this machine, as far as it is permitted.
 
     Where the kernel shares the CPU among sessions first (autogroup), a process's own nice value
     counts within its session only, so the session gets it too.
     """
     with contextlib.suppress(OSError):
-        for task in os.listdir(f"/proc/{pid}/task"):
-            os.setpriority(os.PRIO_PROCESS, int(task), nice)
+        for task in placement.tasks(pid):
+            os.setpriority(os.PRIO_PROCESS, task, nice)
     with contextlib.suppress(OSError):
         with open(f"/proc/{pid}/autogroup", "w", encoding="ascii") as session:
             session.write(str(nice))
@@ -336,9 +336,9 @@ def _own_session() -> Iterator[None]:
 def _apart(pid: int) -> None:
     """Keeps the daemon off the generator's CPU."""
     others = set(range(os.cpu_count() or 1)) - {generator_cpu()}
-    for task in os.listdir(f"/proc/{pid}/task"):
+    for task in placement.tasks(pid):
         if generator_cpu() >= 0:
-            os.sched_setaffinity(int(task), others)
+            os.sched_setaffinity(task, others)
 
 
 def bout(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from . import (
     attacks,
+    crash,
     directories,
     placements,
     requests,
@@ -27,6 +28,7 @@ ALL: tuple[Scenario, ...] = (
     *rings.SCENARIOS,
     *stories.SCENARIOS,
     *state.SCENARIOS,
+    *crash.SCENARIOS,
 )
 
 # Not part of a run of everything: only where `--only` names them.

@@ -36,6 +36,7 @@ class Scenario(NamedTuple):
     domains must be created.  `fds` and `memory`: descriptors of this process and bytes of the
     daemon for each one of size.  `attack`: it is run where it is named, once, and is reported in
     the table of attacks.  `kinds`: the kinds of daemons that can take part; empty: all.
+    `keeper`: a daemon must have one.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Scenario(NamedTuple):
     memory: int = 0
     attack: bool = False
     kinds: tuple[str, ...] = ()
+    keeper: bool = False
 
 
 def endless(
