@@ -14,6 +14,8 @@ one has opened is there for the next one.  An exit that was ordered ends it.  Of
     PYXSD_CRASH        if there: CONTROL has the command crash, which anybody may ask for
     PYXSD_FULL_BYTES   how much journal there is between two images
     PYXSD_KEEP_LIMIT   bytes of memory
+    PYXSD_COPIES       if there: from the first death on one more process has copies of all
+                       descriptors of then, as the one before a live update has them
     PYXSD_RETRY        seconds until it is tried again where that was not enough
 """
 
@@ -80,6 +82,14 @@ def run_some(pid: int, count: int) -> None:
         libc.ptrace(PTRACE_SINGLESTEP, pid, 0, 0)
         _, status = os.waitpid(pid, WALL)
         count -= 1
+
+
+def keep_copies() -> None:
+    """A process that has copies of the descriptors, for as long as this one lives."""
+    if os.fork() == 0:
+        clone.die_with_parent(True)
+        while True:
+            signal.pause()
 
 
 def tell_pid() -> None:
@@ -171,6 +181,8 @@ def main() -> int:
             print(f"process {pid} ended: {status}", flush=True)
         if os.WIFEXITED(status):
             memory.died(-1)
+        if incarnation == 0 and "PYXSD_COPIES" in os.environ:
+            keep_copies()
         died = died + 1 if memory.progress() == progress else 0
         progress = memory.progress()
         if not memory.is_begun() or died > 2000:

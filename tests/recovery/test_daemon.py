@@ -8,6 +8,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,16 @@ def kill(path: Path) -> None:
     pid = (path / "serving").read_text()
     os.kill(int(pid), signal.SIGKILL)
     wait_for(lambda: (path / "serving").read_text() != pid, "nobody goes on")
+
+
+def sockets(pid: int) -> list[int]:
+    """The numbers of a process's sockets."""
+    found = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if os.readlink(path).startswith("socket:"):
+                found.append(int(path.name))
+    return found
 
 
 @pytest.fixture(name="stand")
@@ -124,3 +135,21 @@ def test_not_together_with_recordings(tmp_path: Path) -> None:
     with killed(tmp_path, settings={"record-directory": str(tmp_path / "recorded")}) as daemon:
         pass
     assert any("not together with record-directory" in line for line in daemon.log())
+
+
+def test_a_socket_of_which_another_process_has_a_copy(tmp_path: Path) -> None:
+    """As right behind a live update.  When its client has gone, what epoll would tell of the copy
+    is not taken for that of a later client, which has its number."""
+    with killed(tmp_path, {"PYXSD_COPIES": "1"}) as daemon, ExitStack() as stack:
+        first = daemon.client()
+        first.ask("DIRECTORY", b"/\0")
+        kill(tmp_path)
+        assert first.ask("DIRECTORY", b"/\0")[0] == 1
+        serving = int((tmp_path / "serving").read_text())
+        number = max(sockets(serving))
+        first.close()
+        wait_for(lambda: number not in sockets(serving), "it is not closed")
+        while number not in sockets(serving):
+            client = stack.enter_context(daemon.client())
+            for _ in range(3):
+                assert client.ask("DIRECTORY", b"/\0")[0] == 1
