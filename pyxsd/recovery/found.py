@@ -4,6 +4,7 @@ open, under its own numbers."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 
@@ -17,7 +18,8 @@ def opened() -> set[int]:
     found = set()
     for name in os.listdir("/proc/self/fd"):
         try:
-            os.fstat(int(name))
+            # Where a process has died in this very listing, fstat(2) of its folder fails.
+            fcntl.fcntl(int(name), fcntl.F_GETFD)
         except OSError:
             continue  # that of the listing itself
         found.add(int(name))
