@@ -84,7 +84,7 @@ COLUMNS = (
 def scenario(summary: Summary, name: str, brief: bool = False) -> Table:
     """One row for each measure, size and daemon."""
     about, rows = summary.scenarios[name], []
-    longest = about.get("main") == "max_us"
+    longest = about.get("main") in ("p99_us", "max_us")
     columns = [c for c in COLUMNS if c.brief or not brief or (longest and c.title == "max µs")]
     for measure in summary.measures(name):
         for size in summary.sizes(name, measure):

@@ -51,6 +51,16 @@ def test_side_by_side() -> None:
     assert found == (["requests/s", *COSTS], [["m", "2", "1", "8", "–", "0.5"]])
 
 
+@pytest.mark.parametrize(
+    ("figure", "is_there"), [("max_us", True), ("p99_us", True), ("p50_us", False), ("rate", False)]
+)
+def test_the_longest_is_in_the_document(figure: str, is_there: bool) -> None:
+    """Where it is what counts, or close to it."""
+    head = tables.scenario(summary(COSTS, figure), "s", brief=True).head
+    assert ("max µs" in head) == is_there
+    assert "max µs" in tables.scenario(summary(COSTS, figure), "s").head
+
+
 def test_nobody_else() -> None:
     assert cells(summary({"pyxsd": 2.0})) == ["2", "–", "–", "–"]
 
