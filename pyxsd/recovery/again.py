@@ -70,6 +70,7 @@ class Again(Steps):
         self._records = self._read()
         around, self._rows = surroundings.read(self._records)
         self._around: Any = around
+        self._close_what_was_left()
         self._log = open_daemon_log(config)
         if around.log_file:
             self._log.redirect(around.log_file)
@@ -208,17 +209,29 @@ class Again(Steps):
             if connection.bad:
                 connection.transport.fail_again()
 
-    def _close_others(self) -> None:
-        """All descriptors that nobody names; those of clients that nobody knows are noted."""
+    def _named(self) -> set[int]:
+        """The descriptors that go on, but for those of clients."""
         around = self._around
         named = set(self._memory.kept) | {around.listener, around.channels}
-        named |= {fd for _, fd in around.pid_files}
+        return named | {fd for _, fd in around.pid_files}
+
+    def _close_what_was_left(self) -> None:
+        """All that nobody names and that is not a client's: each process that is killed while it
+        comes back would take as many descriptors again."""
+        unnamed = self._found - self._named() - {fd for _, fd in self._around.sockets}
+        left = {fd for fd in unnamed if not found.is_socket(fd)}
+        found.close(left)
+        self._found -= left
+
+    def _close_others(self) -> None:
+        """All descriptors that nobody names; those of clients that nobody knows are noted."""
+        named = self._named()
         for connection in self.server.connections.values():
             if connection.is_socket:
                 connection.transport.inner.own()
                 named.add(connection.transport.fileno())
         mine = {close_ended(connection) for connection in self.server.take_changed()}
-        address = found.address_of(around.listener)
+        address = found.address_of(self._around.listener)
         others = self._found - named
         self._newcomers = [fd for fd in sorted(others - mine) if found.is_accepted(fd, address)]
         found.close(others - set(self._newcomers))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,14 @@ def opened() -> set[int]:
             continue  # that of the listing itself
         found.add(int(name))
     return found
+
+
+def is_socket(fd: int) -> bool:
+    """Is it a socket, of whatever kind?"""
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False  # the folder of a process that has gone
 
 
 def address_of(listener: int) -> str | bytes | None:

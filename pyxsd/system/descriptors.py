@@ -13,7 +13,7 @@ import resource
 # A file that is written, and what the C library may open meanwhile.
 RESERVED = 4
 # What a process may open that goes on where this one dies, with the same descriptors: some 20 as a
-# rule, and as many again for each that dies before it has closed those of the one before.
+# rule, beside what is left of another one that has died before it had come so far.
 SUCCESSORS = 256
 
 

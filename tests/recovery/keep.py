@@ -7,13 +7,17 @@ one has opened is there for the next one.  An exit that was ordered ends it.  Of
     PYXSD_KEEP_PID     the file that has the pid of who serves
     PYXSD_KILLS        kills each of the first so many processes, at a random instant
     PYXSD_KILL_SEED    which instants those are
-    PYXSD_KILL_MS      how long each lives on average, in milliseconds
+    PYXSD_KILL_MS      how long each lives on average, in milliseconds; one of ten, from when it
+                       has served something: where all need longer than that to come back, nothing
+                       would ever be served
     PYXSD_KILL_STEPS   runs at most so many instructions one by one, a random number of them, before
                        the kill
     PYXSD_KILLED       the file that is there when all were killed
     PYXSD_CRASH        if there: CONTROL has the command crash, which anybody may ask for
     PYXSD_FULL_BYTES   how much journal there is between two images
     PYXSD_KEEP_LIMIT   bytes of memory
+    PYXSD_DIE_AGAIN    of those that come back the first so many die when they have opened all that
+                       they need, before anything else is closed
     PYXSD_COPIES       if there: from the first death on one more process has copies of all
                        descriptors of then, as the one before a live update has them
     PYXSD_RETRY        seconds until it is tried again where that was not enough
@@ -84,12 +88,24 @@ def run_some(pid: int, count: int) -> None:
         count -= 1
 
 
+def die(_again: Any) -> None:
+    """In place of a part of coming back."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def keep_copies() -> None:
     """A process that has copies of the descriptors, for as long as this one lives."""
     if os.fork() == 0:
         clone.die_with_parent(True)
         while True:
             signal.pause()
+
+
+def wait_for_progress(memory: Memory) -> None:
+    """Until something is served; 10 seconds at most."""
+    before, end = memory.progress(), time.monotonic() + 10
+    while memory.progress() == before and time.monotonic() < end:
+        time.sleep(0.001)
 
 
 def tell_pid() -> None:
@@ -113,6 +129,8 @@ def serve(config: Any, parsed: Any, listener: int, memory: Memory, incarnation: 
         full = int(os.environ.get("PYXSD_FULL_BYTES", "0"))
         beginning.begin(daemon, memory)
     else:
+        if incarnation <= int(os.environ.get("PYXSD_DIE_AGAIN", "0")):
+            setattr(again.Again, "_make_quiet", die)  # noqa: B010
         daemon = again.build(config, parsed, memory, cli._assemble)
         daemon.install_signals()
         full = int(os.environ.get("PYXSD_FULL_BYTES", "0"))
@@ -167,6 +185,8 @@ def main() -> int:
         while kills and not memory.is_begun() and incarnation == 0:
             time.sleep(0.005)
         if incarnation < kills:
+            if incarnation % 10 == 9:
+                wait_for_progress(memory)
             time.sleep(instants.expovariate(1000.0 / mean))
             if steps:
                 run_some(pid, instants.randrange(steps))

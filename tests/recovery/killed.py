@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,13 +15,17 @@ PROGRAM = ("-m", "tests.recovery.keep")
 
 @contextmanager
 def killed(
-    root: Path, env: dict[str, str] | None = None, settings: dict[str, str] | None = None
+    root: Path,
+    env: dict[str, str] | None = None,
+    settings: dict[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Daemon]:
     """One that answers, and ends well.  env: more of what tests.recovery.keep wants to know; the
-    process that serves stands in the file `serving`."""
+    process that serves stands in the file `serving`.  prefix: of the command line."""
     daemon = Daemon(
         settings,
         root=root,
+        prefix=prefix,
         program=(sys.executable, *PROGRAM),
         wait=False,
         env={"PYXSD_KEEP_PID": str(root / "serving"), **(env or {})},

@@ -153,3 +153,13 @@ def test_a_socket_of_which_another_process_has_a_copy(tmp_path: Path) -> None:
             client = stack.enter_context(daemon.client())
             for _ in range(3):
                 assert client.ask("DIRECTORY", b"/\0")[0] == 1
+
+
+def test_descriptors_of_those_that_do_not_come_back(tmp_path: Path) -> None:
+    """They are as few as those of one."""
+    env = {"PYXSD_DIE_AGAIN": "50"}
+    few = ("prlimit", "--nofile=64:64")
+    with killed(tmp_path, env, prefix=few) as daemon, daemon.client() as client:
+        assert client.ask("WRITE", b"/a\0b") == (11, b"OK\0")
+        os.kill(int((tmp_path / "serving").read_text()), signal.SIGKILL)
+        assert client.ask("READ", b"/a\0") == (2, b"b")
