@@ -45,6 +45,17 @@ def test_the_request_is_answered_eio(word: bytes, tmp_path: Path) -> None:
     assert sum(shown in line and "is answered EIO" in line for line in daemon.log()) >= 1
 
 
+@pytest.mark.parametrize(("count", "answer"), [(4, (CONTROL, b"alive\0")), (5, EIO)])
+def test_a_request_within_which_processes_are_killed(
+    count: int, answer: tuple[int, bytes], tmp_path: Path
+) -> None:
+    """By SIGKILL, which is nobody's fault: it is run again, but not for ever."""
+    with killed(tmp_path, environment(tmp_path)) as daemon, daemon.client() as client:
+        assert client.ask("CONTROL", b"crash\0kill\0%d\0" % count) == answer
+        assert client.ask("READ", b"/tool\0") == (TYPES["READ"], b"")
+    assert (tmp_path / "serving-crashes").stat().st_size == 5
+
+
 def test_a_ring_that_does_it_three_times_is_parked(tmp_path: Path) -> None:
     stand = Stand(settings={"allow-debug": "true"})
     stand.program = PROGRAM
