@@ -47,6 +47,7 @@ cdef class Server:
     cdef int _serve(self, Connection c, uint64_t until) except -1
     cdef bint _is_held(self, Connection c, const Header *head) noexcept
     cdef int _packets(self, Connection c, uint64_t until) except -1
+    cdef _told_of(self, Connection c, const Header *head)
     cdef int _refuse(self, Connection c, const Header *head) except -1
     cdef int _input_is_served(self, Connection c) except -1
     cdef int _flush_all(self) except -1

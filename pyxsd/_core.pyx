@@ -23,8 +23,8 @@ from pyxsd._handlers cimport request_table
 from pyxsd._history cimport History
 from pyxsd._journal cimport (
     J_ANSWER, J_CONNECT, J_HOLD, J_READY, J_RELEASE, J_SERVE, J_SETTLE, J_TICK, J_TURN, J_WORK,
-    LIVE, RECORD_SIZE, RECORDING, REPLAYING, Journal, Record, journal_clock, journal_note,
-    journal_refuses, journal_served, journal_time,
+    LIVE, RECORD_SIZE, RECORDING, REFUSES, REPLAYING, SERVES, STOPS, Journal, Record, journal_clock,
+    journal_note, journal_refuses, journal_served, journal_time,
 )
 from pyxsd._limits cimport Q_OUTSTANDING, UNLIMITED
 from pyxsd._request cimport Request, prepare, run
@@ -436,7 +436,7 @@ cdef class Server:
         """Serves whole packets, reading once; DONE, AGAIN, ..."""
         cdef Header head
         cdef int64_t outstanding = self.limits.most[Q_OUTSTANDING]
-        cdef int points = 0, whole
+        cdef int points = 0, whole, verdict
         cdef bint fresh = not self.drains  # nothing read in this turn yet
         cdef bint more = False       # and more is known to be there
         cdef Journal journal = self.agenda.journal
@@ -453,13 +453,20 @@ cdef class Server:
                 if is_blocked(c, outstanding) or (self.holds_starts and self._is_held(c, &head)):
                     c.stalled = True
                     return DONE
-                if journal.header != NULL and journal_refuses(journal, self.ops + 1):
+                verdict = SERVES
+                if journal.numbers:
+                    verdict = journal_refuses(journal, self.ops + 1)
+                if verdict == STOPS:
+                    if journal.stopped is None:
+                        journal.stopped = self._told_of(c, &head)
+                    return AGAIN
+                if verdict == REFUSES:
                     self._refuse(c, &head)
                 else:
                     dispatch(self.s, c, &head, c.inp.data + c.inp.head + HEADER_SIZE)
                 c.ops += 1
                 self.ops += 1
-                if journal.header != NULL:
+                if journal.numbers:
                     journal_served(journal, self.ops)
                 if c.bad:
                     return BROKEN
@@ -491,15 +498,18 @@ cdef class Server:
             more = got == (SOCKET_BYTES if c.is_socket else RING_BYTES)
             self.agenda.touch(c)
 
-    cdef int _refuse(self, Connection c, const Header *head) except -1:
-        """A process has died of this request: nobody runs it again."""
+    cdef _told_of(self, Connection c, const Header *head):
+        """The next request in words, with its first bytes."""
         cdef const char *payload = <const char *>c.inp.data + c.inp.head + HEADER_SIZE
         shown = payload[:min(head.len, <uint32_t>REFUSED_BYTES)].hex()
+        return f"{c.label.decode()}: request {head.type} with {head.len} bytes, {shown}"
+
+    cdef int _refuse(self, Connection c, const Header *head) except -1:
+        """A process has died of this request: nobody runs it again."""
         c.refused += 1
         self.host.complain(
             "refused request",
-            f"{c.label.decode()}: request {head.type} with {head.len} bytes, {shown}, has ended "
-            f"a process of this daemon; it is answered EIO")
+            f"{self._told_of(c, head)}, has ended a process of this daemon; it is answered EIO")
         if not c.deaf:
             c.out.put(XS_ERROR, head.req_id, head.tx_id, b"EIO", 4)
             self.agenda.touch(c)

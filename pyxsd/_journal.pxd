@@ -65,6 +65,12 @@ cdef enum Mode:      # of a journal
     RECORDING = 1
     REPLAYING = 2
 
+# What becomes of a request
+cdef enum Verdict:
+    SERVES = 0
+    REFUSES = 1              # a process has died of it: EIO
+    STOPS = 2                # it is not served, nor is any other one
+
 cdef class Journal:
     cdef Mode mode
     cdef char *data          # a segment: RECORDING what is in it, REPLAYING what is still to come
@@ -83,6 +89,11 @@ cdef class Journal:
     cdef object resumed      # REPLAYING: called where the records end, and all goes on from there
     cdef uint64_t refused    # REPLAYING: the request that is not run again; 0: none
     cdef readonly bint has_refused   # records of `refused` were dropped
+    cdef bint numbers        # is it told which request begins? see journal_refuses()
+    # REPLAYING what is not in such memory: behind request `last` none is served any more
+    cdef public uint64_t last
+    cdef public object stopped   # the one that would have been next: whatever the server says of it
+    cdef readonly bint is_short      # the fault is that the records have ended, and no other one
 
     # Room for a record with so many bytes of payload: where the payload goes.  NULL: there is
     # no memory, and the recording has ended.
@@ -101,23 +112,24 @@ cdef class Journal:
     cdef bint resume(self) noexcept
     # What is under way from now on, until its record is there.
     cdef void begin_doubt(self, int kind, int check, uint64_t subject) noexcept
-    # Is that request, whose serving begins, one that is refused?  Not while it is recorded.
-    cdef bint refuses(self, uint64_t number) noexcept
+    # What becomes of that request, whose serving begins: a Verdict.  Not while it is recorded.
+    cdef int refuses(self, uint64_t number) noexcept
+    cdef int refuses_at_desk(self, uint64_t number) noexcept
     cdef int hand_over(self) except -1
     cdef void turn(self, double wall, double now) noexcept
 
-cdef inline bint journal_refuses(Journal journal, uint64_t number) noexcept:
-    """The serving of that request begins, where the journal is in memory; must it be refused?"""
+cdef inline int journal_refuses(Journal journal, uint64_t number) noexcept:
+    """The serving of that request begins, where `numbers` is set: a Verdict."""
     if journal.mode != RECORDING:
         return journal.refuses(number)
     journal.header.begun_at = journal.header.at
     fence(FENCED)
     journal.header.begun = number
-    return False
+    return SERVES
 
 cdef inline void journal_served(Journal journal, uint64_t number) noexcept:
     """It was served.  Where it is run again, it was before."""
-    if number >= journal.header.begun:
+    if journal.header != NULL and number >= journal.header.begun:
         journal.header.served = number
 
 cdef inline bint journal_replays(Journal journal) noexcept:

@@ -66,6 +66,7 @@ once that is there.
 """
 
 cimport cython
+from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 from pyxsd._wire cimport FENCED, fence
@@ -87,9 +88,10 @@ TURN, READY, WORK, CONNECT, DISCONNECT, TICK, ANSWER, SCAN, PORTS, SERVE, HOST, 
 #: And those of a journal in memory that outlives the process.
 SETTLE, READ, WRITE = J_SETTLE, J_READ, J_WRITE
 
+# Far in the future: who asks for the time finds that it is over.
+cdef uint64_t NEVER = <uint64_t>1 << 62
+
 cdef enum:
-    # Far in the future: who asks for the time finds that it is over.
-    NEVER = 1 << 62
     # Processes that are killed within one request, one behind the other, until it is not run any
     # more: it may be what makes the kernel kill them.  Two are so by chance, once in many thousand.
     KILLS_MOST = 5
@@ -112,6 +114,7 @@ cdef class Journal:
 
     def __cinit__(self):
         self.full = <size_t>-1
+        self.last = UINT64_MAX
 
     def __dealloc__(self):
         # The garbage collector may have taken `memory` away before.
@@ -164,6 +167,7 @@ cdef class Journal:
         self.fault = None
         self.take_away = take_away
         self.without_values = without_values
+        self.numbers = False
         self.mode = RECORDING
 
     def stop(self):
@@ -180,8 +184,15 @@ cdef class Journal:
             self.memory = None
             self.header = NULL
             self.doubt = NULL
+            self.numbers = False
         self.data = NULL
         self.cap = 0
+
+    def behind(self, uint64_t offset):
+        """The records behind so many bytes of the journal, which must be in this segment."""
+        if not self.before <= offset <= self.before + self.at:
+            raise ValueError(f"byte {offset} of the journal is not here")
+        return self.data[offset - self.before:self.at]
 
     def take(self):
         """The records since the last call, as bytes."""
@@ -229,6 +240,7 @@ cdef class Journal:
         self.memory = memory
         self.header = memory.header
         self.doubt = &memory.header.doubt
+        self.numbers = True
         self.fault = None
 
     def record_in(self, Memory memory not None, uint64_t number, take_away not None):
@@ -331,19 +343,8 @@ cdef class Journal:
         of a ring, where it must be made sure that the index is stored; or None.  cause: of the
         death of who recorded last.  MemoryFault where the memory makes no sense."""
         cdef Header *header = memory.header
-        if self.mode != LIVE or self.memory is not None:
-            raise ValueError("the journal is in use")
-        memory.check()
-        self.data = NULL
-        self._use(memory)
         self.take_away = take_away
-        # In the segment where it was under way: its bytes stand behind the journal's end there.
-        self._take_segment(header.current)
-        under_way = self._complete()
-        if not self.fold():
-            raise MemoryFault("the journal has no room")
-        self.end = self.at
-        self._walk()
+        under_way = self._find(memory)
         if header.begun == header.served:
             header.deaths = 0
         else:
@@ -359,6 +360,27 @@ cdef class Journal:
         self.resumed = resumed
         self.mode = REPLAYING
         return under_way
+
+    def _find(self, Memory memory not None):
+        """All records since the image, in one segment; what was under way: see again()."""
+        if self.mode != LIVE or self.memory is not None:
+            raise ValueError("the journal is in use")
+        memory.check()
+        self.data = NULL
+        self._use(memory)
+        # In the segment where it was under way: its bytes stand behind the journal's end there.
+        self._take_segment(memory.header.current)
+        under_way = self._complete()
+        if not self.fold():
+            raise MemoryFault("the journal has no room")
+        self.end = self.at
+        self._walk()
+        return under_way
+
+    def found_in(self, Memory memory not None):
+        """All records there since the image, as bytes; MemoryFault.  Nobody goes on from there."""
+        self._find(memory)
+        return self.data[:self.end]
 
     def _complete(self):
         """Writes the record of bytes that were moved without it."""
@@ -433,11 +455,28 @@ cdef class Journal:
         """Do the answers come from outside by now?  To be asked by whoever asks the host."""
         return not journal_replays(self)
 
-    cdef bint refuses(self, uint64_t number) noexcept:
+    cdef int refuses_at_desk(self, uint64_t number) noexcept:
+        cdef const Record *record
+        if self.at < self.end:
+            record = <const Record *>(self.data + self.at)
+            if record.kind == J_REFUSE and record.subject == number:
+                self.at += RECORD_SIZE
+                return REFUSES
+        if number <= self.last:
+            return SERVES
+        if self.fault is None:
+            self.fault = f"behind request {self.last} none is served"
+            self.is_short = True
+        self.at = self.end
+        return STOPS
+
+    cdef int refuses(self, uint64_t number) noexcept:
         cdef Header *header = self.header
         cdef const Record *record
         if self.mode != REPLAYING:
-            return False
+            return SERVES
+        if header == NULL:
+            return self.refuses_at_desk(number)
         if number > header.begun:
             header.begun_at = self.before + self.at
             fence(FENCED)
@@ -449,9 +488,9 @@ cdef class Journal:
             record = <const Record *>(self.data + self.at)
             if record.kind == J_REFUSE and record.subject == number:
                 self.at += RECORD_SIZE
-                return True
+                return REFUSES
         if self.refused != number or self.before + self.at != header.begun_at:
-            return False
+            return SERVES
         # What it has asked and was answered before the process died is as if it had not been.
         self.has_refused = self.at != self.end
         self.end = self.at
@@ -459,8 +498,8 @@ cdef class Journal:
         fence(FENCED)
         if self.resume() and self.room(0) != NULL:
             self.add(J_REFUSE, 0, 0, number)
-            return True
-        return False
+            return REFUSES
+        return SERVES
 
     # -- replaying ------------------------------------------------------------
 
@@ -486,6 +525,7 @@ cdef class Journal:
         self.at = 0
         self.end = self.cap = n
         self.before = before
+        self.numbers = True
         self.mode = REPLAYING
 
     def go_on(self):
@@ -548,6 +588,7 @@ cdef class Journal:
     cdef void fail(self, const Record *found, int kind, uint64_t subject) noexcept:
         if self.fault is None:
             if found == NULL:
+                self.is_short = True
                 self.fault = (f"the journal ends at byte {self.before + self.end}, where "
                               f"{_name(kind)} {subject:#x} is asked for")
             else:

@@ -31,6 +31,7 @@ cdef struct Header:
     uint32_t entered         # not 0: who died had begun `begun`, and not only something before it
     uint64_t allocated[AREAS]    # bytes of an area that the kernel has given
     Doubt doubt
+    uint64_t held            # the number of an image that somebody copies; 0: nobody does
 
 cdef class Memory:
     cdef int fd

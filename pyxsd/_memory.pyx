@@ -16,6 +16,12 @@ How it is changed, so that a process can die behind each store:
 - A record is written behind the journal's end; then the end (`at`) is moved behind it.  What was
   under way and has no record yet is in `doubt` (see _journal.pyx).
 
+Another process may copy what one that has died has left, while the next one goes on: leave() and
+copy_left().  `held` is the number of the image then, and no later one is begun, so that image and
+journal stay where they are; who serves may take that back at any time, and the copy is worth
+nothing then.  What the next one overwrites all the same, the header and the records of a
+request that is refused, leave() gives.
+
 Nothing in there is trusted: what makes no sense is a StateError of whoever reads it.  The page of
 the header is locked in memory, since the kernel stores into it while a process is killed.
 """
@@ -25,7 +31,7 @@ import os
 
 cimport cython
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.errno cimport errno as c_errno
+from libc.errno cimport ENOMEM, errno as c_errno
 from libc.signal cimport SIGABRT, SIGFPE, SIGILL, SIGSEGV
 from libc.string cimport memcmp, memcpy
 from pyxsd._wire cimport FENCED, fence
@@ -179,6 +185,61 @@ cdef class Memory:
         for number in (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT):
             pyxsd_watch_cause(number, &self.header.cause)
         return cause
+
+    # -- what a process that has died has left --------------------------------------
+
+    def leave(self):
+        """(header, records): what copy_left() wants; to be called before another process goes on.
+        MemoryFault where there is nothing to be copied."""
+        cdef Header *header = self.header
+        cdef int n
+        cdef uint64_t at
+        self.check()
+        n = header.current & 1
+        at = header.at
+        if header.begun > header.served and header.begins[n] <= header.begun_at <= at:
+            at = header.begun_at
+        header.held = header.valid
+        return (self.base[:PAGE],
+                (self.area(n) + (at - header.begins[n]))[:header.at - at])
+
+    def copy_left(self, bytes first not None, bytes records not None):
+        """A memory of this process alone, as it was when leave() gave these; MemoryFault where
+        it has been changed too much since then, OSError."""
+        cdef const Header *then = <const Header *><const char *>first
+        cdef Memory made = Memory.create(self.header.limit)
+        cdef uint64_t valid = then.valid
+        cdef int n = then.current & 1, other = 3 - <int>(valid & 1), i
+        for i in range(AREAS):
+            if i == other:
+                continue  # an image in the making is of no use
+            if made.reserve(i, then.allocated[i]) < then.allocated[i]:
+                raise OSError(ENOMEM, os.strerror(ENOMEM))
+            memcpy(made.area(i), self.area(i), then.allocated[i])
+        fence(FENCED)
+        if self.header.held != valid:
+            raise MemoryFault("the next image was begun before that was copied")
+        memcpy(made.base, <const char *>first, PAGE)
+        made.header.allocated[other] = 0
+        memcpy(made.area(n) + (then.at - then.begins[n] - len(records)), <const char *>records,
+               len(records))
+        return made
+
+    @property
+    def held(self):
+        """Does somebody copy the image that is valid, and the journal since then?"""
+        return self.header.held != 0
+
+    def release(self):
+        """Nobody copies it, or in vain from now on."""
+        self.header.held = 0
+        fence(FENCED)
+
+    @property
+    def begun(self):
+        """Requests whose serving has begun since the daemon's start, and how many of them were
+        served."""
+        return self.header.begun, self.header.served
 
     # -- areas --------------------------------------------------------------------
 

@@ -136,7 +136,7 @@ def _replay(directory: str, until: str, as_format: str) -> int:
                 directory,
                 end,
                 as_format,
-                out.write,
+                out,
                 lambda line: _tell(line.decode("utf-8", "surrogateescape")),
             )
     except (StateError, ValueError) as error:
@@ -457,7 +457,7 @@ def _keep(
     memory = keeping.memory(config, told)
     if memory is None:
         return serve(None)
-    end = keeping.keep(serve, memory, begun)
+    end = keeping.keep(serve, memory, config, begun)
     if keeping.is_over(end) and (keeping.has_served(end) or not parsed.take_over):
         for path in filter(None, (config.pid_file, parsed.pid_file)):
             pid_file.remove_own(path)

@@ -7,6 +7,8 @@ The process must have one thread.  glue/xsd_clone.h has the system call.
 
 import os
 
+from libc.errno cimport errno
+
 cdef extern from "Python.h":
     void PyOS_BeforeFork()
     void PyOS_AfterFork_Parent()
@@ -26,6 +28,21 @@ cdef extern from "sys/prctl.h" nogil:
     enum:
         PR_SET_PDEATHSIG
         PR_SET_DUMPABLE
+
+cdef extern from *:
+    """
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    #ifndef SYS_close_range
+    #define SYS_close_range 436
+    #endif
+    /* CLOSE_RANGE_UNSHARE: those from `first` on are not copied, they are simply not there. */
+    static long pyxsd_leave_descriptors(unsigned int first)
+    {
+        return syscall(SYS_close_range, first, ~0U, 2U);
+    }
+    """
+    long pyxsd_leave_descriptors(unsigned int first) noexcept nogil
 
 cdef extern from "xsd_clone.h" nogil:
     struct xsd_thread:
@@ -76,6 +93,14 @@ def spawn():
 def die_with_parent(bint on):
     """Is this process killed when the one ends that has made it?"""
     prctl(PR_SET_PDEATHSIG, SIGKILL if on else 0)
+
+
+def leave_descriptors():
+    """From now on this process has a table of descriptors of its own, with 0, 1 and 2 in it; it
+    never has copies of the others, not for a moment.  OSError where the kernel cannot do that
+    (before Linux 5.9)."""
+    if pyxsd_leave_descriptors(3) < 0:
+        raise OSError(errno, "close_range: " + os.strerror(errno))
 
 
 def leave_no_core():

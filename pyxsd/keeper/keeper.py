@@ -29,6 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, NoReturn, Protocol
 
+    from pyxsd.keeper.witness import Witness
+
     class Memory(Protocol):
         """What outlives a child."""
 
@@ -66,6 +68,7 @@ class Life(NamedTuple):
     mask: set[int]  # signals that were blocked when the keeper was started
     cause: str = ""  # how the one before it died: "killed by SIGKILL"
     noticed: float = 0.0  # monotonic seconds when the keeper knew of that
+    witness: Witness | None = None  # who writes down what the one before has left
 
     def let_signals_in(self) -> None:
         """The child has its handlers: what was sent to it or to its keeper meanwhile comes now."""
@@ -95,7 +98,8 @@ class Keeper:
     """Makes children that serve.
 
     memory was made before, so that each child has it.  prepare() is called once when the first
-    child has been made: what is loaded then, the later ones have.
+    child has been made: what is loaded then, the later ones have.  witness: is told of each death
+    by a fault that another child makes up for.
     """
 
     def __init__(
@@ -103,10 +107,12 @@ class Keeper:
         memory: Memory,
         prepare: Callable[[], None] = lambda: None,
         kills_max: int = KILLS_MAX,
+        witness: Witness | None = None,
     ) -> None:
         self._kills_max = kills_max
         self._memory = memory
         self._prepare = prepare
+        self._witness = witness
         self._report = Report()
         self._ending = 0  # SIGTERM or SIGINT where that was sent: for later children, too
         self._deaths = 0  # in a row without progress
@@ -120,7 +126,7 @@ class Keeper:
         """
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         mask = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)}
-        life = Life(0, os.getpid(), self._report, mask)
+        life = Life(0, os.getpid(), self._report, mask, witness=self._witness)
         while True:
             before = self._memory.progress()
             self._report.begin()
@@ -137,6 +143,8 @@ class Keeper:
             lost = self._judge(word, status, self._memory.progress() != before)
             if lost:
                 return End(LOST, 0, f"{lost}: {cause}")
+            if self._witness is not None and fault_of(status):
+                self._witness.died(cause)
             life = life._replace(number=life.number + 1, cause=cause, noticed=noticed)
 
     def _judge(self, word: int, status: int, progress: bool) -> str:
@@ -171,6 +179,8 @@ class Keeper:
                 os.kill(pid, self._ending)
             if life.number == 0:
                 self._prepare()
+            if self._witness is not None:
+                self._witness.next_is_made()
             return pid
 
     def _sleep(self, seconds: float) -> None:
@@ -188,24 +198,25 @@ class Keeper:
                     self._ending = number
                 os.kill(pid, number)
                 continue
-            status = _reap(pid)
+            status = self._reap(pid)
             if status is not None:
                 return status
 
-
-def _reap(pid: int) -> int | None:
-    """The status of that child if it has ended.  Others are waited for as well: where another
-    program has executed this one, they are its."""
-    found = None
-    while True:
-        try:
-            ended, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return found
-        if not ended:
-            return found
-        if ended == pid:
-            found = os.waitstatus_to_exitcode(status)
+    def _reap(self, pid: int) -> int | None:
+        """The status of that child if it has ended.  Others are waited for as well: the witness's,
+        and where another program has executed this one, that one's."""
+        found = None
+        while True:
+            try:
+                ended, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return found
+            if not ended:
+                return found
+            if ended == pid:
+                found = os.waitstatus_to_exitcode(status)
+            elif self._witness is not None:
+                self._witness.ended(ended, _in_words(os.waitstatus_to_exitcode(status)))
 
 
 def _live(serve: Callable[[Life], int], life: Life) -> NoReturn:

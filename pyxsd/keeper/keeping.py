@@ -8,6 +8,7 @@ import os
 from pyxsd.keeper.keeper import Keeper, can_keep
 from pyxsd.keeper.report import ENDED, HANDED_OVER, LOST, STARTING
 from pyxsd.keeper.ward import Ward
+from pyxsd.keeper.witness import Witness
 from pyxsd.state.dump import IMAGE
 from pyxsd.system.background import STATUS_FATAL
 from pyxsd.system.listening import run_directory
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: The exit status where the daemon died again and again: sysexits' "internal software error".
 STATUS_LOST = 70
+#: The folder of the recordings of crashes, below `record-directory` or the run directory.
+CRASHES = "crashes"
 
 
 def memory(config: Config, told: list[str]) -> Any:
@@ -40,9 +43,18 @@ def memory(config: Config, told: list[str]) -> Any:
 
 
 def keep(
-    serve: Callable[[Ward], int], memory: Any, begun: Callable[[], object] = lambda: None
+    serve: Callable[[Ward], int],
+    memory: Any,
+    config: Config,
+    begun: Callable[[], object] = lambda: None,
 ) -> End:
     """Lets children serve; see Keeper.run.  begun() is called when there is the first one."""
+    directory = os.path.join(config.record_directory or run_directory(os.environ), CRASHES)
+
+    def record(left: Any, cause: str) -> str:
+        from pyxsd.recovery import crash
+
+        return crash.record(memory, left, cause, directory, config)
 
     def prepare() -> None:
         begun()
@@ -51,13 +63,14 @@ def keep(
     def live(life: Life) -> int:
         return serve(Ward(life, memory))
 
-    return Keeper(memory, prepare).run(live)
+    witness = Witness(directory, memory.leave, record)
+    return Keeper(memory, prepare, witness=witness).run(live)
 
 
 def _prepare() -> None:
     """Loads what later children need, while the first one begins."""
     from pyxsd.daemon import load_rest
-    from pyxsd.recovery import again  # noqa: F401
+    from pyxsd.recovery import again, crash  # noqa: F401
     from pyxsd.system.descriptors import Reserve
 
     reserve = Reserve()

@@ -35,6 +35,10 @@ TAKEN_SECONDS = 5.0
 AGAIN_SECONDS = (0.05, 0.2, 1.0, 5.0, 60.0)
 
 
+#: Between two looks whether the recording of a crash is there, and how many of them.
+WITNESS_SECONDS, WITNESS_LOOKS = 0.25, 4 * 75
+
+
 class Ward:
     """One daemon whose death another process makes up for."""
 
@@ -46,6 +50,7 @@ class Ward:
         self._keeper = -1  # a descriptor of the keeper's process
         self._looks = 0
         self._tries = 0
+        self._looks_for_word = 0
 
     def begin(self, daemon: Any) -> None:
         """The daemon serves from now on; it has its handlers for signals."""
@@ -73,11 +78,27 @@ class Ward:
         leave_some()
         if self.life.number:
             seconds = time.monotonic() - self.life.noticed
+            witness = self.life.witness
+            is_recorded = witness is not None and witness.is_expected()
+            where = f"; see {witness.directory}" if witness is not None and is_recorded else ""
             daemon.log(
                 "warn",
                 f"crash recovery: the daemon was {self.life.cause}; process {os.getpid()} went on "
-                f"after {seconds * 1000:.1f} ms",
+                f"after {seconds * 1000:.1f} ms{where}",
             )
+            if is_recorded:
+                self._looks_for_word = WITNESS_LOOKS
+                self._hear_witness()
+
+    def _hear_witness(self) -> None:
+        """Tells how the recording of the crash went, when it is known."""
+        assert self.life.witness is not None
+        text = self.life.witness.told()
+        if text:
+            self._daemon.log("warn", f"crash recovery: {text}")
+        elif self._looks_for_word:
+            self._looks_for_word -= 1
+            self._daemon.after(WITNESS_SECONDS, self._hear_witness)
 
     def is_made_up_for(self) -> bool:
         """Would another process go on if this one died now?"""

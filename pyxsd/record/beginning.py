@@ -14,6 +14,7 @@ A beginning is one value (state.values), a dict:
     ports     the domids of those whose port is bound, in the order in which they are looked at
     virq      local port of the interrupt for dying domains; 0: none
     down, unasked, closed    domids, see domains.Domains
+    refused   [connection, how many of its requests have ended a process]
 """
 
 from __future__ import annotations
@@ -34,14 +35,15 @@ if TYPE_CHECKING:
 GROUPS = ("down", "unasked", "closed")
 
 
-def write(server: Any, domains: Any, config: Config) -> bytes:
-    """The beginning of a journal that is recorded from now on, between two turns."""
+def write(server: Any, domains: Any, config: Config, wall: float = 0.0) -> bytes:
+    """The beginning of a journal that is recorded from now on, between two turns; wall: where that
+    was at another time."""
     server.agenda.drop_closed()
     table = list(domains.table.values()) if domains is not None else []
     row: dict[str, Any] = {
         "version": __version__,
         "config": dict(config._asdict()),
-        "wall": time.time(),
+        "wall": wall or time.time(),
         "requests": server.ops,
         "log": bool(server.log.active),
         "image": image.save(server, None, not config.record_values),
@@ -49,6 +51,7 @@ def write(server: Any, domains: Any, config: Config) -> bytes:
         "domains": [_domain(domain) for domain in table],
         "ports": [c.domid for c in domains.by_port.values()] if table else [],
         "virq": domains.virq_port if domains is not None else 0,
+        "refused": [[c.id, c.refused] for c in server.connections.values() if c.refused],
     }
     for group in GROUPS:
         row[group] = sorted(getattr(domains, group)) if domains is not None else []

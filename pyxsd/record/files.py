@@ -10,6 +10,7 @@ bytes of head, then the body.
 
     type     4   "BEGN": a beginning (record.beginning), the first block and only that
                  "JRNL": records of the journal (_journal), whole ones
+                 "DIED": how the daemon died (record.death); nothing comes behind it
     number   4   of the block, from 0
     length   4   of the body
     checksum 4   CRC-32 of the 12 bytes before it and of the body
@@ -34,10 +35,12 @@ if TYPE_CHECKING:
 
 MAGIC = b"pyxsdrec"
 VERSION = 1
-BEGINNING, JOURNAL = b"BEGN", b"JRNL"
+BEGINNING, JOURNAL, DEATH = b"BEGN", b"JRNL", b"DIED"
 _HEADER = struct.Struct("<8sII")
 _HEAD = struct.Struct("<4sII")
 _SUM = struct.Struct("<I")
+#: What may come behind a block of each type; behind nothing at all at first.
+_BEHIND = {b"": (BEGINNING,), BEGINNING: (JOURNAL, DEATH), JOURNAL: (JOURNAL, DEATH)}
 _NAME = re.compile(r"recording-(\d{6,})")
 
 
@@ -82,9 +85,13 @@ class Writer:
             raise
         self.size += len(data)
 
-    def close(self) -> None:
-        """Nothing more comes."""
-        os.close(self._fd)
+    def close(self, sync: bool = False) -> None:
+        """Nothing more comes; sync: it is on the disk, else OSError."""
+        try:
+            if sync:
+                os.fsync(self._fd)
+        finally:
+            os.close(self._fd)
 
 
 def read(path: str) -> Iterator[tuple[bytes, bytes]]:
@@ -104,12 +111,13 @@ def read(path: str) -> Iterator[tuple[bytes, bytes]]:
         raise StateError(
             f"a recording of version {version} and flags {flags:#x}; known is version {VERSION}"
         )
-    at, number = _HEADER.size, 0
+    at, number, kind = _HEADER.size, 0, b""
     while at < len(data):
         place = f"block {number} at byte {at}"
         begin = at + _HEAD.size + _SUM.size
         if begin > len(data):
             raise StateError(f"{place}: the file ends within its head")
+        before = kind
         kind, count, length = _HEAD.unpack_from(data, at)
         if length > len(data) - begin:
             raise StateError(f"{place}: {length - (len(data) - begin)} bytes are missing")
@@ -117,7 +125,7 @@ def read(path: str) -> Iterator[tuple[bytes, bytes]]:
         found = zlib.crc32(body, zlib.crc32(data[at : at + _HEAD.size]))
         if found != _SUM.unpack_from(data, at + _HEAD.size)[0] or count != number:
             raise StateError(f"{place}: the checksum is wrong, the file was altered")
-        if (kind == BEGINNING) != (number == 0) or kind not in (BEGINNING, JOURNAL):
+        if kind not in _BEHIND.get(before, ()):
             raise StateError(f"{place}: not expected there")
         yield kind, body
         at, number = begin + length, number + 1

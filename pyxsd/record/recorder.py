@@ -6,7 +6,11 @@ recording that has a quarter of `record-size` is ended and the next one is begun
 its own; the oldest ones are deleted, so that all together have no more than `record-size`, or than
 twice the state where that is more.  With `record-values = false` values are replaced on the way
 to the file (record.blanked).  Whatever fails ends the recording, with a line in the daemon
-log, and nothing else.
+daemon log, and nothing else.
+
+Where crashes are recovered from, the journal is in memory that outlives the process, and the
+recording takes its records from there: recovery.begin says when they go.  A recording ends with its
+process, and the next process begins another one, with its state.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
         config: Config
         server: Any
         domains: Any
+        protection: Any
 
         def after(self, seconds: float, what: Callable[[], None]) -> None:
             """Calls `what` once, between two turns, in so many seconds."""
@@ -54,6 +59,10 @@ class Recorder:
         self._blanked: Blanked | None = None
         self._full_at = 0  # bytes of it from which on the next one is begun
         self._ticks = 0  # of the timer that is the present one
+        self._is_own = False  # is the journal recorded for this recorder alone?
+        self._protection: Any = None  # whose journal it is where it is not
+        self._taken = 0  # bytes of that journal
+        self._is_wanted = False
 
     def command(self, word: str) -> bytes:
         """The answer to CONTROL `record`, `record on` and `record off`."""
@@ -68,27 +77,40 @@ class Recorder:
 
     def start(self) -> None:
         """Records from now on, between two turns."""
+        self._is_wanted = True
         if self._file is not None:
+            return
+        protection = self._daemon.protection
+        if protection is not None and not self._daemon.server.journal.is_recording:
+            protection.awaited = self
+            self._daemon.log("warn", "recording begins when a crash can be recovered from again")
             return
         if not recording.is_possible(self._daemon.server):
             self._daemon.after(WRITE_SECONDS, self.start)
             return
         try:
             os.makedirs(self._directory, 0o700, exist_ok=True)
-            self._begin(
-                lambda: recording.begin(
-                    self._daemon.server,
-                    self._daemon.domains,
-                    self._daemon.server.host,
-                    self._daemon.config,
-                    self._is_full,
-                )
-            )
+            self._protection = protection
+            self._begin(self._first if protection is None else self._beside)
         except OSError as error:
             self._give_up(f"cannot record into {self._directory}: {error.strerror}")
             return
         self._ticks += 1
         self._wait(self._ticks)
+
+    def _first(self) -> bytes:
+        daemon = self._daemon
+        self._is_own = True
+        return recording.begin(
+            daemon.server, daemon.domains, daemon.server.host, daemon.config, self._is_full
+        )
+
+    def _beside(self) -> bytes:
+        """The beginning of a recording of a journal that is recorded anyway."""
+        daemon = self._daemon
+        data, self._taken = recording.begin_beside(daemon.server, daemon.domains, daemon.config)
+        self._protection.recorder = self
+        return data
 
     def _begin(self, beginning: Callable[[], bytes]) -> None:
         """The next file, with its first block; OSError."""
@@ -134,21 +156,62 @@ class Recorder:
         if not journal.is_recording:
             self._give_up(journal.fault or "the journal has ended")
             return
+        self.take()
+        if self._file is None:
+            return
         try:
-            if journal.size:
+            if self._file.size > self._full_at and recording.is_possible(self._daemon.server):
+                full, self._file = self._file, None
+                full.close()
+                self._begin(self._anew)
+        except OSError as error:
+            self._give_up(f"cannot write into {self._directory}: {error.strerror}")
+        except Exception as error:  # whatever fails, serving goes on, and the log says why
+            self._give_up(f"{type(error).__name__}: {error}")
+
+    def take(self) -> None:
+        """Takes the records to the file."""
+        if self._file is None:
+            return
+        journal = self._daemon.server.journal
+        try:
+            if self._protection is None:
                 data = journal.take()
+            else:
+                data = journal.behind(self._taken)
+                self._taken += len(data)
+            if data:
                 self._file.add(
                     files.JOURNAL, data if self._blanked is None else self._blanked.records(data)
                 )
-            if self._file.size > self._full_at and recording.is_possible(self._daemon.server):
-                self._file.close()
-                self._begin(self._anew)
         except OSError as error:
             self._give_up(f"cannot write {self._file.path}: {error.strerror}")
         except Exception as error:  # whatever fails, serving goes on, and the log says why
             self._give_up(f"{type(error).__name__}: {error}")
 
+    # -- where another journal is used ------------------------------------------
+
+    def look(self) -> None:
+        """Between two turns: are there enough records for a write?"""
+        if self._daemon.server.journal.offset - self._taken >= recording.SEGMENT_BYTES:
+            self._write()
+
+    def interrupt(self, why: str) -> None:
+        """That journal ends."""
+        self.take()
+        if self._file is not None:
+            self._give_up(why)
+
+    def resume(self) -> None:
+        """It has begun again."""
+        if self._is_wanted:
+            self.start()
+
+    # -- the end, and the next one ----------------------------------------------
+
     def _anew(self) -> bytes:
+        if self._protection is not None:
+            return self._beside()
         return recording.begin_anew(
             self._daemon.server, self._daemon.domains, self._daemon.config, self._is_full
         )
@@ -159,13 +222,18 @@ class Recorder:
 
     def stop(self) -> None:
         """Writes what is there and records no more, between two turns."""
+        self._is_wanted = False
         self._write()
         if self._file is not None:
             self._daemon.log("info", f"recording has ended: {self._file.path}")
         self._end()
 
     def _end(self) -> None:
-        recording.end(self._daemon.server, self._daemon.domains, self._daemon.server.host)
+        if self._protection is not None:
+            self._protection.recorder = None
+        elif self._is_own:
+            self._is_own = False
+            recording.end(self._daemon.server, self._daemon.domains, self._daemon.server.host)
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -42,6 +42,16 @@ def begin(
     return data
 
 
+def begin_beside(server: Any, domains: Any, config: Config) -> tuple[bytes, int]:
+    """The beginning of a recording of what the journal records from now on, which is recorded for
+    somebody else's sake; and behind which byte of the journal that is.  Between two turns."""
+    server.settle()
+    data = beginning.write(server, domains, config)
+    offset: int = server.journal.offset
+    server.hold()
+    return data, offset
+
+
 def begin_anew(server: Any, domains: Any, config: Config, take_away: Callable[[], object]) -> bytes:
     """Ends the recording and begins the next one, whose beginning is returned; what was not taken
     of the former journal is gone."""

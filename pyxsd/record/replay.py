@@ -178,6 +178,8 @@ class Replay(Steps):
         self.domains: Any = None
         self.server.log.switch(False)  # nobody connects anew
         image.load(image.read(row["image"]), self.server, None, self._transport)
+        for number, count in row["refused"]:
+            self.server.connections[number].refused = count
         if host is None:
             self._add_domains(row)
         self.server.log.switch(True)
@@ -205,6 +207,20 @@ class Replay(Steps):
         """Where the journal had another record than was asked for, or None."""
         found: str | None = self.journal.fault
         return found
+
+    @property
+    def is_short(self) -> bool:
+        """Is that all that is wrong, that the records have ended within a turn?"""
+        return bool(self.journal.is_short)
+
+    def end_behind(self, request: int) -> None:
+        """Behind that request, counted from the daemon's start, none is served."""
+        self.journal.last = request
+
+    @property
+    def next_request(self) -> str:
+        """The first one that was not served for that; empty where there was none."""
+        return self.journal.stopped or ""
 
     @property
     def requests(self) -> int:

@@ -84,6 +84,7 @@ class Again(Steps):
         self.daemon.pid_files = [PidFile.adopt(path, fd) for path, fd in around.pid_files]
         self.server, self.domains = self.daemon.server, self.daemon.domains
         self.journal = self.server.journal
+        self.journal.without_values = not config.record_values
         self.protection = Protection(self.daemon, memory)
         self._lines = b""  # of the access log, that are still to be written
         self._formatted = 0  # bytes of it since the image

@@ -9,6 +9,12 @@ them again, and WORK_SECONDS of it are enough, or WORK_SHARE times what an image
 is written in slices between later turns, while the journal goes on in the other segment; see
 _memory.pyx for how one takes the place of the other.
 
+Somebody may copy what the process before has left (recovery.crash).  The next image waits for that,
+for COPY_SECONDS at most, and until the journal is half as long again as it should be.
+
+What is recorded into a directory beside (record.recorder) takes the records from this journal, so
+it is told before they go; where the journal ends so does that, until the journal is back.
+
 Where there is no room, the journal ends, nobody could go on, and the log says so once.  It is tried
 again after RETRY_SECONDS, and after twice as long each time that there is no room again: the
 journal begins, and with it an image in slices, behind which somebody could go on.
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyxsd._memory import Memory
+    from pyxsd.record.recorder import Recorder
 
 AREAS = 4  # of the memory
 FULL_BYTES = 2 << 20
@@ -39,6 +46,7 @@ WORK_SHARE = 10
 SLICE_SECONDS = 0.0001
 IDLE_SECONDS = 0.01  # between slices where nobody asks anything
 WAIT_BYTES = 65536  # of journal, before it is tried again to begin an image
+COPY_SECONDS = 10.0
 RETRY_SECONDS, RETRY_SECONDS_MAX = 30.0, 3600.0
 
 
@@ -49,6 +57,9 @@ class Protection:
         self.daemon = daemon
         self.memory = memory
         self.images = 0  # that were made
+        self.recorder: Recorder | None = None  # who takes the records, too
+        self.awaited: Recorder | None = None  # who would, if the journal had not ended
+        self._copied_until = 0.0  # monotonic seconds
         self.full_bytes = FULL_BYTES
         self._journal: Any = daemon.server.journal
         self._number = 0  # of the image in the making
@@ -79,6 +90,7 @@ class Protection:
         """The journal begins; so does an image."""
         number = self.memory.next_number
         self.daemon.server.agenda.drop_closed()
+        self._journal.without_values = not self.daemon.config.record_values
         self._journal.record_in(self.memory, number, self.is_full)
         self.daemon.server.follow_journal()
         self.install()
@@ -105,11 +117,13 @@ class Protection:
 
     def go_on(self) -> None:
         """Another process has recorded until now."""
+        self._copied_until = time.monotonic() + COPY_SECONDS
         self._journal.is_full_at = self._next_look()
 
     def stop(self) -> None:
         """Nobody goes on from here any more: the daemon ends, and means to."""
         self._saving, self._is_begun = None, False
+        self.memory.release()
         domains, commands = self.daemon.domains, self.daemon.server.host.commands
         self._journal.stop()
         self.daemon.server.follow_journal()
@@ -119,6 +133,9 @@ class Protection:
             commands.host = commands.host.inner
 
     def _give_up(self, why: str) -> None:
+        if self.recorder is not None:
+            self.recorder.interrupt(why)
+            self.awaited, self.recorder = self.recorder, None
         self.stop()
         if not self._pause:
             self.daemon.log("error", f"a crash cannot be recovered from for now: {why}")
@@ -153,6 +170,16 @@ class Protection:
             WORK_SECONDS, WORK_SHARE * self._image_seconds
         )
 
+    def _is_copied(self) -> bool:
+        """Does somebody copy the last image and its journal, who may still do so?"""
+        if not self.memory.held:
+            return False
+        is_late = time.monotonic() >= self._copied_until
+        if is_late or int(self._journal.size) >= self._limit() * 3 // 2:
+            self.memory.release()
+            return False
+        return True
+
     def _make(self, number: int) -> None:
         self._image_seconds = 0.0
         self._number, self._length, self._is_begun = number, 0, False
@@ -169,6 +196,8 @@ class Protection:
         self._is_begun = True
         daemon.write_access_log()
         self.memory.forget_logged(self._number)
+        if self.recorder is not None:
+            self.recorder.take()
         self._journal.next_segment(self._number)
         self._worked_from = time.process_time()
         return [
@@ -182,6 +211,8 @@ class Protection:
         if not self._journal.is_recording:
             self._give_up(self._journal.fault or "the journal has ended")
             return
+        if self.recorder is not None:
+            self.recorder.look()
         try:
             self._slice()
         except (MemoryError, OSError) as error:
@@ -196,6 +227,9 @@ class Protection:
         if self._saving is None:
             if not self._is_due():
                 self._journal.is_full_at = self._next_look()
+                return
+            if self._is_copied():
+                self._journal.is_full_at += WAIT_BYTES
                 return
             self._make(self.memory.next_number)
         if not self._is_begun:
@@ -231,6 +265,9 @@ class Protection:
         if self._pause:
             self._pause = 0.0
             self.daemon.log("info", "a crash is recovered from again from now on")
+            if self.awaited is not None:
+                self.awaited.resume()
+                self.awaited = None
         self.images += 1
         # The areas that the next ones go into.
         self.memory.trim(3 - (self._number & 1), self._length)
@@ -242,9 +279,6 @@ def begin(daemon: Any, memory: Memory) -> bool:
     """From now on another process can go on from the memory where this one dies; False where that
     cannot be, which the log says.  To be called when the daemon is ready to serve, in the process
     that serves."""
-    if daemon.config.record_directory:
-        daemon.log("error", "crash-recovery: not together with record-directory, which goes before")
-        return False
     try:
         memory.lock()
     except OSError as error:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pyxsd.keeper.witness import NAME
 from tests.clients.daemon import DEADLINE, wait_for
 from tests.keeper import refuse
 from tests.update.kit import (
@@ -35,6 +36,14 @@ ON = {"crash-recovery": "true"}
 RECOVERED = "crash recovery: the daemon was "
 
 
+def name_of(pid: int) -> str:
+    """Of a process; empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 class KeptDaemon(UpdatedDaemon):
     """One that may be killed.  pid: the keeper's."""
 
@@ -44,12 +53,18 @@ class KeptDaemon(UpdatedDaemon):
     @property
     def child(self) -> int:
         """The daemon proper; 0 where there is none at the moment."""
+        # Who writes the recording of a crash is made behind the next child, and has a name.
+        found = [pid for pid in self.children() if name_of(pid) != NAME]
+        return found[0] if found else 0
+
+    def children(self) -> list[int]:
+        """All of the keeper's, in the order in which they were made."""
         pid = self.pid
         try:
             words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         except OSError:
-            return 0
-        return int(words[0]) if words else 0
+            return []
+        return [int(word) for word in words]
 
     def kill_child(self, number: int = signal.SIGKILL) -> int:
         """It dies; its pid."""

@@ -37,8 +37,9 @@ class Tape:
         self.data += new if self.blanked is None else self.blanked.records(new)
         return self.data
 
-    def again(self) -> Replay:
-        """A second server that has done all that the first has done until now."""
+    def again(self, last: int = -1) -> Replay:
+        """A second server that has done all that the first has done until now; last: up to that
+        request."""
         first = self.world.server.agenda
         host: Any = type(self.world.host)() if self.domains is None else None
         replay = Replay(self.beginning, host=host)
@@ -49,8 +50,12 @@ class Tape:
         second = replay.server.agenda
         second.slice_ns, second.turn_ns = first.slice_ns, first.turn_ns
         replay.feed(self.taken())
+        if last >= 0:
+            replay.end_behind(last)
         while replay.step():
             pass
+        if last >= 0:
+            return replay
         assert replay.fault is None, replay.fault
         assert replay.failures == [], replay.failures[0]
         assert replay.journal.offset == len(self.data)

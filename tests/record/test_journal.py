@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import struct
 from collections.abc import Iterator
 
@@ -259,4 +260,41 @@ def test_a_recording_does_not_begin_while_somebody_awaits_an_answer() -> None:
     assert not recording.is_possible(world.server)
     world.server.answer(world.connection("s0")[0], b"OK\0")
     assert recording.is_possible(world.server)
+    world.close()
+
+
+def test_what_was_refused_before() -> None:
+    """A guest of which processes have died goes on counting."""
+    world = World()
+    world.connection("s0")[0].refused = 2
+    tape = Tape(world)
+    world.ask("s0", "READ", b"/tool\0")
+    replay = tape.again()
+    assert [c.refused for c in replay.server.connections.values() if c.is_socket] == [2]
+    close(replay)
+    tape.close()
+    world.close()
+
+
+def test_none_is_served_behind_one() -> None:
+    """Exactly, also within what a client has sent at once and what others have sent in the turn."""
+    world = World()
+    for name in ("s0", "s1"):
+        world.connection(name)
+    tape = Tape(world)
+    first = world.server.ops
+    for name, asked in (("s0", b"/tool\0"), ("s1", b"/\0"), ("s0", b"/none\0")):
+        world.feed(name, packet("READ", asked) * 3)
+    total = world.server.ops
+    assert total == first + 9
+    for last in range(first, total + 1):
+        replay = tape.again(last)
+        assert replay.requests == last
+        assert (replay.is_short, bool(replay.next_request)) == (last < total, last < total)
+        if last < total:
+            assert re.match(
+                r"DOM0 \(ANON CONN #\d\): request 2 with [0-9]+ bytes, 2f", replay.next_request
+            )
+        close(replay)
+    tape.close()
     world.close()

@@ -23,6 +23,7 @@ class Quiet:
         self.world = World(self.config)
         self.server: Any = self.world.server
         self.domains: Any = None
+        self.protection: Any = None
         self.timers: list[Callable[[], None]] = []
         self.said: list[str] = []
 

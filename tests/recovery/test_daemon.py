@@ -131,12 +131,6 @@ def test_a_large_image_leaves_room_for_the_next_one(tmp_path: Path) -> None:
     assert [line for line in daemon.log() if "cannot be recovered from" in line] == []
 
 
-def test_not_together_with_recordings(tmp_path: Path) -> None:
-    with killed(tmp_path, settings={"record-directory": str(tmp_path / "recorded")}) as daemon:
-        pass
-    assert any("not together with record-directory" in line for line in daemon.log())
-
-
 def test_a_socket_of_which_another_process_has_a_copy(tmp_path: Path) -> None:
     """As right behind a live update.  When its client has gone, what epoll would tell of the copy
     is not taken for that of a later client, which has its number."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pyxsd._journal import Journal
 from pyxsd._memory import Memory, MemoryFault
 from pyxsd._ring import EventChannels, RingTransport
 from pyxsd.recovery.again import store_again
@@ -22,6 +23,7 @@ from tests.world import World, packet
 PAGE = 4096
 #: Offsets in the header, see _memory.pxd.
 VERSION, SIZE, LIMIT, VALID, CURRENT, BEGINS, LENGTHS, AT = 8, 12, 16, 24, 32, 40, 56, 72
+BEGUN, BEGUN_AT, SERVED = 80, 88, 96
 WORD = struct.Struct("=Q")
 
 
@@ -390,3 +392,36 @@ def test_whatever_is_recorded_can_be_put_together(writes: int) -> None:
     assert not kept.memory.is_begun()
     kept.close()
     world.close()
+
+
+def test_what_a_process_has_left(kept: Kept) -> None:
+    """Somebody else copies it while another server goes on, with an image in the making; what a
+    request had asked that is refused is in the copy."""
+    list(script(kept, 3))
+    begun_at = word(kept.memory, AT)
+    kept.world.feed("s0", packet("WRITE", b"/local/c\0v"))
+    for at, value in ((BEGUN, 1000), (BEGUN_AT, begun_at), (SERVED, 999)):
+        word(kept.memory, at, value)
+    before = Journal().found_in(Memory.copy_of(kept.memory))
+    left = kept.memory.leave()
+    assert kept.memory.held
+    # Whoever goes on overwrites from there.
+    n = word(kept.memory, CURRENT) & 1
+    start = PAGE + word(kept.memory, LIMIT) * n + begun_at - word(kept.memory, BEGINS + 8 * n)
+    kept.memory.raw()[start : start + 32] = b"\xff" * 32
+    word(kept.memory, AT, begun_at)
+    copy = kept.memory.copy_left(*left)
+    assert Journal().found_in(copy) == before
+    assert bytes(copy.image()) == bytes(kept.memory.image())
+    assert copy.begun == (1000, 999)
+    kept.memory.release()
+    assert not kept.memory.held
+    with pytest.raises(MemoryFault, match="before that was copied"):
+        kept.memory.copy_left(*left)
+
+
+def test_nothing_is_left(kept: Kept) -> None:
+    word(kept.memory, VALID, 0)
+    with pytest.raises(MemoryFault):
+        kept.memory.leave()
+    assert not kept.memory.held

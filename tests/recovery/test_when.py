@@ -32,7 +32,12 @@ def protection(size: int, image_size: int = 0) -> tuple[begin.Protection, Any]:
     """One whose journal has so many bytes since the last image, and the journal."""
     journal = SimpleNamespace(size=size, is_recording=True, is_full_at=0)
     server = SimpleNamespace(journal=journal, connections={})
-    memory = SimpleNamespace(image_size=image_size, limit=256 * MIB, next_number=8)
+    memory = SimpleNamespace(image_size=image_size, limit=256 * MIB, next_number=8, held=False)
+
+    def release() -> None:
+        memory.held = False
+
+    memory.release = release
     daemon = SimpleNamespace(server=server)
     return begin.Protection(daemon, memory), journal  # type: ignore[arg-type]
 
@@ -70,6 +75,40 @@ def test_when(
     assert made == ([8] if is_due else [])
     if not is_due:
         assert journal.is_full_at == min(size + LOOK, max(2 * MIB, 2 * image_size))
+
+
+#: Bytes of the journal, seconds since this process has gone on; does the next image wait?
+COPIES = (
+    (2 * MIB, 0.0, True),
+    (2 * MIB, 9.9, True),
+    (2 * MIB, 10.0, False),
+    (3 * MIB - 1, 0.0, True),
+    (3 * MIB, 0.0, False),
+)
+
+
+@pytest.mark.parametrize(("size", "passed", "waits"), COPIES)
+def test_while_somebody_copies_the_last_one(
+    size: int, passed: float, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one waits; where it does not, who copies finds that."""
+    one, journal = protection(size)
+    one.memory.held = True  # type: ignore[misc]
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    one.go_on()
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0 + passed)
+    made: list[int] = []
+
+    def make(number: int) -> None:
+        made.append(number)
+        raise MemoryError  # enough of it
+
+    one._make = make  # type: ignore[method-assign]
+    one._give_up = lambda why: None  # type: ignore[method-assign]
+    before = journal.is_full_at
+    one.is_full()
+    assert (made, one.memory.held) == (([], True) if waits else ([8], False))
+    assert journal.is_full_at == before + (begin.WAIT_BYTES if waits else 0)
 
 
 def test_what_an_image_takes(clock: Clock) -> None:

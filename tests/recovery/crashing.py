@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""pyxsd that can be made to crash, in every build: `python -m tests.recovery.crashing` with its
+arguments.  CONTROL has the command of tests.recovery.keep.  Of the environment:
+
+    PYXSD_FULL_BYTES   how much journal there is between two images
+    PYXSD_SLOW_COPY    seconds that whoever writes the recording of a crash sleeps first
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from pyxsd import cli, control
+from pyxsd.recovery import begin, crash
+from tests.recovery import keep
+
+
+def slowly(*arguments: Any) -> Any:
+    """In the place of recovery.crash.record."""
+    time.sleep(float(os.environ["PYXSD_SLOW_COPY"]))
+    return RECORD(*arguments)
+
+
+RECORD = crash.record
+
+if __name__ == "__main__":
+    control.COMMANDS[b"crash"] = control.Command(keep.crash, "", True)
+    begin.FULL_BYTES = int(os.environ.get("PYXSD_FULL_BYTES", str(begin.FULL_BYTES)))
+    if "PYXSD_SLOW_COPY" in os.environ:
+        vars(crash)["record"] = slowly
+    sys.exit(cli.main())
