@@ -168,8 +168,10 @@ cdef class OutQueue:
         if at != n:
             raise ValueError("the output is not whole packets")
         self.clear()
-        memcpy(buffer_reserve(&self.buf, n), p, n)
-        self.buf.tail += n
+        if n:
+            # What there is nothing of may be NULL.
+            memcpy(buffer_reserve(&self.buf, n), p, n)
+            self.buf.tail += n
         self.replies = replies
         self.events = events
         self.part_left = torn

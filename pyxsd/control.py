@@ -7,7 +7,7 @@ whole payload; anything unknown or failing is answered "OK" as oxenstored does.
 
 from __future__ import annotations
 
-from pyxsd import __version__
+from pyxsd import __version__, _debug
 from pyxsd._limits import QUOTAS
 from pyxsd._wire import RequestError
 from pyxsd.numbers import number
@@ -230,6 +230,11 @@ class Control:
         """version: the version of the daemon that runs, which need not be the installed one."""
         return b"pyxsd %s\0" % __version__.encode()
 
+    def crash(self, connection: Any, arguments: list[bytes]) -> bytes:
+        """crash [segv|abort|exit|kill]: ends the process that serves, in a build for debugging."""
+        _debug.crash(arguments[0] if arguments else b"segv")
+        return OK
+
     def help(self, connection: Any, arguments: list[bytes]) -> bytes:
         """help: the commands and their arguments, a line each."""
         return (
@@ -279,3 +284,6 @@ COMMANDS: dict[bytes, Command] = {
     b"version": Command(Control.version),
     b"help": Command(Control.help),
 }
+
+if _debug.IS_DEBUG:
+    COMMANDS[b"crash"] = Command(Control.crash, "[segv|abort|exit|kill]", True)

@@ -108,7 +108,8 @@ cdef class Codec:
         cdef uint32_t n = <uint32_t>buffer_len(field)
         self.raw(&n, 4)
         if not self.loading:
-            return buffer_put(&self.out, field.data + field.head, n)
+            # One that never had anything in it is NULL.
+            return buffer_put(&self.out, field.data + field.head, n) if n else 0
         buffer_free(field)
         if n:
             buffer_put(field, self.take(n), n)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The suites that run in process, once more under AddressSanitizer and UndefinedBehaviorSanitizer.
+"""The suites that run in process, once more under AddressSanitizer and UndefinedBehaviorSanitizer;
+and real daemons that crash, since such a build alone can do so on purpose.
 
 The project is built as PYXSD_BUILD=debug in a copy; its tests run in a process of their own, and
 what the process leaks is looked for at its end (plugin.py).
@@ -27,6 +28,7 @@ SUITES = (
     "tests/domains/test_life.py",
     "tests/domains/test_death.py",
     "tests/domains/test_fairness.py",
+    "tests/recovery/debug_build.py",
 )
 #: Tests that start processes or look at time and memory: nothing of them is about our C.
 LEFT_OUT = tuple(
