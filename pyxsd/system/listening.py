@@ -30,9 +30,11 @@ BACKLOG = 65535
 
 PROBE_SECONDS = 2.0
 
-# Other programs lock the run directory for a moment (systemd-tmpfiles does).  A daemon that
-# starts holds the lock for as long as it probes the socket.
+# A daemon that starts holds the lock for as long as it probes the socket.
 LOCK_SECONDS = 5.0
+# Beside the socket, while a daemon starts.  Whoever may read the run directory could lock the
+# directory itself, and keep every daemon from starting; only its owner can open this file.
+LOCK_SUFFIX = ".lock"
 
 # struct xsd_sockmsg: type, req_id, tx_id, len.  READ is 2; any answer at all will do.
 _READ_ROOT = struct.pack("=IIII", 2, 0, 0, 2) + b"/\0"
@@ -132,13 +134,13 @@ def listen(
     """Make the listening socket and return its descriptor (non-blocking, cloexec).
 
     Its mode is left to the umask.  A stale socket is replaced, anything else at the path is left
-    alone and refused.  The run directory is made, and locked meanwhile: of two daemons that start
-    together exactly one gets the socket.
+    alone and refused.  The run directory is made.  A file beside the socket is locked meanwhile:
+    of two daemons that start together exactly one gets the socket.
     AlreadyRunning beside a live xenstored, ServiceError for what the system refuses.
     """
     directory = os.path.dirname(path) or "."
     make_directory(directory)
-    lock = _lock_directory(directory, lock_timeout)
+    lock = _lock(path + LOCK_SUFFIX, directory, lock_timeout)
     try:
         state = probe(path, timeout)
         if state == LIVE:
@@ -151,13 +153,15 @@ def listen(
     except OSError as error:
         raise ServiceError(f"cannot listen on {path}: {error.strerror or error}") from error
     finally:
+        remove(path + LOCK_SUFFIX)
         os.close(lock)
 
 
 def remove(path: str) -> None:
     """Remove the socket that `listen` made, where the start fails behind it.  Never fails.
 
-    To be called while its descriptor is open: until it is closed nobody else listens at the path.
+    To be called while its descriptor is open: until it is closed nobody else listens at the path,
+    and nobody else has the lock, where it is the file that `listen` locks.
     """
     try:
         os.unlink(path)
@@ -165,24 +169,29 @@ def remove(path: str) -> None:
         pass  # somebody removed it
 
 
-def _lock_directory(directory: str, timeout: float) -> int:
+def _lock(path: str, directory: str, timeout: float) -> int:
+    """The descriptor of a file that this process has locked at the path; whoever removes it does
+    so while it is locked."""
     deadline = time.monotonic() + timeout
-    try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ServiceError(f"cannot open {directory}: {error.strerror}") from error
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     while True:
         try:
+            fd = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise ServiceError(f"cannot open {path}: {error.strerror}") from error
+        try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                os.close(fd)
-                raise AlreadyRunning(f"another daemon is starting in {directory}") from None
-            time.sleep(0.01)
+            if os.path.samestat(os.stat(path), os.fstat(fd)):
+                return fd
+        except (BlockingIOError, FileNotFoundError):
+            pass  # somebody has it, or had it and has removed it
         except OSError as error:
             os.close(fd)
-            raise ServiceError(f"cannot lock {directory}: {error.strerror}") from error
+            raise ServiceError(f"cannot lock {path}: {error.strerror}") from error
+        os.close(fd)
+        if time.monotonic() >= deadline:
+            raise AlreadyRunning(f"another daemon is starting in {directory}")
+        time.sleep(0.01)
 
 
 def _bind(path: str, backlog: int) -> int:

@@ -266,25 +266,64 @@ sys.stdin.read()
     assert all(result.startswith("refused a") for result in results if result not in won)
 
 
-def test_the_directory_is_locked_only_meanwhile(path: str) -> None:
+def locked(path: str) -> int:
+    """The lock of a daemon that is about to make this socket."""
+    fd = os.open(path + listening.LOCK_SUFFIX, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fd
+
+
+def test_the_socket_is_locked_only_meanwhile(path: str) -> None:
     fd = listening.listen(path)
+    assert os.listdir(os.path.dirname(path)) == ["socket"]
     os.unlink(path)
-    directory = os.open(os.path.dirname(path), os.O_RDONLY)
-    fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock = locked(path)
     with pytest.raises(AlreadyRunning, match=f"starting in {os.path.dirname(path)}"):
         listening.listen(path, lock_timeout=0.05)
     assert not os.path.exists(path)
-    os.close(directory)
+    os.close(lock)
     os.close(listening.listen(path))
     os.close(fd)
 
 
 def test_a_lock_that_is_held_for_a_moment_is_waited_for(path: str) -> None:
+    """Whether its holder removes the file or not."""
     listening.make_directory(os.path.dirname(path))
-    directory = os.open(os.path.dirname(path), os.O_RDONLY)
-    fcntl.flock(directory, fcntl.LOCK_EX)
+    lock = locked(path)
     process = start("print('up'); listening.listen(sys.argv[1]); print('listens')", path)
     assert line_of(process) == "up"
-    os.close(directory)
+    os.unlink(path + listening.LOCK_SUFFIX)
+    lock, first = locked(path), lock
+    os.close(first)
+    os.close(lock)
     assert line_of(process) == "listens"
     process.communicate()
+
+
+def test_whoever_can_read_the_directory_keeps_nobody_from_starting(path: str) -> None:
+    """Mode 0755 is usual, and a directory that can be read can be locked."""
+    os.makedirs(os.path.dirname(path))
+    directory = os.open(os.path.dirname(path), os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(listening.listen(path, lock_timeout=0.0))
+    os.close(directory)
+
+
+def test_only_the_owner_can_open_what_is_locked(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+    probe = listening.probe
+
+    def look(at: str, timeout: float) -> str:
+        modes.append(stat.S_IMODE(os.stat(path + listening.LOCK_SUFFIX).st_mode))
+        return probe(at, timeout)
+
+    monkeypatch.setattr(listening, "probe", look)
+    os.close(listening.listen(path))
+    assert modes == [0o600]
+
+
+def test_a_lock_that_cannot_be_made(path: str) -> None:
+    os.makedirs(os.path.dirname(path))
+    os.symlink("/nowhere", path + listening.LOCK_SUFFIX)
+    with pytest.raises(ServiceError, match=f"cannot open {path}"):
+        listening.listen(path)
