@@ -105,7 +105,8 @@ def listener(path: str) -> int:
 
 
 def _holders(path: str) -> list[int]:
-    """All processes that have the socket."""
+    """All processes of root's or this user's that have the socket.  With folders of its own for a
+    process, anybody can let a socket have this path in the kernel's list."""
     found: list[int] = []
     inodes = _listening_inodes(os.path.realpath(path))
     if not inodes:
@@ -116,7 +117,8 @@ def _holders(path: str) -> list[int]:
             for fd in os.listdir(folder):
                 link = os.readlink(f"{folder}/{fd}")
                 if link.startswith("socket:[") and link[8:-1] in inodes:
-                    found.append(int(name))
+                    if pid_file.is_of_root_or_own(int(name)):
+                        found.append(int(name))
                     break
         except OSError:
             continue  # it ended meanwhile, or is somebody else's

@@ -2,8 +2,8 @@
 """Pid files: written, locked, and removed at the end.
 
 A pid file counts as held where another process has it locked, or where the process whose pid
-stands in it is alive and is a xenstored by its name.  Any other pid file is stale and is taken
-over.
+stands in it is alive, root's or this user's, and is a xenstored by its name.  Any other pid file
+is stale and is taken over.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _XENSTOREDS = ("xenstored", "oxenstored", "pyxsd")
 
 
 def is_xenstored(pid: int) -> bool:
-    """Whether a live process is a xenstored, by its names: pids of dead daemons are reused.
+    """Whether a live process is a xenstored, by its user and its names: pids of dead daemons are
+    reused.
 
     Where /proc does not tell, a process that exists counts as one.
     """
@@ -45,6 +46,8 @@ def is_xenstored(pid: int) -> bool:
             state, _, rest = file.read().partition(b"(")[2].rpartition(b")")
         if rest[1:2] in (b"Z", b"X"):  # killed, and nobody has waited for it yet
             return False
+        if not is_of_root_or_own(pid):
+            return False
         names.append(state)
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             names.extend(_program_words(file.read().split(b"\0")))
@@ -52,6 +55,15 @@ def is_xenstored(pid: int) -> bool:
     except OSError:
         pass  # it ended meanwhile, or its exe link is not for us: the names so far decide
     return any(os.path.basename(os.fsdecode(name)).startswith(_XENSTOREDS) for name in names)
+
+
+def is_of_root_or_own(pid: int) -> bool:
+    """Whether root or this user has started a process; OSError where it has ended.  Anybody can
+    call a process of his own xenstored, and wait for the pid of a daemon that has died."""
+    with open(f"/proc/{pid}/status", "rb") as file:
+        # Of a program with the set-user-ID bit the first one is still the caller's.
+        user = next((line.split()[1] for line in file if line.startswith(b"Uid:")), b"0")
+    return int(user) in (0, os.getuid())
 
 
 def _program_words(words: list[bytes]) -> list[bytes]:

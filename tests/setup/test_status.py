@@ -209,6 +209,27 @@ def test_only_a_socket_that_listens_has_a_listener(tmp_path: Path) -> None:
         assert running.listener(path) == os.getpid()
 
 
+def test_another_user_is_no_listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can mount folders for himself and listen on a path that is called like this one."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        process = subprocess.Popen(
+            ["sleep", "1000"],
+            pass_fds=[server.fileno()],
+            user=65534 if os.getuid() == 0 else None,
+        )
+    try:
+        if os.getuid():
+            assert running.listener(path) == process.pid
+            monkeypatch.setattr(os, "getuid", lambda: 12345)
+        assert running.listener(path) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_the_copy_of_an_environment_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     """This one lies in no folder of the system's Python."""
     assert cli.main(["status"]) == 0

@@ -164,6 +164,33 @@ def test_pids_are_judged_by_their_process(
         PidFile.claim(pid_path).remove()
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_anybody_else_may_call_a_process_xenstored(
+    pid_path: str, monkeypatch: pytest.MonkeyPatch, hidden: bool
+) -> None:
+    """He that gets the pid of a daemon which has died keeps the next one from starting, else.  The
+    folder of a process that hides its memory is root's, whoever has started it."""
+    code = (
+        "import os, ctypes, sys; ctypes.CDLL(None).prctl(4, %d); print(flush=True); os.read(0, 1)"
+    )
+    process = subprocess.Popen(
+        ["xenstored", "-c", code % (not hidden)],
+        executable=sys.executable,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        user=65534 if os.getuid() == 0 else None,
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"\n"
+    Path(pid_path).write_text(f"{process.pid}\n")
+    if os.getuid():
+        assert pid_file.is_xenstored(process.pid)
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert not pid_file.is_xenstored(process.pid)
+    pid_file.check_pid_file(pid_path)
+    PidFile.claim(pid_path).remove()
+    process.communicate(b"\n")
+
+
 def test_a_zombie_is_no_live_daemon(sleeper: object) -> None:
     assert callable(sleeper)
     pid = sleeper("oxenstored")
