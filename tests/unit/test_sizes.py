@@ -57,6 +57,21 @@ def test_an_event_of_a_packet_s_size(make_world: Callable[..., Any], size: int) 
     assert any("too long" in text for _, _, text in world.host.messages) == (not fits)
 
 
+def test_one_event_that_is_too_long_is_told_for_each_request(
+    make_world: Callable[..., Any],
+) -> None:
+    """A guest can have a hundred of them with each request, and to tell of one takes as long as ten
+    events."""
+    world = make_world(domids=(1,))
+    ok(world, "s0", "WRITE", b"/local/domain/1\0")
+    ok(world, "s0", "SET_PERMS", b"/local/domain/1\0n1\0")
+    for number in range(100):
+        ok(world, "d1", "WATCH", b"a\0" + b"%04d" % number * 1000 + b"\0")
+    for name in (b"b", b"c"):
+        ok(world, "d1", "WRITE", b"a/" + name * 200 + b"\0")
+    assert sum("too long" in text for _, _, text in world.host.messages) == 2
+
+
 # Of a part 2 bytes are the generation count and its NUL, and 2 are kept free.
 ROOM = PAYLOAD_MAX - 4
 
