@@ -200,6 +200,7 @@ cdef class History:
         cdef double oldest = self.now - self.seconds, since
         cdef uint64_t start = 0
         cdef Py_ssize_t k = 0, left = TRIMMED
+        cdef bint forgotten = False
         while self.recent_transactions and left:
             left -= 1
             (id, tx_id), (start, since) = next(iter(self.recent_transactions.items()))
@@ -222,7 +223,8 @@ cdef class History:
             id = next(iter(self.lost))
             if next(reversed(self.lost[id][1].values())) <= start:
                 del self.lost[id]
-        return left == 0 or k == TRIMMED
+                forgotten = True
+        return left == 0 or k == TRIMMED or forgotten
 
     # -- credit ---------------------------------------------------------------
 
@@ -238,14 +240,15 @@ cdef class History:
         return 0
 
     cdef bint wants_tick(self) noexcept:
-        return len(self.changes) != 0 or bool(self.paused) or bool(self.penalised)
+        return len(self.changes) != 0 or bool(self.lost) or bool(self.paused) \
+            or bool(self.penalised)
 
     def tick(self, double now):
         """Does what is due by now (monotonic seconds); when it wants to be called again,
         or None."""
         cdef bint more
         self.now = now
-        more = len(self.changes) != 0 and self.trim()
+        more = (len(self.changes) != 0 or bool(self.lost)) and self.trim()
         if not self.paused and not self.penalised:
             self.next_credit = 0.0
         elif self.next_credit == 0.0:
@@ -257,7 +260,7 @@ cdef class History:
             return now
         if self.next_credit:
             return self.next_credit
-        return now + self.seconds if self.changes else None
+        return now + self.seconds if self.changes or self.lost else None
 
     def _give_credit(self):
         if self.aggregate:

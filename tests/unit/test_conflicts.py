@@ -257,6 +257,32 @@ def test_history_holds_no_memory_for_long(shared: World) -> None:
     assert live_counts()["nodes"] < before + 20
 
 
+def test_marks_of_forgotten_changes_are_not_kept_for_long(make_world: Make) -> None:
+    """Nor are the connections that made them, where these have gone."""
+    from pyxsd._conn import live_counts
+
+    guests = range(1, 9)
+    world: World = make_world(domids=(*guests, 9))
+    begin(world, "d9")
+    for domid in guests:
+        home = b"/local/domain/%d" % domid
+        ok(world, "s0", "WRITE", home + b"\0")
+        ok(world, "s0", "SET_PERMS", home + b"\0n%d\0" % domid)
+        for number in range(240):
+            ok(world, f"d{domid}", "WRITE", home + b"/%d\0" % number + b"v" * 2000)
+    for domid in guests:
+        ok(world, "s0", "RELEASE", b"%d\0" % domid)
+    ok(world, "d9", "RESET_WATCHES", b"\0")
+    ticks = 0
+    while world.server.wants_time and ticks < 100:
+        ticks += 1
+        world.now += INTERVAL
+        world.server.tick(world.now)
+    assert ticks < 100
+    # The one more stands for domain 0's kernel.
+    assert live_counts()["connections"] == len(world.server.connections) + 1
+
+
 def test_the_burst_limit_is_configurable(make_world: Make) -> None:
     world = make(make_world, conflict_burst_limit=2.0)
     assert credit(world, 1) == 2.0
