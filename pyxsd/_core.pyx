@@ -22,9 +22,9 @@ from pyxsd._dispatch cimport dispatch
 from pyxsd._handlers cimport request_table
 from pyxsd._history cimport History
 from pyxsd._journal cimport (
-    J_ANSWER, J_CONNECT, J_HOLD, J_READY, J_RELEASE, J_SERVE, J_SETTLE, J_TICK, J_TURN, J_WORK,
-    LIVE, RECORD_SIZE, RECORDING, REFUSES, REPLAYING, SERVES, STOPS, Journal, Record, journal_clock,
-    journal_note, journal_refuses, journal_served, journal_time,
+    J_ANSWER, J_CONNECT, J_HOLD, J_HOLD_STARTS, J_READ_ON, J_READY, J_RELEASE, J_SERVE, J_SETTLE,
+    J_TICK, J_TURN, J_WORK, LIVE, RECORD_SIZE, RECORDING, REFUSES, REPLAYING, SERVES, STOPS,
+    Journal, Record, journal_clock, journal_note, journal_refuses, journal_served, journal_time,
 )
 from pyxsd._limits cimport Q_OUTSTANDING, UNLIMITED
 from pyxsd._request cimport Request, prepare, run
@@ -324,7 +324,7 @@ cdef class Server:
         if self.serving is not None:
             raise RuntimeError("serving inside of serving")
         if not c.closed:
-            journal_note(self.agenda.journal, J_SERVE, 0, c.id)
+            journal_note(self.agenda.journal, J_SERVE, self.drains, c.id)
         if self._step(c, journal_clock(self.agenda.journal) + self.agenda.slice_ns):
             self.agenda.ready(c)
 
@@ -339,14 +339,19 @@ cdef class Server:
 
     def hold_starts(self, bint hold):
         """Holds back TRANSACTION_START of clients that have no transaction open, with what they ask
-        behind it, so that a moment without any comes; or holds back no more.
-
-        Nothing of it is in the journal: nothing is recorded meanwhile."""
+        behind it, so that a moment without any comes; or holds back no more.  An image does not say
+        it: none is made meanwhile."""
         cdef Connection c
         if hold != self.holds_starts:
+            journal_note(self.agenda.journal, J_HOLD_STARTS, hold, 0)
             self.holds_starts = hold
             for c in self.s.connections.values():
                 self.agenda.unblock(c)
+
+    @property
+    def is_holding(self):
+        """Does hold_starts() hold back?"""
+        return self.holds_starts
 
     def is_held(self, Connection c not None):
         """Is the next request of the client one that is held back?"""
@@ -357,6 +362,7 @@ cdef class Server:
         """Reads what a client has sent, until `most` bytes of it wait, and serves nothing.  That it
         has ended or broken its stream, whoever reads next finds again."""
         cdef Py_ssize_t room = most - <Py_ssize_t>buffer_len(&c.inp), got
+        journal_note(self.agenda.journal, J_READ_ON, most, c.id)
         if room > 0:
             got = c.transport.read(buffer_reserve(&c.inp, room), room)
             c.inp.tail += max(got, 0)

@@ -38,6 +38,8 @@ cdef enum:
     J_SETTLE = 11
     J_HOLD = 12
     J_RELEASE = 13
+    J_HOLD_STARTS = 14
+    J_READ_ON = 15
     # The server asks, and is answered
     J_CLOCK = 16
     J_READ = 17
@@ -46,7 +48,8 @@ cdef enum:
     J_HOST = 20
     J_SAME = 21
     J_REFUSE = 22
-    J_KINDS = 23
+    J_INTERRUPT = 23
+    J_KINDS = 24
 
 # A record without its payload.
 cdef struct Record:

@@ -19,6 +19,9 @@ RELEASE: int
 SETTLE: int
 READ: int
 WRITE: int
+HOLD_STARTS: int
+READ_ON: int
+INTERRUPT: int
 
 @final
 class Journal:

@@ -22,7 +22,10 @@ positive.  Numbers are those of this machine.
     TICK        credit and the like at monotonic seconds (subject, a double)
     ANSWER      the late answer (payload) to the CONTROL request of connection `subject`
     SCAN        all rings are looked at
-    SERVE       connection `subject` is served at once (in tests)
+    SERVE       connection `subject` is served at once; result: 1 where only what was read before is
+    HOLD_STARTS TRANSACTION_START is held back from now on (result 1), or is not any more (0)
+    READ_ON     `result` bytes, at most, of connection `subject` are to wait, and nothing is served
+    INTERRUPT   the interrupt for domains that change state is bound (result 1) or let go of (0)
     SETTLE      an image is about to be made: those that were closed while they waited are left out
     HOLD        the trees of now are held, since somebody writes them down in slices
     RELEASE     and no longer
@@ -79,6 +82,7 @@ _NAMES = {
     J_PORTS: "PORTS", J_SERVE: "SERVE", J_CLOCK: "CLOCK", J_READ: "READ", J_WRITE: "WRITE",
     J_RESTART: "RESTART", J_HOST: "HOST", J_SAME: "SAME",
     J_SETTLE: "SETTLE", J_HOLD: "HOLD", J_RELEASE: "RELEASE", J_REFUSE: "REFUSE",
+    J_HOLD_STARTS: "HOLD_STARTS", J_READ_ON: "READ_ON", J_INTERRUPT: "INTERRUPT",
 }
 
 #: The kinds of records by name.
@@ -87,6 +91,8 @@ TURN, READY, WORK, CONNECT, DISCONNECT, TICK, ANSWER, SCAN, PORTS, SERVE, HOST, 
     J_HOST, J_HOLD, J_RELEASE)
 #: And those of a journal in memory that outlives the process.
 SETTLE, READ, WRITE = J_SETTLE, J_READ, J_WRITE
+#: And those of a daemon that becomes another one.
+HOLD_STARTS, READ_ON, INTERRUPT = J_HOLD_STARTS, J_READ_ON, J_INTERRUPT
 
 # Far in the future: who asks for the time finds that it is over.
 cdef uint64_t NEVER = <uint64_t>1 << 62

@@ -137,6 +137,11 @@ cdef class Loop:
             if stop or once or poller.now >= due or server.wants_tick():
                 return
 
+    def let_go(self):
+        """Between two turns: as at the end of one, where clients were served since then."""
+        if self.server.agenda.changed:
+            self._apply()
+
     cdef int _write_log(self) except -1:
         self.log_due = 0.0
         self.write_log()

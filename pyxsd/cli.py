@@ -248,15 +248,25 @@ def _say_ready(launch: background.Launch | None, notifier: Notifier, ward: Ward 
     ward.life.report.ready()
 
 
-def _go_on(config: Config, parsed: Options, ward: Ward) -> int:
-    """Serves on in the place of a process that has died."""
+def _go_on(config: Config, parsed: Options, ward: Ward, words: list[str] | None = None) -> int:
+    """Serves on in the place of a process that has died.  words: see _assemble()."""
     from pyxsd.recovery import again
 
     if ward.has_been_succeeded():
         return 0
     gc.disable()  # nothing that is made now becomes garbage
-    daemon: Daemon = again.build(config, parsed, ward.memory, _assemble)
+
+    def assemble(
+        config: Config, parsed: Options, listener: int, log: DaemonLog, xen: Xen | None
+    ) -> Daemon:
+        return _assemble(config, parsed, listener, log, xen, words=words)
+
+    daemon: Daemon = again.build(config, parsed, ward.memory, assemble, ward.life.refused)
     daemon.install_signals()
+    if ward.was_leaving():
+        from pyxsd.switch import kept
+
+        kept.go_on(daemon, ward)
     gc.freeze()
     ward.begin(daemon)
     daemon.load_rest()
@@ -489,7 +499,7 @@ def _switch(config: Config, parsed: Options, line: c_options.Line | None, faults
 
     def serve(ward: Ward | None) -> int:
         if ward is not None and ward.life.number:
-            return _go_on(config, parsed, ward)
+            return _go_on(config, parsed, ward, line.words if line else None)
         return _serve_switched(config, parsed, line, left, told, held, ward)
 
     return _keep(config, parsed, told, serve, begun=left.clear)

@@ -30,7 +30,7 @@ import time
 
 from sortedcontainers import SortedDict
 
-from pyxsd._journal import SCAN
+from pyxsd._journal import INTERRUPT, SCAN
 from pyxsd._ring import FEATURES, RingTransport
 from pyxsd._wire import RequestError
 from pyxsd.xen import DEAD, SHUTDOWN, UNKNOWN
@@ -113,7 +113,14 @@ class Domains:
         To be called before the first domain is taken over: Xen tells whoever
         binds the interrupt of all domains that are there, not of the dead.
         """
+        self.server.journal.note(INTERRUPT, 0, 1)
         self.virq_port = self.xen.bind_virq()
+
+    def leave_interrupt(self) -> None:
+        """Another program is to be told instead, which binds it; XenError."""
+        self.server.journal.note(INTERRUPT, 0, 0)
+        self.xen.unbind(self.virq_port)
+        self.virq_port = 0
 
     def start_domain0(
         self,

@@ -7,6 +7,9 @@ numbers.  The keeper has one thread and no state but which child lives; it waits
 handlers, and opens nothing while a child lives.  SIGTERM, SIGINT, SIGHUP and SIGUSR1 go on to the
 child.
 
+A child that has made all ready for another program says with which words that is executed, and
+ends; the keeper executes it, so that the process stays.  Where it cannot, the next child goes on.
+
 A child that ends on purpose has said so (report.py).  Any other end is a death: the next child goes
 on from what stands in memory (`Memory`).  Three deaths in a row without progress are too many: what
 killed the last three would kill the next.  SIGKILL is nobody's fault but the killer's: of a child
@@ -23,7 +26,7 @@ import time
 from typing import NamedTuple
 
 from pyxsd.keeper import clone
-from pyxsd.keeper.report import ENDED, HANDED_OVER, LOST, SERVING, STARTING, Report
+from pyxsd.keeper.report import BECOMES, ENDED, HANDED_OVER, LOST, SERVING, STARTING, Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +69,9 @@ class Life(NamedTuple):
     keeper: int  # its keeper's process id
     report: Report
     mask: set[int]  # signals that were blocked when the keeper was started
-    cause: str = ""  # how the one before it died: "killed by SIGKILL"
+    deaths: int = 0  # before it
+    cause: str = ""  # how the last one of them came: "killed by SIGKILL"
+    refused: str = ""  # the one before it did not die: why its program could not be executed
     noticed: float = 0.0  # monotonic seconds when the keeper knew of that
     witness: Witness | None = None  # who writes down what the one before has left
 
@@ -135,6 +140,12 @@ class Keeper:
             word = self._report.word()
             if word in (ENDED, HANDED_OVER):
                 return End(word, self._report.number())
+            if word == BECOMES:
+                refused = self._execute(self._report.command(), mask)
+                if not self._memory.is_begun():
+                    return End(LOST, 0, f"there is nothing to go on from: {refused}")
+                life = life._replace(number=life.number + 1, refused=refused, noticed=noticed)
+                continue
             cause = _in_words(status)
             if fault_of(status):
                 self._memory.died(fault_of(status))
@@ -145,7 +156,34 @@ class Keeper:
                 return End(LOST, 0, f"{lost}: {cause}")
             if self._witness is not None and fault_of(status):
                 self._witness.died(cause)
-            life = life._replace(number=life.number + 1, cause=cause, noticed=noticed)
+            life = life._replace(
+                number=life.number + 1,
+                deaths=life.deaths + 1,
+                cause=cause,
+                refused="",
+                noticed=noticed,
+            )
+
+    def _execute(self, command: list[str], mask: set[int]) -> str:
+        """This process is that program from now on; why that cannot be, where it returns."""
+        # Who wants the daemon to end is heard by the next child; the others have been in vain.
+        while found := signal.sigtimedwait(FORWARDED, 0):
+            if found.si_signo in _ENDING:
+                self._ending = found.si_signo
+        if self._ending:
+            return f"{command[0]}: the daemon was told to end"
+        # For what comes in the last moment: the program begins with the default of each.
+        before = {number: signal.signal(number, self._note) for number in FORWARDED}
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        try:
+            os.execv(command[0], command)
+        except (OSError, ValueError) as error:
+            text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            return f"{command[0]}: {text}"
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _judge(self, word: int, status: int, progress: bool) -> str:
         """Why no other child is to be made; "" where one is."""
@@ -182,6 +220,10 @@ class Keeper:
             if self._witness is not None:
                 self._witness.next_is_made()
             return pid
+
+    def _note(self, number: int, _frame: object) -> None:
+        if number in _ENDING:
+            self._ending = number
 
     def _sleep(self, seconds: float) -> None:
         """A pause; who wants the daemon to end is heard."""

@@ -7,28 +7,46 @@ its end can be told from its death.
     ENDED         it has ended on purpose, with a status
     HANDED_OVER   another keeper's child serves now
     LOST          what the keeper makes of a death that nothing makes up for
+    BECOMES       all is ready for another program, which the keeper executes when the child is gone
 
 Each is one aligned store, so a child that is killed has said it or has not.
 
 What children to come must know stays in the page until one of them has seen to it: that whoever
 started the daemon knows that it is ready; and of live updates, that this daemon's predecessor has
-been told that it may leave, and which process was about to take over when a child died.
+been told that it may leave, and which process was about to take over when a child died; of live
+switches, which program a client has chosen, and how far the daemon was on its way there.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
 
-STARTING, SERVING, ENDED, HANDED_OVER, LOST = range(5)
+STARTING, SERVING, ENDED, HANDED_OVER, LOST, BECOMES = range(6)
 # Where in the page, in integers.
-_WORD, _NUMBER, _TAKEN, _SUCCESSOR, _CHANNEL, _READY = range(6)
+_WORD, _NUMBER, _TAKEN, _SUCCESSOR, _CHANNEL, _READY, _STAGE, _LENGTHS = range(8)
+
+#: Stages of a live switch.  From PREPARES on, the file of the other program may be there, its
+#: descriptors prepared, and the interrupt for dying domains free.
+NOT_LEAVING, WAITS, PREPARES = range(3)
+
+# Texts behind the first page, and how long they may be.
+_CHOICE, _COMMAND, _TEXTS = range(3)
+TEXT_MAX = 1 << 20
 
 
 class Report:
-    """The page, mapped before the first child is made."""
+    """The page and the texts behind it, mapped before the first child is made."""
 
     def __init__(self) -> None:
-        self._words = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("i")
+        # Nothing is there but what is written to.
+        whole = memoryview(mmap.mmap(-1, mmap.PAGESIZE + _TEXTS * TEXT_MAX))
+        self._words = whole[: mmap.PAGESIZE].cast("i")
+        self._texts = [
+            whole[mmap.PAGESIZE + n * TEXT_MAX : mmap.PAGESIZE + (n + 1) * TEXT_MAX]
+            for n in range(_TEXTS)
+        ]
         self.begin()
 
     def begin(self) -> None:
@@ -79,6 +97,44 @@ class Report:
     def successor(self) -> tuple[int, int]:
         """Process and descriptor as handing() was told; a process of 0 where there is none."""
         return self._words[_SUCCESSOR], self._words[_CHANNEL]
+
+    def leaving(self, stage: int) -> None:
+        """How far the daemon is on its way into another program."""
+        self._words[_STAGE] = stage
+
+    def stage(self) -> int:
+        """NOT_LEAVING, WAITS or PREPARES."""
+        return self._words[_STAGE]
+
+    def choose(self, text: bytes) -> None:
+        """The other program that a client has chosen, as switch.kept writes it; b"": none.  OSError
+        where it is too long."""
+        self._put(_CHOICE, text)
+
+    def choice(self) -> bytes:
+        """What choose() was told."""
+        return self._text(_CHOICE)
+
+    def becomes(self, command: list[str]) -> None:
+        """All is ready: the keeper executes this when the process that says so is gone.  OSError
+        where it is too long."""
+        self._put(_COMMAND, b"\0".join(map(os.fsencode, command)))
+        self._words[_WORD] = BECOMES
+
+    def command(self) -> list[str]:
+        """What becomes() was told."""
+        return [os.fsdecode(word) for word in self._text(_COMMAND).split(b"\0")]
+
+    def _put(self, which: int, text: bytes) -> None:
+        if len(text) > TEXT_MAX:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+        # Whoever dies in here has said nothing.
+        self._words[_LENGTHS + which] = 0
+        self._texts[which][: len(text)] = text
+        self._words[_LENGTHS + which] = len(text)
+
+    def _text(self, which: int) -> bytes:
+        return bytes(self._texts[which][: self._words[_LENGTHS + which]])
 
     def word(self) -> int:
         """The last of these words."""

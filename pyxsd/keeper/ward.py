@@ -4,6 +4,8 @@
 The keeper's process id is the one that everybody knows: it stands in the pid files, systemd watches
 it, launch-xenstore sets its oom_score_adj, which is taken over from there.
 
+The daemon becomes another xenstored in the keeper's process, where there is one: the number stays.
+
 A keeper that dies is made up for by a live update to the daemon's own program, which begins as a
 keeper with a child.  Until that has taken over nobody would make up for the daemon's own death.
 """
@@ -20,7 +22,7 @@ from pyxsd.system.descriptors import leave_some
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     from pyxsd.keeper.keeper import Life
     from pyxsd.update.channel import Channel
@@ -81,10 +83,14 @@ class Ward:
             witness = self.life.witness
             is_recorded = witness is not None and witness.is_expected()
             where = f"; see {witness.directory}" if witness is not None and is_recorded else ""
+            what = (
+                f"live switch: {self.life.refused}"
+                if self.life.refused
+                else f"crash recovery: the daemon was {self.life.cause}"
+            )
             daemon.log(
                 "warn",
-                f"crash recovery: the daemon was {self.life.cause}; process {os.getpid()} went on "
-                f"after {seconds * 1000:.1f} ms{where}",
+                f"{what}; process {os.getpid()} went on after {seconds * 1000:.1f} ms{where}",
             )
             if is_recorded:
                 self._looks_for_word = WITNESS_LOOKS
@@ -158,8 +164,34 @@ class Ward:
         if self.alone_since:
             seconds = time.monotonic() - self.alone_since
             return f"without a keeper for {seconds:.1f} seconds"
-        text = f"by process {self.life.keeper}, {self.life.number} deaths made up for"
+        text = f"by process {self.life.keeper}, {self.life.deaths} deaths made up for"
         return f"{text}, the last one: {self.life.cause}" if self.life.cause else text
+
+    # -- becoming another program -----------------------------------------------
+
+    def has_keeper(self) -> bool:
+        """Is the keeper there at this moment?  Else this process is on its own."""
+        if not self.alone_since and os.getppid() != self.life.keeper:
+            self._keeper_died()
+        return not self.alone_since
+
+    def was_leaving(self) -> bool:
+        """Had a client chosen another program when the process before died?"""
+        return bool(self.life.report.choice())
+
+    def chosen(self, text: bytes) -> None:
+        """Whoever goes on from here knows which program was chosen; OSError."""
+        self.life.report.choose(text)
+
+    def leaving(self, stage: int) -> None:
+        """Whoever goes on from here takes back what was given up."""
+        self.life.report.leaving(stage)
+
+    def becomes(self, command: list[str]) -> NoReturn:
+        """Ends this process; the keeper executes the program.  Where that cannot be, another child
+        goes on from here.  OSError where nothing can be said."""
+        self.life.report.becomes(command)
+        os._exit(0)
 
     # -- taking over from another daemon --------------------------------------
 

@@ -117,10 +117,10 @@ class Steps:
         if connection is not None:
             self.server.ready(connection, result != 0)
 
-    def _serve(self, subject: int, _result: int, _payload: bytes) -> None:
+    def _serve(self, subject: int, result: int, _payload: bytes) -> None:
         connection = self._connection(subject)
         if connection is not None:
-            self.server.service(connection)
+            (self.server.drain if result else self.server.service)(connection)
 
     def _work(self, subject: int, _result: int, _payload: bytes) -> None:
         self.server.work_again(subject)
@@ -159,6 +159,23 @@ class Steps:
 
     def _release(self, _subject: int, _result: int, _payload: bytes) -> None:
         self.server.release_again()
+
+    def _hold_starts(self, _subject: int, result: int, _payload: bytes) -> None:
+        self.server.hold_starts(result != 0)
+
+    def _read_on(self, subject: int, result: int, _payload: bytes) -> None:
+        connection = self._connection(subject)
+        if connection is not None:
+            self.server.read_on(connection, result)
+
+    def _interrupt(self, _subject: int, result: int, _payload: bytes) -> None:
+        try:
+            if result:
+                self.domains.start()
+            else:
+                self.domains.leave_interrupt()
+        except OSError:
+            pass  # it was told of then
 
 
 class Replay(Steps):
@@ -241,4 +258,7 @@ STEPS = {
     _journal.SETTLE: "_settle",
     _journal.HOLD: "_hold",
     _journal.RELEASE: "_release",
+    _journal.HOLD_STARTS: "_hold_starts",
+    _journal.READ_ON: "_read_on",
+    _journal.INTERRUPT: "_interrupt",
 }

@@ -53,13 +53,17 @@ if TYPE_CHECKING:
     from pyxsd.system.options import Options
 
 PORTS_AT_ONCE = 1024
+ANSWER_MAX = 4096  # bytes, of a payload
 
 
 class Again(Steps):
     """A daemon in the making; see build()."""
 
-    def __init__(self, config: Config, parsed: Options, memory: Memory, assemble: Any) -> None:
+    def __init__(
+        self, config: Config, parsed: Options, memory: Memory, assemble: Any, refused: str
+    ) -> None:
         super().__init__()
+        self._refused = refused
         self._began = time.monotonic()
         self._config = config
         self._memory = memory
@@ -257,7 +261,11 @@ class Again(Steps):
         for connection in list(server.connections.values()):
             if connection.awaits:
                 # Who was to find the answer is not there any more.
-                server.answer(connection, b"the process that was asked has died\0")
+                server.answer(
+                    connection,
+                    self._refused.encode("utf-8", "surrogateescape")[:ANSWER_MAX]
+                    or b"the process that was asked has died\0",
+                )
         self._look_at_rings()
         self.protection.go_on()
         if self._xen is not None:
@@ -266,8 +274,8 @@ class Again(Steps):
             server.host.complain("loop", "unexpected:\n" + text)
         daemon.log(
             "info",
-            f"a process of this daemon has died ({cause_text(self._cause)}); another one has gone "
-            f"on after {(time.monotonic() - self._began) * 1000:.1f} ms, with "
+            f"{_end_in_words(self._refused, self._cause)}; another one has gone on "
+            f"after {(time.monotonic() - self._began) * 1000:.1f} ms, with "
             f"{self.journal.offset} bytes of journal",
         )
 
@@ -312,14 +320,21 @@ def cause_text(cause: int) -> str:
     return f"signal {cause}" if cause > 0 else "an exit" if cause < 0 else "it was killed"
 
 
-def build(config: Config, parsed: Options, memory: Memory, assemble: Any) -> Any:
+def _end_in_words(refused: str, cause: int) -> str:
+    if refused:
+        return "a process of this daemon has ended for a program that was not executed"
+    return f"a process of this daemon has died ({cause_text(cause)})"
+
+
+def build(config: Config, parsed: Options, memory: Memory, assemble: Any, refused: str = "") -> Any:
     """The daemon that goes on from the memory; StateError or OSError where that cannot be, and
     nothing is changed then.
 
     To be called in a process that shares its descriptors with the one that has died.  assemble:
-    makes the parts of a daemon (cli).
+    makes the parts of a daemon (cli).  refused: the process has not died, it had ended for another
+    program, and this is why that was not executed.
     """
     try:
-        return Again(config, parsed, memory, assemble).build()
+        return Again(config, parsed, memory, assemble, refused).build()
     except MemoryFault as error:
         raise StateError(str(error)) from None

@@ -220,8 +220,10 @@ class Protection:
 
     def _slice(self) -> None:
         server = self.daemon.server
-        if not self._is_begun and any(c.awaits for c in server.connections.values()):
-            # An image does not say who waits for a late answer.
+        if not self._is_begun and (
+            server.is_holding or any(c.awaits for c in server.connections.values())
+        ):
+            # An image does not say who waits for a late answer, or for the end of a switch.
             self._journal.is_full_at += WAIT_BYTES
             return
         if self._saving is None:

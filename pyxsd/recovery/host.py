@@ -7,7 +7,7 @@ process before may have died before it, or behind it and before its record.  Wha
 second time:
 
     map_page, map_file    the same page, mapped into this process
-    bind                  where it fails, the port was bound before and is known to nobody: what no
+    bind, bind_virq       where it fails, the port was bound before and is known to nobody: what no
                           record names is unbound, and then it is bound
     unbind                "there is no such port" is as good as done
     changed               Xen tells once: all domains are asked about
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from pyxsd._journal import Journal
 
+BINDS = ("bind", "bind_virq")
 NO_SUCH_PORT = (errno.EINVAL, errno.ENOENT, errno.ENOTCONN, errno.EBADF)
 
 
@@ -98,7 +99,7 @@ class Kept:
         except OSError as error:
             if name == "unbind" and error.errno in NO_SUCH_PORT:
                 return None
-            if name != "bind" or not self.inner.unbind_unknown(set(self._ports()), 1):
+            if name not in BINDS or not self.inner.unbind_unknown(set(self._ports()), 1):
                 raise
         return self._call(name, arguments)
 

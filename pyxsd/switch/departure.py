@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 
+from pyxsd.keeper.report import PREPARES, WAITS
 from pyxsd.state.host_state import StateError
 from pyxsd.switch import obstacles, target
-from pyxsd.switch.leaving import Leaving, become
+from pyxsd.switch.leaving import UNPROTECTED, Leaving, become
 from pyxsd.update.program import ProgramError
 
 TYPE_CHECKING = False
@@ -63,14 +64,23 @@ class Departure:
             return
         words = self.command("--help")
         answer = yield from target.ask(words, environ, CHECK_SECONDS, started)
-        if answer.status:
-            raise ProgramError(f"Command '{' '.join(words)}' exited with code {answer.status}")
+        if answer.status and not target.minds_our_keys_alone(answer):
+            why = answer.error.partition("\n")[0]
+            raise ProgramError(
+                f"Command '{' '.join(words)}' exited with code {answer.status}"
+                + (f": {why}" if why else "")
+            )
 
     def leave(
         self, daemon: Any, asked: Any, deadline: float, force: bool, environ: Mapping[str, str]
     ) -> Iterator[float]:
         """Waits for what cannot be carried, and becomes the program; ProgramError where this
         process goes on being the daemon.  asked: the connection that holds_the_answer is about."""
+        ward = daemon.ward
+        if ward is not None:
+            if ward.has_keeper() and not ward.is_made_up_for():
+                raise ProgramError(UNPROTECTED)
+            ward.leaving(WAITS)
         while True:
             began = time.monotonic()
             found = self._obstacles(daemon, asked)
@@ -110,13 +120,17 @@ class Departure:
         if self.kind == target.C:
             # As C xenstored does at its own update, which goes on with those that were held back.
             server.hold_starts(True)
+            daemon.loop.let_go()
             return obstacles.for_c(server, daemon.domains, asked, fds)
         server.flush()
+        daemon.loop.let_go()
         return obstacles.for_ox(server, fds)
 
     def _become(self, daemon: Any, asked: Any, environ: Mapping[str, str]) -> None:
         command = self.command()
         leaving = Leaving(daemon)
+        if daemon.ward is not None:
+            daemon.ward.leaving(PREPARES)
         try:
             if self.kind == target.C:
                 obstacles.read_behind_what_is_held(daemon.server)
@@ -127,7 +141,7 @@ class Departure:
                 daemon.log("warn", f"live switch: {loss}")
             daemon.log("info", f"live switch: becomes {' '.join(command)}")
             daemon.before_exec()
-            become(command)
+            become(command, daemon.ward)
         except (OSError, StateError, ValueError, OverflowError) as error:
             leaving.undo()
             text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -4,7 +4,8 @@ finds open.
 
 to_c() and to_ox() write the file and prepare; become() executes the program.  Nobody is served from
 the beginning of the one to the end of the other, and until the program is executed everything can
-be undone: undo() makes this process the daemon that it was.
+be undone: undo() makes this process the daemon that it was.  Where the process dies meanwhile, and
+another one goes on in its place, take_back() does so.
 
 C xenstored finds the event channels bound, but for the interrupt for dying domains, which it binds.
 oxenstored finds nothing bound: its versions differ in what they can take over, and Xen lets a port
@@ -26,6 +27,7 @@ from pyxsd.state.stream import Layout
 from pyxsd.state.stream_writer import entries_of, write_stream
 from pyxsd.switch.c_paths import is_watchable
 from pyxsd.switch.inherited import DB_NAME, stream_paths
+from pyxsd.switch.target import C
 from pyxsd.system.configuration import load
 from pyxsd.system.files import write_whole
 from pyxsd.update.program import ProgramError
@@ -35,9 +37,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from pyxsd.keeper.ward import Ward
+
 _HEADER = struct.Struct("=IIII")  # of a packet: type, request id, transaction, length
 WATCH_EVENT = 15
 OK = b"OK\0"
+UNPROTECTED = (
+    "crash recovery is on and has no room, or is in the way of record-directory: nobody could take "
+    "the switch back.  Set crash-recovery = false in the configuration, and update pyxsd first"
+)
 
 
 class Leaving:
@@ -47,7 +55,7 @@ class Leaving:
         self._daemon = daemon
         self._files: list[str] = []
         self._changed: list[tuple[int, bool]] = []  # descriptors; did each one block?
-        self._virq_port = 0
+        self._has_left_interrupt = False
         self.losses: list[str] = []  # what the file does not say, for the log
 
     # -- C xenstored ----------------------------------------------------------
@@ -80,12 +88,12 @@ class Leaving:
         for path in paths:
             if path == paths[0] or os.path.isdir(os.path.dirname(path)):
                 self._write(path, data)
-        self._pass_on(self._sockets())
+        self._pass_on(_sockets(self._daemon))
         xen, domains = self._daemon.domains.xen, self._daemon.domains
         self._pass_on([xen.fileno()])
         if domains.virq_port:
-            xen.unbind(domains.virq_port)
-            self._virq_port, domains.virq_port = domains.virq_port, 0
+            domains.leave_interrupt()
+            self._has_left_interrupt = True
 
     # -- oxenstored -----------------------------------------------------------
 
@@ -126,7 +134,7 @@ class Leaving:
                 ),
             ),
         )
-        self._pass_on(self._sockets())
+        self._pass_on(_sockets(self._daemon))
 
     def _records(self, state: HostState) -> bytes:
         """The nodes, with what C xenstored cannot have of them among the losses."""
@@ -165,12 +173,9 @@ class Leaving:
             os.set_inheritable(fd, False)
             os.set_blocking(fd, blocked)
         self._files, self._changed = [], []
-        if self._virq_port:
-            self._virq_port = 0
-            try:
-                self._daemon.domains.start()
-            except OSError as error:
-                self._daemon.log("error", f"deaths of domains will not be seen: {error.strerror}")
+        if self._has_left_interrupt:
+            self._has_left_interrupt = False
+            _bind_interrupt(self._daemon)
 
     def _picture(self, kind: str) -> HostState:
         """The whole state but the nodes, with the descriptors, rings and ports of this process."""
@@ -183,14 +188,6 @@ class Leaving:
         for client in state.clients:
             _fill(client, by_id[client.number], domains)
         return state
-
-    def _sockets(self) -> list[int]:
-        """The listening one, and all clients'."""
-        daemon = self._daemon
-        found = [daemon.listener] if daemon.listener >= 0 else []
-        return found + [
-            c.transport.fileno() for c in daemon.server.connections.values() if c.is_socket
-        ]
 
     def _pass_on(self, descriptors: Sequence[int]) -> None:
         """They survive, and block: C xenstored drops a client whose header and payload come apart
@@ -205,10 +202,48 @@ class Leaving:
         self._files.append(path)
 
 
-def become(command: Sequence[str]) -> None:
-    """Executes the program in the place of this one, with its process id; OSError where that cannot
-    be.  The one place where it happens."""
-    os.execv(command[0], list(command))
+def take_back(daemon: Any, kind: str) -> None:
+    """What undo() does, for a process that has died on its way to a program of that kind, C or
+    OX.  Some of it may not have come about."""
+    directory = daemon.run_directory
+    for path in (
+        stream_paths(directory, os.environ) if kind == C else [os.path.join(directory, DB_NAME)]
+    ):
+        try:
+            os.unlink(path)
+        except OSError:
+            pass  # it was not written
+    xen = daemon.domains.xen
+    for fd in [*_sockets(daemon), *([] if xen is None else [xen.fileno()])]:
+        os.set_inheritable(fd, False)
+        os.set_blocking(fd, False)
+    if xen is not None and not daemon.domains.virq_port:
+        _bind_interrupt(daemon)
+
+
+def become(command: Sequence[str], ward: Ward | None) -> None:
+    """Executes the program in the place of this one, or of its keeper where it has one, with the
+    process id that everybody knows; OSError where that cannot be.  Not every failure comes back:
+    another process goes on from one of the keeper's."""
+    if ward is None or not ward.has_keeper():
+        os.execv(command[0], list(command))
+    elif not ward.is_made_up_for():
+        raise ProgramError(UNPROTECTED)
+    else:
+        ward.becomes(list(command))
+
+
+def _sockets(daemon: Any) -> list[int]:
+    """The listening one, and all clients'."""
+    found = [daemon.listener] if daemon.listener >= 0 else []
+    return found + [c.transport.fileno() for c in daemon.server.connections.values() if c.is_socket]
+
+
+def _bind_interrupt(daemon: Any) -> None:
+    try:
+        daemon.domains.start()
+    except OSError as error:
+        daemon.log("error", f"deaths of domains will not be seen: {error.strerror}")
 
 
 def _fill(client: Client, connection: Any, domains: Any) -> None:

@@ -14,6 +14,7 @@ import time
 from typing import NamedTuple
 
 from pyxsd.switch.c_options import unpack
+from pyxsd.system.configuration import keys
 from pyxsd.system.options import Exit, Options, parse
 from pyxsd.update.program import ProgramError
 
@@ -26,6 +27,9 @@ PYXSD, C, OX = "pyxsd", "C xenstored", "oxenstored"
 HELP_SECONDS = 15.0  # a Python's start on a busy host; the daemon serves meanwhile
 POLL_SECONDS = 0.01
 _OUTPUT_MAX = 65536
+#: What oxenstored says on standard error of a configuration, and behind the last fault of it.
+UNKNOWN_KEY = "config: unknown key "
+KEYS_ARE_WRONG = "Fatal exception: Config.Error(_)"
 
 #: Kind; on standard error rather than on standard output; what stands there.
 WORDS = (
@@ -146,6 +150,22 @@ def kind_of(path: str, answer: Answer) -> str:
     raise ProgramError(
         f"{path} is no xenstored: `--help` says neither what C xenstored nor what "
         "oxenstored nor what pyxsd says"
+    )
+
+
+def minds_our_keys_alone(answer: Answer) -> bool:
+    """Is there nothing that oxenstored minds but keys of the configuration that are pyxsd's alone?
+
+    Its trial run ends at a key that it does not know, and names all faults before.  When it starts
+    in earnest it says the same and goes on.
+    """
+    lines = answer.error.splitlines()
+    faults = [line for line in lines if line.startswith("config: ")]
+    known = keys()
+    return (
+        bool(faults)
+        and all(line.removeprefix(UNKNOWN_KEY) in known for line in faults)
+        and lines[: len(faults) + 1] == [*faults, KEYS_ARE_WRONG]
     )
 
 

@@ -12,8 +12,8 @@
 then, everybody else is.  -s is answered `BUSY` until the update is over, then with its outcome,
 once; where it went well it is the new daemon that answers `OK`.
 
-Where the program is another xenstored, this process becomes it (switch.departure).  Where that is C
-xenstored, -s is answered in its way: not until it is over.
+Where the program is another xenstored, this process, or its keeper, becomes it (switch.departure).
+Where that is C xenstored, -s is answered in its way: not until it is over.
 
 What takes time is written as generators: each yields how many seconds it wants to wait, and the
 daemon serves meanwhile.
@@ -25,7 +25,8 @@ import os
 import time
 
 from pyxsd import __version__
-from pyxsd.switch import departure
+from pyxsd.keeper.report import NOT_LEAVING
+from pyxsd.switch import departure, kept
 from pyxsd.update import channel
 from pyxsd.update.program import Process, Program, ProgramError, fault_of, verdict
 
@@ -78,10 +79,6 @@ if TYPE_CHECKING:
 OK = b"OK\0"
 BUSY = b"BUSY"
 UNDER_WAY = "a live update is under way"
-KEPT = (
-    "crash recovery is on, and with it pyxsd cannot become another xenstored: set crash-recovery = "
-    "false in the configuration, and update pyxsd to itself first"
-)
 
 POLL_SECONDS = 0.01  # between two looks at the new program
 CHECK_SECONDS = 15.0  # for --help, also where the host is busy
@@ -90,6 +87,7 @@ WRITTEN_SECONDS = 3.0  # for a trial or for taking over, and
 NODE_SECONDS = 50e-6  # as much more for each node
 STATE_MAX = 1 << 36  # bytes of a state
 TIMEOUT = 60  # of -s, seconds, for what another xenstored cannot have
+CHOSEN_SECONDS = 5.0  # for -s behind the -f that has named another xenstored
 COMPARED = 1 << 18  # bytes of two states that are compared at once
 SLICE_SECONDS = 100e-6  # of writing the state between two turns
 ANSWER_MAX = 4096  # bytes, of a payload
@@ -121,6 +119,7 @@ class Dialogue:
         # Where a client has chosen another xenstored.  -s of anybody else is about this program.
         self._departure: Departure | None = None
         self._chosen_by: Any = None
+        self._chosen_at = 0.0  # monotonic seconds
 
     # -- what is asked --------------------------------------------------------
 
@@ -221,9 +220,13 @@ class Dialogue:
 
     def renew(self) -> bool:
         """Begins an update that nobody has asked for, to the program that runs; False where one is
-        under way already."""
+        under way already, or where a client is about to ask for another xenstored."""
         if self._steps is not None:
             return False
+        if self._departure is not None and not self._chosen_by.closed:
+            # Who takes over knows nothing of that, and would answer OK.
+            if time.monotonic() - self._chosen_at < CHOSEN_SECONDS:
+                return False
         self._begin(self._updating())
         return True
 
@@ -256,6 +259,8 @@ class Dialogue:
         """The end of a check or of an update: nothing of it stays but its outcome."""
         self._steps = None
         self._daemon.server.hold_starts(False)
+        if self._daemon.ward is not None:
+            self._daemon.ward.leaving(NOT_LEAVING)
         if self._process is not None:
             self._process.kill()
             self._process = None
@@ -285,18 +290,30 @@ class Dialogue:
         found = yield from departure.find(
             program.path, program.arguments, self._environ, self._started
         )
-        if found is not None and self._daemon.ward is not None:
-            raise ProgramError(KEPT)
         if found is None:
             yield from self._checking(program)
-            self._departure = self._chosen_by = None
+            self._choose(None, None)
         else:
             yield from self._departing_for(found, connection)
 
     def _departing_for(self, found: Departure, connection: Any) -> Iterator[float]:
         self._daemon.share()
         yield from found.check(self._environ, self._started)
-        self._departure, self._chosen_by = found, connection
+        self._choose(found, connection)
+
+    def _choose(self, departure: Departure | None, connection: Any) -> None:
+        self._departure, self._chosen_by = departure, connection
+        self._chosen_at = time.monotonic()
+        ward = self._daemon.ward
+        if ward is not None:
+            ward.chosen(b"" if departure is None else kept.choice(departure, connection))
+
+    def resume(self, departure: Departure, connection: Any, outcome: str) -> None:
+        """This process goes on for one in which a client had chosen that program.  connection: None
+        where the client has gone.  outcome: what the next -s is to be told, where that is owed."""
+        if connection is not None:
+            self._choose(departure, connection)
+        self._outcome = [outcome] if outcome else []
 
     def _started(self, question: Question | None) -> None:
         """A process runs that is to be ended where the check is called off; None: no more."""

@@ -279,16 +279,6 @@ def processes_of(daemon: KeptDaemon) -> list[int]:
     return sorted(found)
 
 
-def test_the_switch_is_refused(daemon: KeptDaemon) -> None:
-    """A foreign xenstored cannot be kept: the answer says what to do."""
-    foreign = daemon.root / "xenstored"
-    foreign.write_text("#!/bin/sh\necho 'usage : xenstored'\n")
-    foreign.chmod(0o755)
-    with daemon.client() as client:
-        assert b"crash recovery is on" in control(client, "-f", str(foreign))
-    assert daemon.answers()
-
-
 # -- the keeper's own death ----------------------------------------------------
 
 

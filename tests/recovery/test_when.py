@@ -31,7 +31,7 @@ def a_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def protection(size: int, image_size: int = 0) -> tuple[begin.Protection, Any]:
     """One whose journal has so many bytes since the last image, and the journal."""
     journal = SimpleNamespace(size=size, is_recording=True, is_full_at=0)
-    server = SimpleNamespace(journal=journal, connections={})
+    server = SimpleNamespace(journal=journal, connections={}, is_holding=False)
     memory = SimpleNamespace(image_size=image_size, limit=256 * MIB, next_number=8, held=False)
 
     def release() -> None:

@@ -80,6 +80,32 @@ class SwitchedStand(Stand):
         return "pyxsd" if program.startswith("python") else program
 
 
+class KeptStand(SwitchedStand):
+    """One whose pyxsd has crash recovery, and so a keeper: the process that stays."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        settings = {"crash-recovery": "true"} if name == "pyxsd" else {}
+        super().__init__(name, settings=settings, **options)
+
+    def pyxsd(self, *words: str, **settings: str) -> str:
+        return super().pyxsd(*words, **{"crash_recovery": "true", **settings})
+
+    @property
+    def child(self) -> int:
+        """The process that serves; 0 where there is none at the moment."""
+        found = children(self.pid)
+        return found[0] if found else 0
+
+
+def children(pid: int) -> list[int]:
+    """Those of a process, also ones that have ended and are not waited for."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(word) for word in text.split()]
+
+
 def control(client: Any, *words: str) -> bytes:
     """The answer to CONTROL live-update with these words; the client is a socket."""
     answer = client.ask(

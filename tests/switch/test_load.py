@@ -16,16 +16,24 @@ import pytest
 
 from tests.clients.daemon import Client
 from tests.domains.standin import GONE, IDLE, home, introduce, require, works
-from tests.switch.kit import SwitchedStand, must_switch, real
+from tests.switch.kit import KeptStand, SwitchedStand, must_switch, real
 from tests.update.test_load import Load, come_and_go, frugal, one_at_a_time, pipelined, watched
 
 ROUNDS = 5
 
 
-@pytest.fixture(name="stand", params=["xenstored", "oxenstored"])
+KINDS = [
+    pytest.param((kind, name), id=f"{name}-{kind.__name__}")
+    for name in ("xenstored", "oxenstored")
+    for kind in (SwitchedStand, KeptStand)
+]
+
+
+@pytest.fixture(name="stand", params=KINDS)
 def a_stand(request: pytest.FixtureRequest) -> Iterator[SwitchedStand]:
+    kind, name = request.param
     try:
-        stand = SwitchedStand(request.param)
+        stand = kind(name)
     except RuntimeError as error:
         require(str(error))
         raise

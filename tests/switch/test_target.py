@@ -122,3 +122,23 @@ def test_what_is_none(answer: target.Answer) -> None:
 )
 def test_paths(path: bytes, watchable: bool) -> None:
     assert is_watchable(path) == watchable
+
+
+WRONG = "Fatal exception: Config.Error(_)\nRaised at Stdlib\n"
+
+#: What oxenstored says on standard error in its trial run; may it be executed?
+MINDED = [
+    ("config: unknown key crash-recovery\n" + WRONG, True),
+    ("config: unknown key crash-recovery\nconfig: unknown key poll-time-us\n" + WRONG, True),
+    ("config: unknown key crash-recovery\nconfig: unknown key nonsense\n" + WRONG, False),
+    ("config: persistent: expect bool arg\nconfig: unknown key crash-recovery\n" + WRONG, False),
+    ("config: unknown key crash-recovery\nFatal exception: Sys_error\n", False),
+    ("config: unknown key crash-recovery\n", False),
+    (WRONG, False),
+    ("", False),
+]
+
+
+@pytest.mark.parametrize("error,expected", MINDED)
+def test_keys_that_oxenstored_does_not_know(error: str, expected: bool) -> None:
+    assert target.minds_our_keys_alone(target.Answer(2, "", error)) == expected
