@@ -49,7 +49,8 @@ cdef enum:
     J_SAME = 21
     J_REFUSE = 22
     J_INTERRUPT = 23
-    J_KINDS = 24
+    J_SHUT = 24
+    J_KINDS = 25
 
 # A record without its payload.
 cdef struct Record:

@@ -22,6 +22,7 @@ WRITE: int
 HOLD_STARTS: int
 READ_ON: int
 INTERRUPT: int
+SHUT: int
 
 @final
 class Journal:

@@ -26,6 +26,7 @@ positive.  Numbers are those of this machine.
     HOLD_STARTS TRANSACTION_START is held back from now on (result 1), or is not any more (0)
     READ_ON     `result` bytes, at most, of connection `subject` are to wait, and nothing is served
     INTERRUPT   the interrupt for domains that change state is bound (result 1) or let go of (0)
+    SHUT        the page of domain `subject` cannot be had for now
     SETTLE      an image is about to be made: those that were closed while they waited are left out
     HOLD        the trees of now are held, since somebody writes them down in slices
     RELEASE     and no longer
@@ -83,6 +84,7 @@ _NAMES = {
     J_RESTART: "RESTART", J_HOST: "HOST", J_SAME: "SAME",
     J_SETTLE: "SETTLE", J_HOLD: "HOLD", J_RELEASE: "RELEASE", J_REFUSE: "REFUSE",
     J_HOLD_STARTS: "HOLD_STARTS", J_READ_ON: "READ_ON", J_INTERRUPT: "INTERRUPT",
+    J_SHUT: "SHUT",
 }
 
 #: The kinds of records by name.
@@ -93,6 +95,8 @@ TURN, READY, WORK, CONNECT, DISCONNECT, TICK, ANSWER, SCAN, PORTS, SERVE, HOST, 
 SETTLE, READ, WRITE = J_SETTLE, J_READ, J_WRITE
 #: And those of a daemon that becomes another one.
 HOLD_STARTS, READ_ON, INTERRUPT = J_HOLD_STARTS, J_READ_ON, J_INTERRUPT
+#: And that of a daemon that has gone on without all pages.
+SHUT = J_SHUT
 
 # Far in the future: who asks for the time finds that it is over.
 cdef uint64_t NEVER = <uint64_t>1 << 62

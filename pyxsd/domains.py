@@ -30,7 +30,7 @@ import time
 
 from sortedcontainers import SortedDict
 
-from pyxsd._journal import INTERRUPT, SCAN
+from pyxsd._journal import INTERRUPT, SCAN, SHUT
 from pyxsd._ring import FEATURES, RingTransport
 from pyxsd._wire import RequestError
 from pyxsd.xen import DEAD, SHUTDOWN, UNKNOWN
@@ -65,6 +65,7 @@ class Domain:
         "unique_id",
         "expected",
         "unreadable",
+        "owed",
     )
 
     def __init__(self, domid: int, mfn: int, remote_port: int) -> None:
@@ -79,6 +80,8 @@ class Domain:
         # Of a ring taken over at a restart and not mapped yet: its indices then.
         self.expected: tuple[int, int] | None = None
         self.unreadable = False  # it was said in the log that its state cannot be read
+        # RingTransport.redo() with these is due when there is a page again.
+        self.owed: tuple[bool, int, int] | None = None
 
     @property
     def indices(self) -> tuple[int, int] | None:
@@ -440,7 +443,15 @@ class Domains:
         if domid not in self.server.domains:
             raise RequestError("EINVAL")
 
-    # -- rings that could not be opened at a restart --------------------------
+    # -- rings that could not be opened at a restart, or behind a death ---------
+
+    def shut(self, domain: Domain) -> None:
+        """A process that goes on for another one cannot have the page for now: nothing is read or
+        written until it can be opened again."""
+        self.server.journal.note(SHUT, domain.domid)
+        domain.page = 0
+        domain.transport.attach(0, domain.port)
+        self.closed.add(domain.domid)
 
     def _reopen(self, domain: Domain, port: int) -> None:
         """Maps and binds what could not be had before; OSError, and the old port is tried again."""
@@ -452,6 +463,9 @@ class Domains:
         except OSError:
             domain.remote_port = before
             raise
+        owed, domain.owed = domain.owed, None
+        if owed is not None:
+            domain.transport.redo(*owed)
         self.closed.discard(domain.domid)
         self.by_port[domain.port] = domain.connection
         self._compare(domain)

@@ -177,6 +177,9 @@ class Steps:
         except OSError:
             pass  # it was told of then
 
+    def _shut(self, subject: int, _result: int, _payload: bytes) -> None:
+        self.domains.shut(self.domains.table[subject])
+
 
 class Replay(Steps):
     """One recording that is run again.
@@ -261,4 +264,5 @@ STEPS = {
     _journal.HOLD_STARTS: "_hold_starts",
     _journal.READ_ON: "_read_on",
     _journal.INTERRUPT: "_interrupt",
+    _journal.SHUT: "_shut",
 }

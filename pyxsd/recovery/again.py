@@ -20,6 +20,10 @@ What the process before may have done and not written down:
                          record
     a socket closed      closed; nothing is accepted between a connection's end and that
     everything else      what nobody names is closed
+
+A page that cannot be mapped although the domain lives is tried again a few times at once.  Where
+that is in vain, its guest waits: nothing is read or written, until one of the later attempts
+succeeds, which are farther and farther apart, and at last as far as scans of all rings.
 """
 
 from __future__ import annotations
@@ -35,13 +39,13 @@ from pyxsd.record.host import FIRST_OF_COMMANDS
 from pyxsd.record.replay import Steps
 from pyxsd.recovery import beside, found
 from pyxsd.recovery.begin import Protection
-from pyxsd.recovery.host import page_or_none
+from pyxsd.recovery.host import NoPage, page_or_none
 from pyxsd.state import image, surroundings
 from pyxsd.state.errors import StateError
 from pyxsd.system.daemon_log import open_daemon_log
 from pyxsd.system.pid_file import PidFile
 from pyxsd.update import arrival
-from pyxsd.xen import Xen
+from pyxsd.xen import DEAD, UNKNOWN, Xen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +57,10 @@ if TYPE_CHECKING:
     from pyxsd.system.options import Options
 
 PORTS_AT_ONCE = 1024
+#: Seconds, in all, in which nobody is served for want of a page.
+MAP_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016)
+#: Seconds between attempts to open rings whose page could not be had; then come the scans.
+OPEN_SECONDS = (0.05, 0.2, 1.0, 3.0, 10.0)
 ANSWER_MAX = 4096  # bytes, of a payload
 
 
@@ -135,16 +143,27 @@ class Again(Steps):
         arrival.adopt(domains, self._rows, around)
         beside.restore(self._records, server, domains)
         del self._records
+        pauses = list(MAP_PAUSES)
         for domain in domains.table.values():
             if domain.domid in domains.closed:
                 continue
-            domain.page = (
-                page_or_none(self._xen, "map_page", domain.domid)
-                if domain.domid
-                else page_or_none(self._xen, "map_file", self._config.xenstored_kva)
-            )
+            while True:
+                domain.page = (
+                    page_or_none(self._xen, "map_page", domain.domid)
+                    if domain.domid
+                    else page_or_none(self._xen, "map_file", self._config.xenstored_kva)
+                )
+                if not (pauses and is_missing(domain) and self._lives(domain.domid)):
+                    break
+                time.sleep(pauses.pop(0))
             domain.transport.attach(domain.page, domain.port)
         server.log.switch(around.access_log)
+
+    def _lives(self, domid: int) -> bool:
+        try:
+            return self._xen is not None and self._xen.state(domid)[0] not in (UNKNOWN, DEAD)
+        except OSError:
+            return True  # nobody knows
 
     def _socket(self, descriptor: int) -> Any:
         # One that has gone reads as closed.
@@ -197,6 +216,10 @@ class Again(Steps):
     def _resumed(self) -> None:
         """Called within whatever was under way; from now on all is real."""
         self._take_lines()
+        for domain in self.domains.table.values():
+            if is_missing(domain):
+                # What is moved there would be lost.
+                domain.transport.attach(0, domain.port)
         kept = self.domains.xen
         if self._under_way is not None:
             kind, subject, index, count = self._under_way
@@ -205,7 +228,7 @@ class Again(Steps):
                 if seam is not None:
                     seam.doubt(subject)
             elif count:
-                store_again(self.server, kind, subject, index, count)
+                store_again(self.server, self.domains, kind, subject, index, count)
         if self.journal.has_refused and self._xen is not None:
             # What the request had bound is bound to nothing.
             self._xen.unbind_unknown(set(self.protection.ports()), 0)
@@ -267,6 +290,7 @@ class Again(Steps):
                     or b"the process that was asked has died\0",
                 )
         self._look_at_rings()
+        self._shut_missing()
         self.protection.go_on()
         if self._xen is not None:
             daemon.watch_event_channels()
@@ -278,6 +302,33 @@ class Again(Steps):
             f"after {(time.monotonic() - self._began) * 1000:.1f} ms, with "
             f"{self.journal.offset} bytes of journal",
         )
+
+    def _shut_missing(self) -> None:
+        missing = [domain for domain in self.domains.table.values() if is_missing(domain)]
+        for domain in missing:
+            if not self._lives(domain.domid):
+                continue  # it is buried in a moment
+            if domain.domid:
+                self.domains.shut(domain)
+            self._log.error(
+                "domain",
+                f"domain {domain.domid} is not served for now: its page cannot be mapped again",
+            )
+        if self.domains.closed:
+            self._open_later(0)
+
+    def _open_later(self, tries: int) -> None:
+        domains = self.domains
+
+        def attempt() -> None:
+            before = set(domains.closed)
+            domains.scan()
+            for domid in sorted(before - domains.closed):
+                self._log.info("domain", f"domain {domid} is served again")
+            if domains.closed and tries + 1 < len(OPEN_SECONDS):
+                self._open_later(tries + 1)
+
+        self.daemon.after(OPEN_SECONDS[tries], attempt)
 
     def _look_at_rings(self) -> None:
         domains = self.domains
@@ -308,11 +359,20 @@ def close_ended(connection: Any) -> int:
     return descriptor
 
 
-def store_again(server: Any, kind: int, subject: int, index: int, count: int) -> None:
+def is_missing(domain: Any) -> bool:
+    """Has it a page of this process in place of its own?"""
+    return isinstance(domain.page, NoPage)
+
+
+def store_again(server: Any, domains: Any, kind: int, subject: int, index: int, count: int) -> None:
     """Makes sure that the index of a ring is stored which says that `count` bytes have moved."""
-    ring = server.domains.get(subject & 0xFFFF)
-    if ring is not None:
-        ring.transport.inner.redo(kind == _journal.READ, index, count)
+    domid = subject & 0xFFFF
+    ring, domain = server.domains.get(domid), domains.table.get(domid)
+    owed = (kind == _journal.READ, index, count)
+    if domain is not None and is_missing(domain):
+        domain.owed = owed
+    elif ring is not None:
+        ring.transport.inner.redo(*owed)
 
 
 def cause_text(cause: int) -> str:

@@ -13,8 +13,9 @@ second time:
     changed               Xen tells once: all domains are asked about
     all others            the same
 
-Pages are mapped while their records are replayed, in the order of then.  One that cannot be had any
-more (its domain has died meanwhile) gets a page of this process that nobody else sees.
+Pages are mapped while their records are replayed, in the order of then.  One that cannot be had
+(its domain has died meanwhile, or there is no memory) gets a page of this process that nobody else
+sees, until the records end; see again.py.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 BINDS = ("bind", "bind_virq")
 NO_SUCH_PORT = (errno.EINVAL, errno.ENOENT, errno.ENOTCONN, errno.EBADF)
+
+
+class NoPage(bytearray):
+    """What a ring has whose page cannot be had."""
 
 
 class Kept:
@@ -123,4 +128,4 @@ def page_or_none(xen: Any, name: str, *arguments: Any) -> Any:
     try:
         return getattr(xen, name)(*arguments)
     except OSError:
-        return bytearray(PAGE_BYTES)
+        return NoPage(PAGE_BYTES)

@@ -89,6 +89,54 @@ def test_a_life_has_records_of_most_kinds(life: tuple[bytes, bytes]) -> None:
     }
 
 
+def test_what_a_switch_does_between_turns() -> None:
+    """Starts are held back, what was sent behind them is read and not served, what was read is
+    served and no more is read; the interrupt is let go of and bound again."""
+    world = Rings()
+    tape = Tape(world)
+    client, transport = world.connection("s0")
+    world.server.hold_starts(True)
+    transport.feed(packet("TRANSACTION_START", b"\0", 0, 1))
+    world.server.service(client)
+    assert world.server.is_holding and world.server.is_held(client)
+    transport.feed(packet("READ", b"/tool\0", 0, 2))
+    world.server.read_on(client, 1000)
+    transport.feed(packet("READ", b"/local\0", 0, 3))
+    world.server.hold_starts(False)
+    world.server.drain(client)
+    world.server.drain(client)
+    world.xen.bound[world.host.domains.virq_port] = 0
+    world.host.domains.leave_interrupt()
+    assert world.host.domains.virq_port == 0
+    world.host.domains.start()
+    world.turn()
+    world.turn()
+    assert [answer[1] for answer in world.drain("s0")] == [1, 2, 3]
+    kinds = [kind for _, kind, _, _ in records(tape.taken())]
+    for kind, count in ((_journal.HOLD_STARTS, 2), (_journal.READ_ON, 1), (_journal.INTERRUPT, 2)):
+        assert kinds.count(kind) == count
+    tape.check()
+    tape.close()
+    world.close()
+
+
+def test_a_page_that_cannot_be_had_for_now() -> None:
+    """The ring waits, and is opened again by a scan."""
+    world = Rings()
+    world.works(1)
+    tape = Tape(world)
+    domains = world.host.domains
+    domains.shut(domains.table[1])
+    assert domains.closed == {1}
+    domains.scan()
+    assert not domains.closed
+    world.works(1)
+    tape.taken()
+    tape.check()
+    tape.close()
+    world.close()
+
+
 def test_a_record_that_is_missing_is_noticed(life: tuple[bytes, bytes]) -> None:
     """Each is asked for, and where it is not there the next one has another kind or subject."""
     beginning, data = life

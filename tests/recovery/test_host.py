@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from pyxsd._journal import HOST, Journal
+from pyxsd._journal import HOST, WRITE, Journal
 from pyxsd._memory import Memory
-from pyxsd.record.host import CALLS
-from pyxsd.recovery.host import Kept
+from pyxsd.record.host import CALLS, PAGE_BYTES
+from pyxsd.recovery.again import store_again
+from pyxsd.recovery.host import Kept, NoPage
 from pyxsd.xen import XenError
+from tests.rings.kit import Rings
 
 LIMIT = 1 << 20
 
@@ -63,6 +65,10 @@ AGAIN: dict[str, tuple[str, str, tuple[Any, ...], dict[str, int], list[Any], Any
     "bind that is refused": (
         "bind", "bind", (5, 7), {"bind": errno.EINVAL},
         [("bind", 5, 7), ("unbind_unknown", {3, 4}, 1), ("bind", 5, 7)], XenError,
+    ),
+    "bind of the interrupt": (
+        "bind_virq", "bind_virq", (), {"bind_virq": errno.EEXIST},
+        [("bind_virq",), ("unbind_unknown", {3, 4}, 1), ("bind_virq",)], XenError,
     ),
     "unbind": ("unbind", "unbind", (3,), {}, [("unbind", 3)], 17),
     "unbind, done": (
@@ -137,3 +143,35 @@ def test_pages_are_mapped_while_their_records_are_read(memory: Memory) -> None:
     assert xen.asked == [("map_page", 5), ("map_page", 5), ("unmap", 17)]
     for made in (first, journal):
         made.stop()
+
+
+def test_an_index_is_stored_when_there_is_a_page_again() -> None:
+    """That of a ring in which bytes had moved when the process died, and whose page cannot be had
+    at once."""
+    world = Rings()
+    world.works(1)
+    domains = world.host.domains
+    domain = domains.table[1]
+    requests, replies = domain.indices
+    page, domain.page = domain.page, NoPage(PAGE_BYTES)
+    store_again(world.server, domains, WRITE, 1, replies + 3, 3)
+    assert domain.indices == (requests, replies)
+    domain.page = page
+    domains.shut(domain)
+    assert domain.indices is None
+    domains.scan()
+    assert domain.indices == (requests, replies + 3) and domain.owed is None
+    world.close()
+
+
+def test_an_index_is_stored_at_once_where_there_is_a_page() -> None:
+    world = Rings()
+    world.works(1)
+    domain = world.host.domains.table[1]
+    requests, replies = domain.indices
+    world.server.journal.record(lambda: None)
+    world.server.follow_journal()
+    store_again(world.server, world.host.domains, WRITE, 1, replies + 3, 3)
+    assert domain.indices == (requests, replies + 3) and domain.owed is None
+    world.server.journal.stop()
+    world.close()

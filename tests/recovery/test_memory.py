@@ -207,10 +207,10 @@ def test_the_ring_is_found_whose_index_was_under_way(no_leaks: None) -> None:
         page = world.guests[1].page
         index = struct.unpack_from("=I", page, offset)[0]
         struct.pack_into("=I", page, offset, index - 7)
-        store_again(world.server, kind, 1 << 63 | 2, index, 7)
-        store_again(world.server, kind, 1 << 63 | 9, index, 7)
+        store_again(world.server, world.host.domains, kind, 1 << 63 | 2, index, 7)
+        store_again(world.server, world.host.domains, kind, 1 << 63 | 9, index, 7)
         assert struct.unpack_from("=I", page, offset)[0] == index - 7
-        store_again(world.server, kind, 1 << 63 | 1, index, 7)
+        store_again(world.server, world.host.domains, kind, 1 << 63 | 1, index, 7)
         assert struct.unpack_from("=I", page, offset)[0] == index
     kept.close()
     world.close()
