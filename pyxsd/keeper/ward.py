@@ -101,7 +101,7 @@ class Ward:
         assert self.life.witness is not None
         text = self.life.witness.told()
         if text:
-            self._daemon.log("warn", f"crash recovery: {text}")
+            self._daemon.log("warn", text)
         elif self._looks_for_word:
             self._looks_for_word -= 1
             self._daemon.after(WITNESS_SECONDS, self._hear_witness)

@@ -27,8 +27,8 @@ PRIORITY = 19
 OOM_SCORE = "1000"
 NAME = "pyxsd-witness"
 #: What is told, before the path and before the reason.
-FOUND = "what led to it is recorded: pyxsd --replay "
-LOST = "what led to it is not recorded: "
+FOUND = "crash recovery: what led to it is recorded: pyxsd --replay "
+LOST = "crash recovery: what led to it is not recorded: "
 #: What stands in the page's first word.
 NOTHING, WRITING, SAID = range(3)
 _HEAD = struct.Struct("=II")  # the word, the length of the text behind it

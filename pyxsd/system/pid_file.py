@@ -134,10 +134,31 @@ class PidFile:
         return self._fd
 
     def write(self) -> None:
-        """Put the pid into the file instead of what stands there; OSError."""
+        """Put the pid into the file instead of what stands there; OSError.
+
+        Where another file with the same pid is at the path, that is held from now on: a start
+        script that removed the file gets it back from pyxsd-launch.
+        """
+        self._follow(_read_pid(self._fd))
         text = f"{self.pid}\n".encode()
         os.pwrite(self._fd, text, 0)
         os.ftruncate(self._fd, len(text))
+
+    def _follow(self, pid: int) -> None:
+        """Holds another file at the path in which this pid stands, under the same descriptor."""
+        try:
+            if _is_at(self.path, os.fstat(self._fd)) or not _names(self.path, pid):
+                return
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        except (OSError, ValueError):
+            return  # there is none, or no descriptor is left
+        try:
+            status = os.fstat(fd)
+            if _read_pid(fd) == pid and _lock(fd):
+                os.dup2(fd, self._fd, inheritable=False)
+                self.identity = (status.st_dev, status.st_ino)
+        finally:
+            os.close(fd)
 
     def leave(self) -> None:
         """Let go of the file, which belongs to another process now."""
@@ -148,8 +169,7 @@ class PidFile:
     def remove(self) -> None:
         """Remove the file, and release it.  Never fails.
 
-        Another file at its path stays, unless the same pid stands in it: a start script that
-        removed the file gets it back from pyxsd-launch.
+        Another file at its path stays, unless the same pid stands in it, see write().
         """
         if self._fd < 0:
             return

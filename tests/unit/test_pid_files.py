@@ -232,6 +232,29 @@ def test_a_pid_file_that_somebody_wrote_anew_for_this_process_is_removed(pid_pat
     assert not os.path.exists(pid_path)
 
 
+@pytest.mark.parametrize(("anew", "held"), [("", True), ("1", False), (None, False)])
+def test_a_pid_file_that_somebody_wrote_anew_is_handed_over(
+    pid_path: str, anew: str | None, held: bool
+) -> None:
+    """Where the daemon's pid stands in it; and what is another's stays as it is."""
+    first = PidFile.claim(pid_path)
+    os.unlink(pid_path)
+    if anew is not None:
+        Path(pid_path).write_text(f"{anew or os.getpid()}\n", encoding="ascii")
+    successor = PidFile.adopt(pid_path, os.dup(first.fileno()))
+    first.leave()
+    number = successor.fileno()
+    successor.pid = 4_000_000
+    successor.write()
+    assert successor.fileno() == number and not os.get_inheritable(number)
+    if anew is not None:
+        with open(pid_path, encoding="ascii") as file:
+            assert file.read() == ("4000000\n" if held else f"{anew}\n")
+            assert pid_file._is_locked(file.fileno()) == held
+    successor.remove()
+    assert os.path.exists(pid_path) == (anew is not None and not held)
+
+
 def test_a_device_as_pid_file() -> None:
     before = len(os.listdir("/proc/self/fd"))
     first = PidFile.claim("/dev/null")
