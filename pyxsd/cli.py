@@ -418,7 +418,7 @@ def _build_again(
     held += [pid_file.PidFile.adopt(path, given.take(fd)) for path, fd in around.pid_files]
     if around.log_file:
         daemon_log.redirect(around.log_file)
-    daemon = _assemble(config, parsed, listener, daemon_log, xen, came_by_update=True)
+    daemon = _assemble(config, parsed, listener, daemon_log, xen, came_by_update=order.asked)
     daemon.pid_files = held
     server, domains = daemon.server, daemon.domains
     domains.virq_port = around.virq_port
@@ -672,7 +672,8 @@ def _assemble(
 ) -> Daemon:
     """The parts of a daemon, brought together; its store is fresh, and nobody is connected.
 
-    words: the command line, where it is not this process's own.
+    came_by_update: does a client wait to be told that this process has taken over?  words: the
+    command line, where it is not this process's own.
     """
     host = Host(daemon_log)
     access = Log()
@@ -704,16 +705,17 @@ def _assemble(
         from pyxsd.record.recorder import Recorder
 
         host.recorder = Recorder(daemon)
-    host.begin_updates = lambda: _dialogue(daemon, came_by_update, words)
+    took_over = time.monotonic() if came_by_update else float("-inf")
+    host.begin_updates = lambda: _dialogue(daemon, took_over, words)
     return daemon
 
 
-def _dialogue(daemon: Daemon, came_by_update: bool, words: list[str] | None) -> Dialogue:
+def _dialogue(daemon: Daemon, took_over: float, words: list[str] | None) -> Dialogue:
     """The dialogue about live updates, from its first command on."""
     from pyxsd.update.dialogue import Dialogue
     from pyxsd.update.program import own_program
 
-    return Dialogue(daemon, own_program(words), os.environ, came_by_update)
+    return Dialogue(daemon, own_program(words), os.environ, took_over)
 
 
 def _executable() -> str:

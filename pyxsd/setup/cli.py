@@ -194,6 +194,9 @@ def status(given: argparse.Namespace, tree: Tree) -> int:
     copies = installed.copies(tree, boot.LAUNCHER)
     version = installed.version_here() if tree.is_this_host else copies[0].version if copies else ""
     rows = [("running now", _running(now)), ("at the next boot", _next(then, version))]
+    kept = update.crash_recovery(now)
+    if kept:
+        rows.insert(1, ("crash recovery", kept))
     rows += [
         (
             "installed",
@@ -325,7 +328,7 @@ def update_now(given: argparse.Namespace, tree: Tree) -> int:
         print("Nothing was changed.")
         return STATUS_NO
     version = update.run(what, given.timeout)
-    now = running.look_in(tree)
+    now = update.successor(what.now, lambda: running.look_in(tree))
     print(f"Updated: pyxsd {version}, process {now.pid}, serves now; process {what.now.pid} ends.")
     return STATUS_OK
 

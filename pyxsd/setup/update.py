@@ -12,6 +12,8 @@ from pyxsd.setup.choose import Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Callable
+
     from pyxsd.setup.running import Running
 
 BUSY = b"BUSY"
@@ -19,6 +21,8 @@ SECONDS = 60  # what an update may take
 #: What the daemon may take beyond that to check the program and to hand over.
 EXTRA_SECONDS = 60
 PAUSE_SECONDS = 0.2
+#: Until another process has to be seen.
+SUCCESSOR_SECONDS = 5.0
 
 
 class Plan(NamedTuple):
@@ -42,10 +46,7 @@ def plan(now: Running, installed: str) -> Plan:
         )
     if now.kind != "pyxsd":
         raise Refused(f"nothing to update: the xenstored that runs is {now.who}, and not pyxsd")
-    told = running.control(now.socket, b"live-update\0").decode("utf-8", "replace")
-    program = next(
-        (line.partition(": ")[2] for line in told.split("\n") if line.startswith("program: ")), ""
-    )
+    program = _told(now, "program")
     if not program:
         raise Refused(
             f"the pyxsd that runs ({now.version or 'of an older version'}) cannot be "
@@ -53,6 +54,20 @@ def plan(now: Running, installed: str) -> Plan:
             "the host"
         )
     return Plan(now, installed, program)
+
+
+def crash_recovery(now: Running) -> str:
+    """What the daemon that runs says of it: who its keeper is, how often it has died; "" where it
+    says nothing."""
+    is_pyxsd = now.state == running.LIVE and now.kind == "pyxsd"
+    return _told(now, "crash recovery") if is_pyxsd else ""
+
+
+def _told(now: Running, name: str) -> str:
+    """A line of what the daemon says of live updates, without its name; "" where it is missing."""
+    told = running.control(now.socket, b"live-update\0").decode("utf-8", "replace")
+    lines = told.rstrip("\0").split("\n")
+    return next((line.partition(": ")[2] for line in lines if line.startswith(f"{name}: ")), "")
 
 
 def described(what: Plan) -> list[str]:
@@ -99,3 +114,16 @@ def run(what: Plan, seconds: int) -> str:
     if text != "OK":
         raise Refused(f"not updated, and the old daemon goes on: {text}")
     return running.control_version(path)
+
+
+def successor(before: Running, look: Callable[[], Running]) -> Running:
+    """What runs when the daemon has said that all went well; look(): what runs now.  Refused where
+    that is the process that was to hand over."""
+    end = time.monotonic() + SUCCESSOR_SECONDS
+    while True:
+        now = look()
+        if now.pid == 0 or now.pid != before.pid:
+            return now
+        if time.monotonic() > end:
+            raise Refused(f"pyxsd said that all went well, but process {now.pid} still serves")
+        time.sleep(PAUSE_SECONDS)

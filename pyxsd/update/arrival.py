@@ -56,13 +56,17 @@ class NoXen:
 class Order:
     """What the old daemon wants: `try` or `take`, and the state.
 
-    descriptors: those that the state speaks of, in its order.
+    descriptors: those that the state speaks of, in its order.  asked: does a client wait for the
+    outcome?
     """
 
-    def __init__(self, word: str, data: memoryview, descriptors: list[int]) -> None:
+    def __init__(
+        self, word: str, data: memoryview, descriptors: list[int], asked: bool = True
+    ) -> None:
         self.word = word
         self.data = data
         self.descriptors = descriptors
+        self.asked = asked
 
 
 def wait_for_order(old: channel.Channel) -> Order | None:
@@ -83,7 +87,7 @@ def wait_for_order(old: channel.Channel) -> Order | None:
                     break
             if piece.word != "end":
                 return None
-        return Order(message.word, data, descriptors)
+        return Order(message.word, data, descriptors, message.text != channel.UNASKED)
     except (OSError, EOFError):
         return None
 

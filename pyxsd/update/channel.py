@@ -29,6 +29,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+#: What `take` says where nobody has asked for the update.
+UNASKED = "unasked"
+
 # The kernel takes 253 descriptors with one message.
 PIECE = 250
 _TEXT_MAX = 16384

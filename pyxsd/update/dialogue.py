@@ -10,7 +10,8 @@
 
 -f and -c are answered when the program has been checked; the client that asked is not served until
 then, everybody else is.  -s is answered `BUSY` until the update is over, then with its outcome,
-once; where it went well it is the new daemon that answers `OK`.
+once; where it went well it is the new daemon that answers `OK`.  An outcome that nobody asks for
+within OUTCOME_SECONDS is dropped: the next -s begins another update.
 
 Where the program is another xenstored, this process, or its keeper, becomes it (switch.departure).
 Where that is C xenstored, -s is answered in its way: not until it is over.
@@ -86,6 +87,7 @@ READY_SECONDS = 15.0  # for the new program's imports
 WRITTEN_SECONDS = 3.0  # for a trial or for taking over, and
 NODE_SECONDS = 50e-6  # as much more for each node
 STATE_MAX = 1 << 36  # bytes of a state
+OUTCOME_SECONDS = 10.0  # for the next -s, to be told how the update went
 TIMEOUT = 60  # of -s, seconds, for what another xenstored cannot have
 CHOSEN_SECONDS = 5.0  # for -s behind the -f that has named another xenstored
 COMPARED = 1 << 18  # bytes of two states that are compared at once
@@ -96,7 +98,8 @@ ANSWER_MAX = 4096  # bytes, of a payload
 class Dialogue:
     """The state of one daemon's live update.
 
-    came_by_update: this process has taken over a moment ago, and the next -s is to be told so.
+    took_over: when this process has taken over for a client that waits to be told (monotonic
+    seconds).
     """
 
     def __init__(
@@ -104,14 +107,15 @@ class Dialogue:
         daemon: OldDaemon,
         program: Program,
         environ: Mapping[str, str],
-        came_by_update: bool = False,
+        took_over: float = float("-inf"),
     ) -> None:
         self._daemon = daemon
         self._environ = environ
         self.program = program
         self._checked = False  # has the program loaded a state and written it out again?
         self._pending = False
-        self._outcome: list[str] = ["OK"] if came_by_update else []
+        self._outcome = "OK"
+        self._owed_until = took_over + OUTCOME_SECONDS
         self._asked: Any = None  # the connection that waits for the end of a check, or,
         self._held = False  # where it has asked with -s in C xenstored's way, of an update
         self._steps: Iterator[float] | None = None
@@ -184,9 +188,9 @@ class Dialogue:
         """-s [-t S] [-F]"""
         if self._pending:
             return BUSY
-        if self._outcome:
-            outcome, self._outcome = self._outcome, []
-            return _text("\n".join(outcome))
+        if time.monotonic() < self._owed_until:
+            self._owed_until = 0.0
+            return _text(self._outcome)
         seconds, force = _options(words)
         if self._steps is not None:
             raise ProgramError(UNDER_WAY)
@@ -211,11 +215,10 @@ class Dialogue:
 
     def abort(self, _connection: Any, _words: list[str]) -> bytes:
         """-a"""
-        self._outcome = []
         if self._steps is not None:
             self._daemon.log("info", "live update: called off")
             self._over("live update was called off")
-            self._outcome = []
+        self._owed_until = 0.0
         return OK
 
     def renew(self) -> bool:
@@ -271,7 +274,12 @@ class Dialogue:
             self._daemon.server.answer(asked, _text(fault) if fault else OK)
         elif self._pending:
             self._pending = False
-            self._outcome = [fault or "OK"]
+            self._owe(fault or "OK")
+
+    def _owe(self, outcome: str) -> None:
+        """The next -s is told so."""
+        self._outcome = outcome
+        self._owed_until = time.monotonic() + OUTCOME_SECONDS
 
     def _spawn(self, program: Program, *more: str, converse: bool) -> Process:
         self._daemon.share()
@@ -313,7 +321,8 @@ class Dialogue:
         where the client has gone.  outcome: what the next -s is to be told, where that is owed."""
         if connection is not None:
             self._choose(departure, connection)
-        self._outcome = [outcome] if outcome else []
+        if outcome:
+            self._owe(outcome)
 
     def _started(self, question: Question | None) -> None:
         """A process runs that is to be ended where the check is called off; None: no more."""
@@ -428,7 +437,8 @@ class Dialogue:
         file = channel.MemoryFile()
         try:
             daemon.saving(file.put).step(float("inf"))
-            self._send(process, "take", descriptors=[file.detach()])
+            asked = "" if self._pending else channel.UNASKED
+            self._send(process, "take", asked, descriptors=[file.detach()])
         finally:
             file.close()
         given = daemon.descriptors()

@@ -183,3 +183,33 @@ def test_a_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     Answers(monkeypatch, update.BUSY, b"no such program\0")
     with pytest.raises(choose.Refused, match="the old daemon goes on: no such program"):
         update.run(update.Plan(NOW, "9.9", "x"), 5)
+
+
+def test_another_process_has_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer can be that to somebody else's update; and for a moment both are there."""
+    daemon = Answers(monkeypatch, b"OK\0")
+    seen = iter([NOW, NOW, dataclasses.replace(NOW, pid=8)])
+    assert update.successor(NOW, lambda: next(seen)).pid == 8
+    assert daemon.now == pytest.approx(100 + 2 * update.PAUSE_SECONDS)
+    assert (
+        update.successor(NOW, lambda: dataclasses.replace(NOW, pid=0)).pid == 0
+    )  # nobody can know
+    with pytest.raises(choose.Refused, match="process 7 still serves"):
+        update.successor(NOW, lambda: NOW)
+
+
+KEPT = [
+    (b"pyxsd 1\ncrash recovery: by process 3\nprogram: x\n\0", NOW, "by process 3"),
+    (b"pyxsd 1\nprogram: x\n\0", NOW, ""),
+    (b"", NOW, ""),
+    (b"crash recovery: by\0", dataclasses.replace(NOW, kind="oxenstored"), ""),
+    (b"crash recovery: by\0", dataclasses.replace(NOW, state=running.SILENT), ""),
+]
+
+
+@pytest.mark.parametrize(("told", "now", "kept"), KEPT)
+def test_what_the_daemon_says_of_crash_recovery(
+    monkeypatch: pytest.MonkeyPatch, told: bytes, now: running.Running, kept: str
+) -> None:
+    Answers(monkeypatch, told)
+    assert update.crash_recovery(now) == kept
