@@ -32,6 +32,7 @@ cdef struct Header:
     uint64_t allocated[AREAS]    # bytes of an area that the kernel has given
     Doubt doubt
     uint64_t held            # the number of an image that somebody copies; 0: nobody does
+    double instants[2]       # by number modulo 2: seconds since 1970 when the image was begun
 
 cdef class Memory:
     cdef int fd

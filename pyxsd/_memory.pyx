@@ -84,7 +84,7 @@ cdef extern from *:
 
 _MAGIC = b"pyxsdmem"
 cdef enum:
-    VERSION = 1
+    VERSION = 2
     CHUNK = 262144           # bytes that are asked of the kernel at once
     SPARE = 2097152          # of an area, that stay with it when it is not needed
 
@@ -332,6 +332,15 @@ cdef class Memory:
     def forget_logged(self, uint64_t number):
         """Whatever is written to the access log from now on is behind the image of that number."""
         self.header.logged[number & 1] = 0
+
+    def dated(self, uint64_t number, double when):
+        """The image of that number is of this instant, in seconds since 1970."""
+        self.header.instants[number & 1] = when
+
+    @property
+    def instant(self):
+        """Of which instant the image is that is valid, in seconds since 1970."""
+        return self.header.instants[self.header.valid & 1]
 
     @property
     def logged(self):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from pyxsd.keeper.keeper import Keeper, can_keep
 from pyxsd.keeper.report import ENDED, HANDED_OVER, LOST, STARTING
@@ -122,10 +123,18 @@ def status(end: End, config: Config, daemonized: bool, memory: Any) -> int:
     log.error("xenstored", f"crash recovery: {end.lost}; nobody serves any more")
     if memory.is_begun():
         try:
-            disk.write(run_directory(os.environ), lambda put: _Whole(put, memory.image()))
-        except (OSError, ValueError) as error:
+            disk.write(
+                run_directory(os.environ),
+                lambda put: _Whole(put, memory.image()),
+                memory.instant,
+            )
+        except (OSError, ValueError, OverflowError) as error:
             log.error("xenstored", f"crash recovery: the last image cannot be written: {error}")
         else:
-            log.error("xenstored", f"crash recovery: the last image is in {IMAGE}")
+            log.error(
+                "xenstored",
+                f"crash recovery: the last image is in {IMAGE}, of "
+                f"{time.time() - memory.instant:.0f} seconds ago; what came since is not in it",
+            )
     log.close()
     return STATUS_LOST

@@ -165,6 +165,8 @@ class Ward:
             seconds = time.monotonic() - self.alone_since
             return f"without a keeper for {seconds:.1f} seconds"
         text = f"by process {self.life.keeper}, {self.life.deaths} deaths made up for"
+        if not self.memory.is_begun():
+            text = f"not for now, see the log; {text}"
         return f"{text}, the last one: {self.life.cause}" if self.life.cause else text
 
     # -- becoming another program -----------------------------------------------

@@ -196,6 +196,7 @@ class Protection:
         self._is_begun = True
         daemon.write_access_log()
         self.memory.forget_logged(self._number)
+        self.memory.dated(self._number, time.time())
         if self.recorder is not None:
             self.recorder.take()
         self._journal.next_segment(self._number)

@@ -32,13 +32,18 @@ class Found(NamedTuple):
     rows: list[surroundings.Row]
 
 
-def write(directory: str, saving: Callable[[Callable[[bytes], object]], Any]) -> None:
+def write(
+    directory: str, saving: Callable[[Callable[[bytes], object]], Any], instant: float | None = None
+) -> None:
     """Writes an image, which takes the place of the old one when it is whole; OSError.
 
-    saving(put) gives the Saving of it.
+    saving(put) gives the Saving of it.  instant: of when it is, in seconds since 1970, where that
+    is not now; the file gets this time, so that a db that was written later is the newer one.
     """
     path = os.path.join(directory, IMAGE)
     write_whole(path, lambda out: saving(out.write).step(float("inf")), sync=True)
+    if instant is not None:
+        os.utime(path, (instant, instant))
 
 
 def find(directory: str) -> tuple[Found | None, list[str]]:

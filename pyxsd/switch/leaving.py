@@ -43,8 +43,8 @@ _HEADER = struct.Struct("=IIII")  # of a packet: type, request id, transaction, 
 WATCH_EVENT = 15
 OK = b"OK\0"
 UNPROTECTED = (
-    "crash recovery is on and has no room, or is in the way of record-directory: nobody could take "
-    "the switch back.  Set crash-recovery = false in the configuration, and update pyxsd first"
+    "crash recovery is on and has no room: nobody could take the switch back.  Set "
+    "crash-recovery = false in the configuration, and update pyxsd first"
 )
 
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -503,8 +504,11 @@ def test_one_that_does_not_come_back() -> None:
             assert client.ask("WRITE", b"/fake\0fake")[1] == OK
             update(client)  # its image has the node
             keeper = running.pid
+            alive = time.time()
             os.kill(running.child, signal.SIGBUS)
             wait_for(lambda: is_gone(keeper), "the keeper goes on")
+        # A db that was written behind that image is the newer of the two.
+        assert (running.root / "run" / "db.image").stat().st_mtime < alive
         told = running.logged("crash recovery: the daemon died 3 times in a row")
         assert len(told) == 1 and "without serving a request: exited with status 1" in told[0]
         assert "RuntimeError: it cannot be built again" in running.output()
