@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -339,8 +341,34 @@ def test_a_request_that_came_in_half(stand: KeptStand) -> None:
 def test_without_room_it_is_refused() -> None:
     """Nobody could go on where the program cannot be executed."""
     with a_stand() as stand:
-        stand.settings["record-directory"] = str(stand.root / "recordings")
+        stand.settings["recovery-size"] = "1"
         stand.start_pyxsd()
         with stand.client() as client:
+            for n in range(2000):
+                client.ask("WRITE", b"/n/%d\0" % n + b"v" * 2000)
+            wait_for(lambda: logged(stand, "cannot be recovered from for now"), "there is room")
             assert b"nobody could take the switch back" in switch(client, real(C))
             goes_on(stand, client)
+
+
+def test_a_daemon_that_is_recorded() -> None:
+    """The recording ends in time, and is whole."""
+    with a_stand() as stand:
+        folder = stand.root / "recordings"
+        stand.settings["record-directory"] = str(folder)
+        stand.start_pyxsd()
+        with stand.client() as client:
+            load = begin_load(stand, client)
+            must_switch(stand, client, real(C), C)
+            is_well(stand, client, load)
+        recordings = [path for path in folder.iterdir() if path.is_file()]
+        assert len(recordings) == 1
+        done = subprocess.run(
+            [sys.executable, "-m", "pyxsd", "--replay", str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        assert "WATCH" in done.stdout or "watch" in done.stdout
