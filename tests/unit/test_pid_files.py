@@ -251,6 +251,8 @@ def test_a_pid_file_that_somebody_wrote_anew_is_handed_over(
         with open(pid_path, encoding="ascii") as file:
             assert file.read() == ("4000000\n" if held else f"{anew}\n")
             assert pid_file._is_locked(file.fileno()) == held
+            found = os.fstat(file.fileno())
+        assert (successor.identity == (found.st_dev, found.st_ino)) == held
     successor.remove()
     assert os.path.exists(pid_path) == (anew is not None and not held)
 
