@@ -108,16 +108,7 @@ def _load(memory: Memory, config: Config) -> tuple[Any, Any]:
     server = Server(config, host, AccessLog(False))
     domains: Any = Domains(server, _Xen() if around.channels >= 0 else None, host.log)
     domains.virq_port = around.virq_port
-    rings = domains.transports(rows)
-    image.load(
-        found,
-        server,
-        None,
-        lambda _number, domid: (
-            MemoryTransport() if domid is None else arrival.ring_of(rings, domid)
-        ),
-    )
-    arrival.adopt(domains, rows, around)
+    arrival.load(found, server, domains, rows, around, MemoryTransport)
     beside.restore(found, server, domains)
     page = bytearray(PAGE_BYTES)
     for domain in domains.table.values():
@@ -138,13 +129,12 @@ def _wall(records: bytes) -> float:
     """The seconds since 1970 of the first turn; 0 where there was none."""
     journal = Journal()
     journal.replay(records)
-    while journal.next_kind:
-        found = journal.expect(journal.next_kind)
+    while kind := journal.next_kind:
+        found = journal.expect(kind)
         if found is None:
             break
-        subject, result, payload = found
-        if result == 8 and len(payload) == 8:
-            return _journal.seconds(int.from_bytes(payload, "little"))
+        if kind == _journal.TURN and len(found[2]) == 8:
+            return _journal.seconds(int.from_bytes(found[2], "little"))
     return 0.0
 
 

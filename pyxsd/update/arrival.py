@@ -108,18 +108,31 @@ def rehearse(data: bytes | memoryview, config: Config, put: Callable[[bytes], ob
     host = Quiet()
     server = Server(config, host, AccessLog(False))
     domains = Domains(server, NoXen(), host.log)
+    load(found, server, domains, rows, around, Transport)
+    if host.complaints:
+        raise StateError("; ".join(host.complaints[:4]))
+    image.Saving(server, put, lambda: surroundings.write(around, domains)).step(float("inf"))
+    # The end of the process is faster than server.close().
+
+
+def load(
+    found: list[Record],
+    server: Server,
+    domains: Domains,
+    rows: list[surroundings.Row],
+    around: Surroundings,
+    socket: Callable[[], Transport],
+) -> None:
+    """Loads a state into a server that reaches nobody; StateError.  socket: makes what stands for
+    the transport of a client."""
     rings = domains.transports(rows)
     image.load(
         found,
         server,
         None,
-        lambda _id, domid: Transport() if domid is None else ring_of(rings, domid),
+        lambda _id, domid: socket() if domid is None else ring_of(rings, domid),
     )
     adopt(domains, rows, around)
-    if host.complaints:
-        raise StateError("; ".join(host.complaints[:4]))
-    image.Saving(server, put, lambda: surroundings.write(around, domains)).step(float("inf"))
-    # The end of the process is faster than server.close().
 
 
 def ring_of(rings: dict[int, Any], domid: int) -> Any:

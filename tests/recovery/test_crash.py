@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from pyxsd import _journal
 from pyxsd.keeper.witness import FOUND, LOST, NAME
 from pyxsd.record import death, files
 from pyxsd.recovery import crash
@@ -401,3 +403,26 @@ def test_what_is_no_death(change: dict[str, Any]) -> None:
         death.read(values.encode({**row, **change}))
     with pytest.raises(StateError):
         death.read(b"")
+
+
+GUESTS_OWN = struct.pack("=d", 4e9)  # what could be taken for a time
+
+
+@pytest.mark.parametrize(
+    ("notes", "wall"),
+    [
+        ([], 0.0),
+        ([(_journal.READ, 1, GUESTS_OWN)], 0.0),
+        ([(_journal.TURN, 7, struct.pack("=d", 1.5e9))], 1.5e9),
+        ([(_journal.READ, 1, GUESTS_OWN), (_journal.TURN, 7, struct.pack("=d", 1.5e9))], 1.5e9),
+    ],
+)
+def test_its_time_is_that_of_the_first_turn(
+    notes: list[tuple[int, int, bytes]], wall: float
+) -> None:
+    """Eight bytes that a guest has sent are none."""
+    journal = _journal.Journal()
+    journal.record(lambda: None)
+    for kind, subject, payload in notes:
+        journal.note(kind, subject, 0, payload)
+    assert crash._wall(journal.take()) == wall
