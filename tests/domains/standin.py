@@ -179,6 +179,15 @@ def home(client: Client, domid: int) -> None:
     assert client.ask("SET_PERMS", path + b"n%d\0" % domid)[1] == b"OK\0"
 
 
+def with_homes(stand: Stand, client: Client, *domids: int) -> list[Any]:
+    """Guests that are introduced, each with a home of its own."""
+    domains = [stand.host.create(domid) for domid in domids]
+    for domain in domains:
+        assert introduce(client, domain) == b"OK\0"
+        home(client, domain.domid)
+    return domains
+
+
 def works(domain: Any, client: Client, value: bytes = b"fine") -> None:
     """Domain and socket see what the other has written."""
     assert domain.request(11, b"alive\0" + value).payload == b"OK\0"

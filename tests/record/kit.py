@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pyxsd.control import Control
@@ -13,6 +14,27 @@ from pyxsd.record.replay import Replay
 from pyxsd.system.configuration import Config
 from tests.state.twins import seen
 from tests.world import World
+
+
+class Recording:
+    """What a Recorder needs of the daemon; the test calls its timers."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.server: Any = None
+        self.domains: Any = None
+        self.protection: Any = None
+        self.timers: list[Callable[[], None]] = []
+        self.said: list[str] = []
+
+    def after(self, _seconds: float, what: Callable[[], None]) -> None:
+        self.timers.append(what)
+
+    def soon(self, what: Callable[[], None]) -> None:
+        what()
+
+    def log(self, level: str, text: str) -> None:
+        self.said.append(f"{level}: {text}")
 
 
 class Tape:

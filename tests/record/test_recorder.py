@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,17 @@ import pytest
 from pyxsd.record import files, recording
 from pyxsd.record.recorder import Recorder
 from pyxsd.system.configuration import Config
+from tests.record.kit import Recording
 from tests.world import World
 
 
-class Quiet:
-    """What a Recorder needs of the daemon."""
+class Quiet(Recording):
+    """One with a world."""
 
     def __init__(self, directory: Path) -> None:
-        self.config = Config(record_directory=str(directory), record_size=1)
+        super().__init__(Config(record_directory=str(directory), record_size=1))
         self.world = World(self.config)
-        self.server: Any = self.world.server
-        self.domains: Any = None
-        self.protection: Any = None
-        self.timers: list[Callable[[], None]] = []
-        self.said: list[str] = []
-
-    def after(self, _seconds: float, what: Callable[[], None]) -> None:
-        self.timers.append(what)
-
-    def soon(self, what: Callable[[], None]) -> None:
-        what()
-
-    def log(self, level: str, text: str) -> None:
-        self.said.append(f"{level}: {text}")
+        self.server = self.world.server
 
     def second(self) -> None:
         """A second is over."""

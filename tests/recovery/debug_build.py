@@ -12,10 +12,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.clients.daemon import wait_for
-from tests.domains.standin import Stand, home, introduce
+from tests.domains.standin import Stand
 from tests.keeper.test_daemon import KeptDaemon
-from tests.recovery.test_crash import EIO, RECORDED, replay
-from tests.world import TYPES, packet
+from tests.recovery.parked import CRASH, EIO, the_third_time_parks
+from tests.recovery.test_crash import RECORDED, replay
+from tests.world import TYPES
 
 CONTROL, READ, WRITE = TYPES["CONTROL"], TYPES["READ"], TYPES["WRITE"]
 
@@ -74,17 +75,7 @@ def test_the_third_time_parks_the_ring() -> None:
     with Stand(settings={"allow-debug": "true", "crash-recovery": "true"}) as stand:
         stand.start()
         with stand.client() as client:
-            domains = [stand.host.create(domid) for domid in (5, 6)]
-            for domain in domains:
-                assert introduce(client, domain) == b"OK\0"
-                home(client, domain.domid)
-            for _ in range(2):
-                answer = domains[0].request(CONTROL, b"crash\0segv\0")
-                assert (answer.type, answer.payload) == EIO
-                assert domains[1].request(WRITE, b"a\0b").payload == b"OK\0"
-            domains[0].send(packet("CONTROL", b"crash\0segv\0"))
-            wait_for(lambda: "not served any more" in stand.log(), "it is served")
-            assert domains[1].request(READ, b"a\0").payload == b"b"
-            assert domains[0].read() == b""
-        shown = b"crash\0segv\0".hex()
+            one, _ = the_third_time_parks(stand, client)
+            assert one.read() == b""
+        shown = CRASH.hex()
         assert stand.log().count(f"DOM5: request 0 with 11 bytes, {shown}, has ended") == 3

@@ -24,13 +24,13 @@ from pyxsd.recovery import crash
 from pyxsd.state.errors import StateError
 from pyxsd.system.configuration import Config
 from tests.clients.daemon import PROJECT, Client, wait_for
-from tests.domains.standin import Stand, home, introduce
+from tests.domains.standin import Stand, with_homes
 from tests.keeper.test_daemon import KeptDaemon, name_of
+from tests.recovery.parked import EIO
 from tests.update.kit import descriptors
 from tests.world import TYPES
 
 PROGRAM = ("-m", "tests.recovery.crashing")
-EIO = (TYPES["ERROR"], b"EIO\0")
 RECORDED, NOT_RECORDED = FOUND, LOST
 
 
@@ -306,10 +306,8 @@ def test_guests_on_rings() -> None:
         stand.program = PROGRAM
         stand.start()
         with stand.client() as client:
-            domains = [stand.host.create(domid) for domid in (5, 6)]
+            domains = with_homes(stand, client, 5, 6)
             for domain in domains:
-                assert introduce(client, domain) == b"OK\0"
-                home(client, domain.domid)
                 assert domain.request(TYPES["WRITE"], b"a\0b").payload == b"OK\0"
             answer = domains[0].request(TYPES["CONTROL"], b"crash\0segv\0")
             assert (answer.type, answer.payload) == EIO

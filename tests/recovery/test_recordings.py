@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import pytest
 
 from pyxsd.record import files
 from pyxsd.record.recorder import Recorder
+from pyxsd.system.configuration import Config
 from tests.clients.daemon import Client, wait_for
-from tests.domains.standin import Stand, home, introduce, works
+from tests.domains.standin import Stand, with_homes, works
+from tests.record.kit import Recording
 from tests.recovery.test_crash import PROGRAM, CrashingDaemon, names, replay
 
 
@@ -117,10 +119,7 @@ def test_guests_on_rings(tmp_path: Path) -> None:
         stand.start(PYXSD_FULL_BYTES="8192")
         keeper = stand.peer.process.pid
         with stand.client() as client:
-            domains = [stand.host.create(domid) for domid in (5, 6)]
-            for domain in domains:
-                introduce(client, domain)
-                home(client, domain.domid)
+            domains = with_homes(stand, client, 5, 6)
             for _ in range(4):
                 for domain in domains:
                     works(domain, client)
@@ -132,29 +131,6 @@ def test_guests_on_rings(tmp_path: Path) -> None:
             again = replay(recorded / f"recording-{number:06}")
             assert again.returncode == 0, again.stderr
         assert number == 5 and b"/last" in again.stdout
-
-
-class Quiet:
-    """What a Recorder needs of a daemon that is recovered."""
-
-    def __init__(self, directory: Path) -> None:
-        from pyxsd.system.configuration import Config
-
-        self.config = Config(record_directory=str(directory))
-        self.domains: Any = None
-        self.server: Any = None
-        self.protection: Any = None
-        self.said: list[str] = []
-        self.timers: list[Callable[[], None]] = []
-
-    def after(self, _seconds: float, what: Callable[[], None]) -> None:
-        self.timers.append(what)
-
-    def soon(self, what: Callable[[], None]) -> None:
-        what()
-
-    def log(self, level: str, text: str) -> None:
-        self.said.append(f"{level}: {text}")
 
 
 class Protection:
@@ -171,7 +147,7 @@ def test_where_the_journal_ends(tmp_path: Path) -> None:
     from tests.world import World
 
     world = World()
-    daemon = Quiet(tmp_path / "recorded")
+    daemon = Recording(Config(record_directory=str(tmp_path / "recorded")))
     daemon.server, daemon.protection = world.server, Protection()
     recorder = Recorder(daemon)
     recorder.start()

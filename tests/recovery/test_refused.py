@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.daemon import Client, wait_for
-from tests.domains.standin import Stand, home, introduce
+from tests.clients.daemon import Client
+from tests.domains.standin import Stand
 from tests.recovery.killed import PROGRAM, killed
-from tests.world import EVENT, TYPES, packet
+from tests.recovery.parked import EIO, the_third_time_parks
+from tests.world import EVENT, TYPES
 
-CONTROL, ERROR = TYPES["CONTROL"], TYPES["ERROR"]
-EIO = (ERROR, b"EIO\0")
+CONTROL = TYPES["CONTROL"]
 
 
 def environment(path: Path) -> dict[str, str]:
@@ -62,19 +62,9 @@ def test_a_ring_that_does_it_three_times_is_parked(tmp_path: Path) -> None:
     try:
         stand.start(**environment(tmp_path))
         with stand.client() as client:
-            domains = [stand.host.create(domid) for domid in (5, 6)]
-            for domain in domains:
-                assert introduce(client, domain) == b"OK\0"
-                home(client, domain.domid)
-            for _ in range(2):
-                answer = domains[0].request(CONTROL, b"crash\0segv\0")
-                assert (answer.type, answer.payload) == EIO
-                assert domains[1].request(TYPES["WRITE"], b"a\0b").payload == b"OK\0"
-            domains[0].send(packet("CONTROL", b"crash\0segv\0"))
-            wait_for(lambda: "not served any more" in stand.log(), "it is served")
-            assert domains[1].request(TYPES["READ"], b"a\0").payload == b"b"
+            one, _ = the_third_time_parks(stand, client)
             works(client)
-            assert domains[0].read() == b""
+            assert one.read() == b""
     finally:
         stand.peer.process.terminate()
         stand.peer.process.wait(30)

@@ -42,6 +42,19 @@ def protection(size: int, image_size: int = 0) -> tuple[begin.Protection, Any]:
     return begin.Protection(daemon, memory), journal  # type: ignore[arg-type]
 
 
+def begun_by(one: begin.Protection) -> list[int]:
+    """The numbers of the images that it begins; nothing comes of them."""
+    made: list[int] = []
+
+    def make(number: int) -> None:
+        made.append(number)
+        raise MemoryError  # enough of it
+
+    one._make = make  # type: ignore[method-assign]
+    one._give_up = lambda why: None  # type: ignore[method-assign]
+    return made
+
+
 @pytest.mark.parametrize(
     ("size", "image_size", "worked", "image_seconds", "is_due"),
     [
@@ -61,14 +74,7 @@ def test_when(
     clock: Clock, size: int, image_size: int, worked: float, image_seconds: float, is_due: bool
 ) -> None:
     one, journal = protection(size, image_size)
-    made: list[int] = []
-
-    def make(number: int) -> None:
-        made.append(number)
-        raise MemoryError  # enough of it
-
-    one._make = make  # type: ignore[method-assign]
-    one._give_up = lambda why: None  # type: ignore[method-assign]
+    made = begun_by(one)
     one._image_seconds = image_seconds
     clock.now += worked
     one.is_full()
@@ -97,14 +103,7 @@ def test_while_somebody_copies_the_last_one(
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     one.go_on()
     monkeypatch.setattr(time, "monotonic", lambda: 100.0 + passed)
-    made: list[int] = []
-
-    def make(number: int) -> None:
-        made.append(number)
-        raise MemoryError  # enough of it
-
-    one._make = make  # type: ignore[method-assign]
-    one._give_up = lambda why: None  # type: ignore[method-assign]
+    made = begun_by(one)
     before = journal.is_full_at
     one.is_full()
     assert (made, one.memory.held) == (([], True) if waits else ([8], False))

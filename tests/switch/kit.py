@@ -14,6 +14,10 @@ from tests.domains.standin import Stand, peers, require, works
 OK = b"OK\0"
 
 
+#: Debian\'s daemons by the names of their programs.
+C, OX = "xenstored", "oxenstored"
+
+
 def real(name: str) -> str:
     """The path of Debian's daemon of that name; skips where it is not installed."""
     try:
@@ -78,6 +82,28 @@ class SwitchedStand(Stand):
         """pyxsd, oxenstored or xenstored: what the process is now."""
         program = os.path.basename(os.readlink(f"/proc/{self.pid}/exe"))
         return "pyxsd" if program.startswith("python") else program
+
+
+def a_stand(kind: type[SwitchedStand], name: str = "pyxsd") -> Any:
+    """One of that kind that begins with that daemon; skips where Debian's are not installed, or it
+    cannot be."""
+    for peer in (C, OX):
+        real(peer)
+    try:
+        return kind(name)
+    except RuntimeError as error:
+        require(str(error))
+        raise
+
+
+def begin_to_leave(client: Client, other: Client, program: str) -> int:
+    """The client asks for a switch to that program, which waits for the other one's transaction,
+    for a minute at most; its id."""
+    tx_id = int(other.ask("TRANSACTION_START", b"\0")[1][:-1])
+    assert control(client, "-f", program) == OK
+    client.send("CONTROL", b"live-update\0-s\0-t\00060\0")
+    wait_for(lambda: b"update: under way" in control(other), "it does not begin")
+    return tx_id
 
 
 class KeptStand(SwitchedStand):

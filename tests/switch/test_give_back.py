@@ -17,30 +17,29 @@ from typing import Any
 import pytest
 
 from tests.clients.daemon import Client, wait_for
-from tests.domains.standin import GONE, home, introduce, require, works
-from tests.switch.kit import OK, SwitchedStand, all_goes_on, control, must_switch, real, switch
+from tests.domains.standin import GONE, home, introduce, works
+from tests.switch.kit import (
+    OK,
+    OX,
+    C,
+    SwitchedStand,
+    a_stand,
+    all_goes_on,
+    control,
+    must_switch,
+    real,
+    switch,
+)
 from tests.world import EVENT, TYPES, packet
 
-C, OX = "xenstored", "oxenstored"
 READ, WATCH, WRITE = TYPES["READ"], TYPES["WATCH"], TYPES["WRITE"]
 #: What C xenstored says to --help.
 C_HELP = "echo 'Usage: xenstored <options>' >&2; exit 0"
 
 
-def a_stand() -> SwitchedStand:
-    """A pretended host; skips where it cannot be."""
-    for name in (C, OX):
-        real(name)
-    try:
-        return SwitchedStand("pyxsd")
-    except RuntimeError as error:
-        require(str(error))
-        raise
-
-
 @pytest.fixture(name="stand")
 def started() -> Iterator[SwitchedStand]:
-    with a_stand() as stand:
+    with a_stand(SwitchedStand) as stand:
         yield stand.start_pyxsd()
 
 
@@ -386,7 +385,7 @@ def test_a_domain_whose_page_is_not_known(stand: SwitchedStand) -> None:
 
 def test_without_a_ring_of_domain_0() -> None:
     """C ends at such a state."""
-    with a_stand() as stand:
+    with a_stand(SwitchedStand) as stand:
         stand.start_pyxsd("--no-domain-init")
         with stand.client() as client:
             assert b"domain 0 has no ring" in switch(client, real(C))
@@ -478,7 +477,7 @@ def executed(stand: SwitchedStand, client: Client, *words: str) -> list[str]:
 
 def test_our_arguments_in_c_s_way() -> None:
     """Translated where they came from us; those of -c replace them."""
-    with a_stand() as stand:
+    with a_stand(SwitchedStand) as stand:
         pid_file = f"{stand.root}/run/pid2"
         (stand.root / "old").mkdir()
         stand.start_pyxsd("--pid-file", pid_file, XENSTORED_ROOTDIR=f"{stand.root}/old")

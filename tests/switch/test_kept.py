@@ -16,19 +16,23 @@ from typing import Any
 import pytest
 
 from tests.clients.daemon import Client, wait_for
-from tests.domains.standin import GONE, require, works
+from tests.domains.standin import GONE, works
 from tests.switch.dies import STEPS
 from tests.switch.kit import (
     OK,
+    OX,
+    C,
     KeptStand,
     SwitchedStand,
+    a_stand,
+    begin_to_leave,
     children,
     control,
     must_switch,
     real,
     switch,
 )
-from tests.switch.test_give_back import C_HELP, OX, READ, C, goes_on, guest
+from tests.switch.test_give_back import C_HELP, READ, goes_on, guest
 from tests.switch.test_traps import status
 from tests.update.kit import is_gone
 from tests.world import TYPES, packet
@@ -37,20 +41,9 @@ DIED = b"the process that was asked has died"
 OX_HELP = "echo 'usage : xenstored [--config-file'; exit 0"
 
 
-def a_stand(kind: type[SwitchedStand] = KeptStand) -> Any:
-    """A pretended host; skips where it cannot be."""
-    for name in (C, OX):
-        real(name)
-    try:
-        return kind("pyxsd")
-    except RuntimeError as error:
-        require(str(error))
-        raise
-
-
 @pytest.fixture(name="stand")
 def started() -> Iterator[KeptStand]:
-    with a_stand() as stand:
+    with a_stand(KeptStand) as stand:
         stand.start_pyxsd()
         yield stand
 
@@ -121,7 +114,7 @@ CASES = [(name, step) for name in (C, OX) for step in STEPS if step not in NOT_O
 def test_the_daemon_is_killed(name: str, step: str) -> None:
     """It goes on, with nothing of the switch left, and whoever asked is told; the second time all
     is well.  Where it had said what is to be executed, that goes on."""
-    with a_stand() as stand:
+    with a_stand(KeptStand) as stand:
         stand.program = ("-m", "tests.switch.dies", step, "itself", str(stand.root / "marker"))
         stand.start_pyxsd()
         with stand.client() as client:
@@ -185,7 +178,7 @@ def open_mode(stand: SwitchedStand) -> tuple[Counter[str], set[str]]:
 @pytest.mark.parametrize("name,step", [case for case in CASES if case[1] not in ("said", "chosen")])
 def test_the_keeper_is_killed(name: str, step: str) -> None:
     """The daemon, which is alone then, becomes the program itself, with its own number."""
-    with a_stand() as stand:
+    with a_stand(KeptStand) as stand:
         stand.program = ("-m", "tests.switch.dies", step, "keeper", str(stand.root / "marker"))
         stand.start_pyxsd()
         with stand.client() as client:
@@ -286,10 +279,7 @@ def test_sigterm_on_the_way(stand: KeptStand, name: str) -> None:
 def test_a_death_while_starts_are_held_back(stand: KeptStand) -> None:
     """Who was held back is served, what was read behind it too, by whoever goes on."""
     with stand.client() as client, stand.client() as one, stand.client() as held:
-        tx_id = int(one.ask("TRANSACTION_START", b"\0")[1][:-1])
-        assert control(client, "-f", real(C)) == OK
-        client.send("CONTROL", b"live-update\0-s\0-t\00060\0")
-        wait_for(lambda: b"update: under way" in control(one), "it does not begin")
+        tx_id = begin_to_leave(client, one, real(C))
         held.send("TRANSACTION_START", b"\0")
         held.send("READ", b"/tool\0")
         for _ in range(3):
@@ -305,14 +295,11 @@ def test_a_death_while_starts_are_held_back(stand: KeptStand) -> None:
 
 def test_a_death_behind_what_was_read() -> None:
     """What C xenstored was to be given of a client that is held back, pyxsd has not lost."""
-    with a_stand() as stand:
+    with a_stand(KeptStand) as stand:
         stand.program = ("-m", "tests.switch.dies", "read-behind", "itself", f"{stand.root}/marker")
         stand.start_pyxsd()
         with stand.client() as client, stand.client() as one, stand.client() as held:
-            tx_id = int(one.ask("TRANSACTION_START", b"\0")[1][:-1])
-            assert control(client, "-f", real(C)) == OK
-            client.send("CONTROL", b"live-update\0-s\0-t\00060\0")
-            wait_for(lambda: b"update: under way" in control(one), "it does not begin")
+            tx_id = begin_to_leave(client, one, real(C))
             held.send("TRANSACTION_START", b"\0")
             for n in range(100):
                 held.send("WRITE", b"/tool/held\0%d" % n)
@@ -340,7 +327,7 @@ def test_a_request_that_came_in_half(stand: KeptStand) -> None:
 
 def test_without_room_it_is_refused() -> None:
     """Nobody could go on where the program cannot be executed."""
-    with a_stand() as stand:
+    with a_stand(KeptStand) as stand:
         stand.settings["recovery-size"] = "1"
         stand.start_pyxsd()
         with stand.client() as client:
@@ -353,7 +340,7 @@ def test_without_room_it_is_refused() -> None:
 
 def test_a_daemon_that_is_recorded() -> None:
     """The recording ends in time, and is whole."""
-    with a_stand() as stand:
+    with a_stand(KeptStand) as stand:
         folder = stand.root / "recordings"
         stand.settings["record-directory"] = str(folder)
         stand.start_pyxsd()

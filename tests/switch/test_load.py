@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.clients.daemon import Client
-from tests.domains.standin import GONE, IDLE, home, introduce, require, works
-from tests.switch.kit import KeptStand, SwitchedStand, must_switch, real
+from tests.domains.standin import GONE, IDLE, home, introduce, works
+from tests.switch.kit import KeptStand, SwitchedStand, a_stand, must_switch, real
 from tests.update.test_load import Load, come_and_go, frugal, one_at_a_time, pipelined, watched
 
 ROUNDS = 5
@@ -30,14 +30,8 @@ KINDS = [
 
 
 @pytest.fixture(name="stand", params=KINDS)
-def a_stand(request: pytest.FixtureRequest) -> Iterator[SwitchedStand]:
-    kind, name = request.param
-    try:
-        stand = kind(name)
-    except RuntimeError as error:
-        require(str(error))
-        raise
-    with stand:
+def started(request: pytest.FixtureRequest) -> Iterator[SwitchedStand]:
+    with a_stand(*request.param) as stand:
         yield stand
 
 

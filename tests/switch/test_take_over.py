@@ -8,19 +8,22 @@ from typing import Any
 
 import pytest
 
-from tests.domains.standin import GONE, guests, home, introduce, require, works
-from tests.switch.kit import SwitchedStand, all_goes_on, control, must_switch, state_file, switch
+from tests.domains.standin import GONE, guests, home, introduce, works
+from tests.switch.kit import (
+    SwitchedStand,
+    a_stand,
+    all_goes_on,
+    control,
+    must_switch,
+    state_file,
+    switch,
+)
 from tests.world import TYPES
 
 
 @pytest.fixture(name="stand", params=["xenstored", "oxenstored"])
-def a_stand(request: pytest.FixtureRequest) -> Iterator[SwitchedStand]:
-    try:
-        stand = SwitchedStand(request.param)
-    except RuntimeError as error:
-        require(str(error))
-        raise
-    with stand:
+def started(request: pytest.FixtureRequest) -> Iterator[SwitchedStand]:
+    with a_stand(SwitchedStand, request.param) as stand:
         yield stand
 
 
