@@ -71,11 +71,14 @@ class Server:
         stream = client.makefile("rb")
         with client:
             while True:
-                head = stream.read(wire.HEADER.size)
-                if len(head) < wire.HEADER.size:
-                    return
-                kind, req_id, tx_id, length = wire.HEADER.unpack(head)
-                payload = stream.read(length)
+                try:
+                    head = stream.read(wire.HEADER.size)
+                    if len(head) < wire.HEADER.size:
+                        return
+                    kind, req_id, tx_id, length = wire.HEADER.unpack(head)
+                    payload = stream.read(length)
+                except ConnectionResetError:
+                    return  # the client has gone with a reply unread
                 self.requests.append((kind, tx_id, payload))
                 reply = self.answer(kind, req_id, tx_id, payload)
                 if reply is None:

@@ -63,6 +63,13 @@ def end_all_of(root: Path) -> None:
     wait_for(kill_them, f"processes of {root} do not end")
 
 
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether this process has a handler for the signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
 class Client:
     """One connection to the socket, blocking with a deadline."""
 

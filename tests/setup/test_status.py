@@ -16,7 +16,7 @@ import pytest
 
 import pyxsd
 from pyxsd.setup import cli, running
-from tests.clients.daemon import Daemon, wait_for
+from tests.clients.daemon import Daemon, catches, wait_for
 from tests.setup.dom0 import DEBIAN, PACKAGE, copy, make, without_pyxsd
 from tests.unit.processes import ROOT
 
@@ -166,6 +166,8 @@ def test_a_daemon_without_a_socket_is_found_by_its_pid_file(
         _, said = status(capsys, host)
         assert f"pyxsd, process {daemon.pid}, without a socket at " in said
         assert status(capsys, host, "--in-use")[0] == 0
+        # The pid files are claimed first; SIGTERM is acted on from the handlers on.
+        wait_for(lambda: catches(daemon.pid, signal.SIGTERM), "no handler of SIGTERM")
         assert daemon.end() == 0
     assert status(capsys, host, "--in-use")[0] == 1
 
