@@ -36,6 +36,7 @@ from bisect import bisect_left
 from collections import OrderedDict, deque
 
 from pyxsd._outq cimport path_hash
+from pyxsd.store.tree cimport Node, node_content
 
 cdef enum:
     NODE_BYTES = 128         # that a copied node takes, about
@@ -97,7 +98,13 @@ cdef class History:
         # What was let go of beside the copied nodes: those on the path, where there is one.
         cdef int64_t nodes = copied if path == NULL else min(copied, <int64_t>path.parts + 1)
         cdef int64_t dropped = max(after.dropped - before.dropped - nodes * NODE_BYTES, 0)
-        cdef int64_t weight = CHANGE_WEIGHT + copied + (bytes + dropped) // NODE_BYTES
+        cdef int64_t weight
+        cdef Node *node
+        if path != NULL and after.nodes >= before.nodes:
+            # What one had that was written.  The copies of those on its path share theirs.
+            node = before.find(path)
+            dropped = node_content(node) if node != NULL else 0
+        weight = CHANGE_WEIGHT + copied + (bytes + dropped) // NODE_BYTES
         # Where the counts changed, a table with all owners of nodes is kept, too.
         weight += after.counts_beside(before) // NODE_BYTES
         self.trim()

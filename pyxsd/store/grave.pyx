@@ -8,7 +8,8 @@ transaction free 50,000 nodes, which takes some milliseconds.
 
 So all trees of a server share one Grave.  It frees up to AT_ONCE nodes and pages between two
 calls of dig(), about as many as 50 microseconds allow, and keeps the rest on a list.  dig(),
-called once in a turn of the server, frees SLICE of them.
+called once in a turn of the server, frees SLICE of them.  A node whose long permission list goes
+with it counts as several.
 
 That alone would let the list grow for ever: a WRITE below 1,000 nodes, while somebody has a
 transaction open, copies them and their pages and drops as many, and a turn has room for several of

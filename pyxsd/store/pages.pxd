@@ -114,7 +114,8 @@ cdef inline char *value_ref(char *value) noexcept nogil:
 cdef void value_unref(char *value) noexcept nogil
 # Pages alive in the process, for leak tests.
 cdef int64_t pages_live() noexcept
-# Slots of pages that had to be copied before a change, ever, and PAGE_SLOTS more for each page.
+# Room for slots in pages that had to be copied before a change, ever, and PAGE_SLOTS more for each
+# page.
 cdef int64_t slots_copied() noexcept
 # A page of the given slots (nodes, or pages of level - 1), with one reference, the caller's;
 # it takes a reference of its own to each of them.  ValueError where they are no page: none or

@@ -5,6 +5,10 @@ A directory of up to FANOUT children is one page, a leaf, whose slots are nodes 
 ascending order of their names.  A larger one has pages above its leaves, whose slots
 are pages; a page is found by the smallest name in it, so nothing is stored twice.
 
+A page has room for no more slots than it needs, about: twice as many as there were when it was
+copied, and four times as many as are left.  A guest could make a thousand of them large else, by
+putting children into each of its nodes and taking them out.
+
 A full page is split when something is put in.  Names mostly come in ascending order
 (disks 1, 2, 3; domains 10, 11, 12), so a page that is full at its end stays full and a
 new one begins.  A page that has become sparse is joined with a neighbour.
@@ -176,16 +180,25 @@ cdef Names page_names(const Page *top) noexcept nogil:
     return names
 
 
+cdef inline int _fitting(int count) noexcept nogil:
+    """The capacity of a page that is made for so many slots."""
+    cdef int size = 1
+    while size < count:
+        size *= 2
+    return size
+
+
 cdef Page *_exclusive(Page **ref) except NULL:
     """Makes *ref a page that only this reference holds."""
     global _copied
     cdef Page *page = ref[0]
     cdef Page *copy
-    cdef int i
+    cdef int i, capacity
     if page.refs == 1:
         return page
-    copy = _new(page.level, page.capacity)
-    _copied += PAGE_SLOTS + page.count
+    capacity = _fitting(page.count)
+    copy = _new(page.level, capacity)
+    _copied += PAGE_SLOTS + capacity
     copy.total = page.total
     copy.count = page.count
     if page.level:
@@ -353,6 +366,18 @@ cdef void _cut(Page *page, int at) noexcept:
     memmove(&page.slot[at], &page.slot[at + 1], (page.count - at) * sizeof(void *))
 
 
+cdef void _shrink(Page **ref) noexcept:
+    """Gives back half of an exclusive leaf where a quarter of it would do."""
+    cdef Page *page = ref[0]
+    cdef int size = page.capacity // 2
+    if page.count == 0 or page.count > size // 2:
+        return
+    page = <Page *>realloc(page, sizeof(Page) + (size - 1) * sizeof(void *))
+    if page != NULL:
+        page.capacity = <uint16_t>size
+        ref[0] = page
+
+
 cdef int _join(Page *page, int at) except -1:
     """Joins the pages in slots `at` and `at` + 1 of an exclusive page."""
     cdef Page *right = <Page *>page.slot[at + 1]
@@ -396,6 +421,7 @@ cdef Node *_remove(Page **ref, const char *name, size_t n, const Names *its) exc
         node = <Node *>page.slot[at]
         _cut(page, at)
         page.total -= 1
+        _shrink(ref)
         return node
     # What can fail comes first.
     node = _remove(<Page **>&page.slot[at], name, n, its)

@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.stddef cimport size_t
 from pyxsd.store.pages cimport Dying, Node, Page
 from pyxsd.store.path cimport Path
-from pyxsd.store.perms cimport Perms
+from pyxsd.store.perms cimport PermEntry, Perms
 
 # A node without value and children, with one reference, the caller's; it holds a
 # reference of its own to the permissions.
@@ -16,7 +16,8 @@ cdef inline Node *node_ref(Node *node) noexcept nogil:
     return node
 # Drops a reference; with the last one the node goes, and what only it held.
 cdef void node_unref(Node *node) noexcept nogil
-# Frees what nobody holds any more, `most` nodes and pages at most; how many it were.
+# Frees what nobody holds any more, `most` nodes and pages at most; how many it were.  Long
+# permission lists count as several nodes.
 cdef int64_t free_dying(Dying *dying, int64_t most) noexcept nogil
 cdef int node_set_value(Node *node, const char *p, size_t n) except -1
 cdef Node *node_child(const Node *node, const char *name, size_t n) noexcept nogil
@@ -31,6 +32,12 @@ cdef Node *node_exclusive(Node **ref) except NULL
 cdef Node *node_exclusive_child(Node *parent, const char *name, size_t n) except NULL
 # Nodes alive in the process, for leak tests.
 cdef int64_t nodes_live() noexcept
+# Bytes of what node_content() tells of nodes that had to be copied before a change, ever.
+cdef int64_t content_copied() noexcept
+# Bytes of what copies of a node share with it: its value, and its permission list, which other
+# nodes may have as well.
+cdef inline int64_t node_content(const Node *node) noexcept nogil:
+    return node.value_len + sizeof(PermEntry) * node.perms.count
 
 # A walk through a subtree: a node before what is below it, children in ascending order
 # of their names (or in descending order).  It does not recurse, as clients choose how

@@ -10,11 +10,19 @@ from pyxsd.store.pages cimport (
 )
 from pyxsd.store.perms cimport perms_ref, perms_unref
 
+cdef enum:
+    LIST_ENTRIES = 8         # of a permission list that are freed while one node is, or a few
+
 cdef int64_t _live = 0
+cdef int64_t _copied = 0
 
 
 cdef int64_t nodes_live() noexcept:
     return _live
+
+
+cdef int64_t content_copied() noexcept:
+    return _copied
 
 
 # -- nodes --------------------------------------------------------------------
@@ -53,6 +61,9 @@ cdef int64_t free_dying(Dying *dying, int64_t most) noexcept nogil:
             dying.nodes = <Node *>node.value
             if node.children != NULL:
                 page_drop(node.children, dying)
+            if node.perms.refs == 1:
+                # Its entries are taken out of the mentions one by one.
+                freed += node.perms.count // LIST_ENTRIES
             perms_unref(node.perms)
             free(node)
             _live -= 1
@@ -92,10 +103,12 @@ cdef Node *node_at(Node *root, const Path *path, size_t parts) noexcept nogil:
 
 
 cdef Node *node_exclusive(Node **ref) except NULL:
+    global _copied
     cdef Node *node = ref[0]
     cdef Node *copy
     if node.refs == 1:
         return node
+    _copied += node_content(node)
     copy = node_new(node.name, node.name_len, node.perms)
     copy.value = value_ref(node.value)
     copy.value_len = node.value_len

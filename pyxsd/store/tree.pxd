@@ -11,7 +11,7 @@ from pyxsd.store.pages cimport Node, Page
 from pyxsd.store.path cimport Path
 from pyxsd.store.perms cimport Mentions, Perms
 from pyxsd.store.subtree cimport (
-    Walker, node_at, node_child, node_children, node_ref, node_unref,
+    Walker, node_at, node_child, node_children, node_content, node_ref, node_unref,
 )
 
 # Where a path leads.  Good until the tree changes, or a snapshot of it is made.

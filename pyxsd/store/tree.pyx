@@ -45,12 +45,12 @@ from pyxsd.store.pages cimport (
 )
 from pyxsd.store.path cimport path_join, path_prefix
 from pyxsd.store.perms cimport (
-    PermEntry, mentions_live, mentions_new, mentions_of, mentions_ref, mentions_unref, perms_live,
+    mentions_live, mentions_new, mentions_of, mentions_ref, mentions_unref, perms_live,
     perms_owner, perms_parse, perms_ref, perms_simple, perms_unref,
 )
 from pyxsd.store.subtree cimport (
-    node_exclusive, node_exclusive_child, node_new, node_set_value, nodes_live, walk_begin,
-    walk_end, walk_next,
+    content_copied, node_exclusive, node_exclusive_child, node_new, node_set_value, nodes_live,
+    walk_begin, walk_end, walk_next,
 )
 
 
@@ -75,12 +75,7 @@ cdef enum:
 
 
 cdef inline int64_t _bytes(const Node *node) noexcept nogil:
-    return NODE_COST + node.name_len + node.value_len + _list_bytes(node)
-
-
-cdef inline int64_t _list_bytes(const Node *node) noexcept nogil:
-    """Of a permission list that it shares with no other node; most have that of their parent."""
-    return sizeof(PermEntry) * node.perms.count if node.perms.refs == 1 else 0
+    return NODE_COST + node.name_len + node_content(node)
 
 
 cdef inline bint _same_slot(const Counts *a, const Counts *b, uint32_t i) noexcept nogil:
@@ -178,12 +173,14 @@ cdef class Tree:
     cdef Node *_edit(self, const Path *path, size_t parts) except NULL:
         """The node that the first components lead to, made exclusive."""
         cdef size_t i
-        cdef int64_t before = nodes_live(), slots = slots_copied()
+        cdef int64_t before = nodes_live(), slots = slots_copied(), content = content_copied()
         cdef Node *node = node_exclusive(&self.root)
         for i in range(parts):
             node = node_exclusive_child(node, path.text + path.start[i], path.size[i])
         self.copied += nodes_live() - before + (slots_copied() - slots) // SLOTS_PER_NODE
-        self.dropped += path_prefix(path, parts) + NODE_COST * (parts + 1)
+        # What a copy shares with its node is the node's alone once the copy is changed in place.
+        self.dropped += path_prefix(path, parts) + NODE_COST * (parts + 1) \
+            + content_copied() - content
         self.steps += parts
         return node
 
@@ -202,13 +199,9 @@ cdef class Tree:
             if path.parts and not at.exclusive:
                 self._edit(path, path.parts - 1)
             return 0
-        if not at.exclusive:
-            self.dropped += node.value_len
         return node_set_value(self._edit_at(path, at), p, n)
 
     cdef int set_perms(self, const Path *path, const Place *at, Perms *perms) except -1:
-        if not at.exclusive:
-            self.dropped += _list_bytes(at.node)
         return self.replace_perms(self._edit_at(path, at), path.parts != 0, perms)
 
     cdef int replace_perms(self, Node *node, bint counted, Perms *perms) except -1:

@@ -4,12 +4,13 @@
     python -m tests.security.everything WATCHES REPLACED CHANGES REQUEST OTHERS SHAPE
 
 with PYTHONMALLOC=malloc.  WATCHES: `short` ones, with long `tokens`, or with long `paths`, too.
-REPLACED: values of 1,000
-bytes that it replaces while its transactions are open; CHANGES: small ones.  REQUEST: `long-path`,
-`long-value`, `short` or `perms`, of what it asks in its transactions.  OTHERS: how many others own
-a node.  SHAPE: `wide`, its nodes are in one directory; `deep`, each 32 are below the last one of
-those before, so that a change copies as many full pages as there are.  Writes how many bytes it is,
-by part, and their sum, without the nodes that it owns.
+REPLACED: values of 1,000 bytes (2,000 in the shape `perms`) that it replaces while its transactions
+are open; CHANGES: small ones.  REQUEST: `long-path`, `long-value`, `short` or `perms`, of what it
+asks in its transactions.  OTHERS: how many others own a node.  SHAPE: `wide`, its nodes are in one
+directory; `deep`, each 32 are below the last one of those before, so that a change copies as many
+full pages as there are; `sparse`, each is below the last one, and had 17 others beside it once;
+`perms`, as wide, and each node that it replaces gets new permissions before its new value.  Writes
+how many bytes it is, by part, and their sum, without the nodes that it owns.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ REQUESTS = {
     "perms": ("SET_PERMS", b"%03d", b"n1\0" + b"r2\0" * 63),
 }
 HOME = b"/local/domain/1"
+#: Levels of the shape of that name.
+SPARSE = 300
 
 
 def live() -> int:
@@ -69,7 +72,9 @@ def fill(world: World, where: bytes) -> None:
 
 def node(n: int, shape: str) -> bytes:
     """The path of the node of that number."""
-    if shape == "wide":
+    if shape == "sparse":
+        return b"a/" * min(n, SPARSE) + b"%03d" % n
+    if shape != "deep":
         return b"%03d" % n
     return b"31/" * (n // 32) + b"%02d" % (n % 32)
 
@@ -103,25 +108,45 @@ def main(
         token += b"t"
     world.drain("d1")
     part("watches")
-    for n in range(900):
-        ok(world, "d1", "WRITE", node(n, shape) + b"\0" + b"v" * 1000)
+    size = 2000 if shape == "perms" else 1000
+    for n in range(900 if shape != "sparse" else 0):
+        ok(world, "d1", "WRITE", node(n, shape) + b"\0" + b"v" * size)
+    ok(world, "d1", "WRITE", b"read\0" + b"v" * 1000)
+    for n in range(SPARSE if shape == "sparse" else 0):
+        for type_ in ("MKDIR", "RM"):
+            for k in range(17):
+                ok(world, "d1", type_, b"a/" * n + b"b%d\0" % k)
+            ok(world, "d1", "MKDIR", b"a/" * n + b"a\0")
     part("what nodes take more")
     while world.ask("d1", "TRANSACTION_START", b"\0")[0] == 6:
         pass
     transactions = world.connection("d1")[0].transactions
     part("transactions")
+    if shape == "perms":
+        # So long that no change is kept any more: what is replaced then is changed in place.
+        for _ in range(2):
+            world.now += 1
+            world.server.tick(world.now)
+            ok(world, "d1", "WRITE", b"999\0v")
     for n in range(replaced):
-        ok(world, "d1", "WRITE", node(n, shape) + b"\0" + b"w" * 1000)
+        if shape == "perms":
+            ok(world, "d1", "SET_PERMS", node(n, shape) + b"\0n1\0")
+        ok(world, "d1", "WRITE", node(n, shape) + b"\0" + b"w" * size)
     part("what it replaced")
-    if shape == "deep":
+    if shape in ("deep", "sparse"):
         for n in range(changes):
             ok(world, "d1", "WRITE", node(899, shape) + b"\0%d" % n)
         part("deep changes that are kept")
         changes = 0
     type_, path, value = REQUESTS[request]
+    if shape == "sparse":
+        path = b"a/" * SPARSE + path
     served = 0
-    for tx_id in list(transactions):
-        for n in range(900):
+    # In the shape `sparse` each has copied all of its levels before one has asked all that it can.
+    for tx_id, count in [(tx_id, 1) for tx_id in transactions if shape == "sparse"] + [
+        (tx_id, 900) for tx_id in transactions
+    ]:
+        for n in range(count):
             body = (path % n) + b"\0" + value
             if world.ask("d1", type_, body, tx_id)[1] != b"OK\0":
                 break
@@ -133,8 +158,8 @@ def main(
             ok(world, "d1", type_, b"%03d\0" % (900 + n % 60) + more)
     part("changes that are kept")
     world.connection("d1")[1].room = 0
-    for n in range(3000):
-        world.feed("d1", packet("READ", node(n % 900, shape) + b"\0"))
+    for _ in range(3000):
+        world.feed("d1", packet("READ", b"read\0"))
     part("replies")
     fill(world, where)
     part("events")
