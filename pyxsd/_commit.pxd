@@ -39,8 +39,8 @@ cdef class Transactions:
     # Those of guests, the one that has kept the store as it was for longest first:
     # (connection id, tx_id): Transaction
     cdef object keeping
-    # Guests whose events must wait, which keeps the store as it was, the first one first:
-    # id: Connection
+    # Those with changes whose events are still to be told, which keeps the store as it was, the
+    # first one first; the kernel's connection, too.  id: Connection
     cdef object waiting
     # Counters
     cdef readonly uint32_t open
@@ -54,7 +54,7 @@ cdef class Transactions:
     # A guest has replaced so many bytes of the store: gives up those of its transactions that keep
     # too much of it as it was.
     cdef int replaced(self, Connection c, int64_t bytes) except -1
-    # The events of a guest's changes must wait from now on, if they did not before,
+    # Not all events of a connection's changes are told, from now on, if they were before,
     cdef int must_wait(self, Connection c) except -1
     # and no longer.
     cdef int waits_no_more(self, Connection c) except -1

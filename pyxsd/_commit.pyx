@@ -24,9 +24,10 @@ All of that is bounded, since guests choose what a transaction does:
   together could keep, with two each, twice as many old stores as they are.  So where all of them
   together have replaced more than PINNED_BYTES for each domain since the start of the oldest one,
   that is given up, too, once it is older than KEPT_MS: whoever is at work on one takes far less.
-  The events of a commit that must wait for a watcher that does not read keep the store, too, as it
-  was before and behind it.  By the same rule those are hurried: they are delivered to all that
-  read, and to nobody else.
+  Changes whose events are still to be told keep the store, too, as it was before and behind them:
+  for long where very many watches match, or where a watcher does not read.  By the same rule those
+  are hurried, whoever made them: they keep the store of now, whose permissions decide then, and
+  wait for no watcher that does not read.
 """
 
 cimport cython
@@ -160,9 +161,9 @@ cdef class Transactions:
 
     cdef int _give_up(self, Connection c, Transaction txn) except -1:
         """It keeps the store as it is now from now on, and fails at its end."""
+        txn.give_up(self.s.tree)
         c.recorded_bytes -= txn.recorded_bytes
         txn.recorded_bytes = 0
-        txn.give_up(self.s.tree)
         txn.replaced = c.replaced
         txn.churn = self.s.history.churn
         self.keeping.move_to_end((c.id, txn.id))
@@ -177,8 +178,9 @@ cdef class Transactions:
         if self.waiting:
             c = next(iter(self.waiting.values()))
             if self._keeps_too_much(c.waits_churn, c.waits_since):
+                # What it keeps from now on counts from the next slice of them on.
                 self.waits_no_more(c)
-                self.s.events.hurry(c)
+                self.s.events.hurry(c, self.s.tree.root)
         if self.keeping:
             key = next(iter(self.keeping))
             txn = self.keeping[key]
@@ -192,7 +194,7 @@ cdef class Transactions:
             > 2 * PINNED_BYTES * <int64_t>len(self.s.domains)
 
     cdef int must_wait(self, Connection c) except -1:
-        if not c.waits and c.is_guest:
+        if not c.waits:
             c.waits = True
             c.waits_churn = self.s.history.churn
             c.waits_since = self.s.history.now
@@ -211,7 +213,8 @@ cdef class Transactions:
         cdef list found = []
         self.waiting.clear()
         for _, _, _, c in sorted([(c.waits_churn, c.waits_since, c.id, c)
-                                  for c in self.s.connections.values() if c.waits]):
+                                  for c in [*self.s.connections.values(), self.s.events.kernel]
+                                  if c.waits]):
             self.waiting[c.id] = c
         for c in self.s.connections.values():
             if c.is_guest:

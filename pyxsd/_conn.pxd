@@ -55,12 +55,12 @@ cdef class Connection:
     cdef object debts                # events that it caused and that found no room: an Account
     cdef readonly int64_t overflowing   # how many those are
     cdef object jobs                 # events of its changes that are still to be delivered
-    cdef bint hurried                # they wait no more for watchers that do not read
+    cdef bint hurried                # they keep no old stores, see Events.hurry()
     # Kept by the transactions
     cdef readonly dict transactions  # tx_id: Transaction
     cdef uint32_t last_tx
     cdef int64_t recorded_bytes      # of the requests that they remember
-    cdef bint waits                  # its jobs must wait, and keep old stores,
+    cdef bint waits                  # its jobs are not done, and keep old stores,
     cdef uint64_t waits_churn        # since this was the history's churn
     cdef double waits_since          # and this the time, monotonic seconds
     cdef int64_t replaced            # bytes of the store that its changes have let go of so far

@@ -396,13 +396,14 @@ cdef class Server:
             if c.jobs is None:
                 transactions.waits_no_more(c)
             else:
+                transactions.must_wait(c)
                 if not self.s.events.must_wait(c):
                     return AGAIN
                 if c.is_socket or not c.transport.asks_restart():
-                    transactions.must_wait(c)
                     return DONE
                 # Those of its former life need not wait for who does not read.
                 self.s.events.leave_jobs(c)
+                transactions.waits_no_more(c)
             if c is self.kernel:
                 return 0
         if not c.is_socket and c.transport.asks_restart():
@@ -421,6 +422,8 @@ cdef class Server:
         self._input_is_served(c)
         if c.closed:
             return 0
+        if c.jobs is not None:
+            (<Transactions>self.s.transactions).must_wait(c)
         if status == AGAIN:
             return AGAIN
         if status == ENDED:

@@ -35,6 +35,8 @@ cdef class Job:
     cdef Grave grave         # where these go in the end; None while there are none
 
     cdef int keep(self, Grave grave, Node *before, Node *after) except -1
+    # Keeps the root of the store as it is now, where it keeps one.
+    cdef void move(self, Node *root) noexcept
 
 # The changes of a commit, as far as they are no jobs yet: one becomes a job when the one before
 # it is done.
@@ -46,6 +48,8 @@ cdef class Changes:
     cdef Node *after         # and behind them
     cdef Grave grave         # where these go in the end
 
+    # As Job.move().
+    cdef void move(self, Node *root) noexcept
     # How many there are still.
     cdef Py_ssize_t left(self) noexcept
     # The job of one of them.
@@ -110,8 +114,9 @@ cdef class Events:
     cdef int resume(self, Connection cause, uint64_t until) except -1
     # Must these wait until events that it caused have found room?
     cdef bint must_wait(self, Connection cause) noexcept
-    # They wait no longer, as those of somebody who has gone: what finds no room is dropped.
-    cdef int hurry(self, Connection cause) except -1
+    # They keep no old trees any more but the store of now, which has that root.  A guest's wait no
+    # longer, as those of somebody who has gone: what finds no room is dropped.
+    cdef int hurry(self, Connection cause, Node *root) except -1
     # A new watch gets one event at once.
     cdef int first_event(self, Connection c, Watch *watch) except -1
     # The output has got room: moves some of the events there that wait.
@@ -161,5 +166,8 @@ cdef class Events:
     cdef int _send(self, Connection c, Pending pending, bytes path, uint64_t k) except -1
     cdef int _advance(self, Pending pending, int most) except -1
     cdef int _forget(self, Pending pending) except -1
-    cdef int _withdraw(self, Pending pending, uint64_t number) except -1
-    cdef int _repay(self, Account account, uint64_t number) except -1
+    cdef int _withdraw(self, Pending pending, number) except -1
+    cdef int _repay(self, Account account, number) except -1
+    cdef int _keep(self, Connection cause, Pending pending, bytes text, uint64_t k) except -1
+    cdef int _bury(self, what) except -1
+    cdef bint _clear_one(self, what) except -1

@@ -104,10 +104,10 @@ cdef class Transaction:
 
     cdef int give_up(self, Tree current) except -1:
         self.given_up = True
-        self.base = current.snapshot()
-        self.tree = current.snapshot()
         self.requests.clear()
         self.changes.clear()
+        self.base = current.snapshot()
+        self.tree = current.snapshot()
         return 0
 
     cdef int note_read(self, const Path *path) except -1:

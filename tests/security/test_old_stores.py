@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Events that must wait keep the stores around their changes; guests together keep no more of those
-than of the stores at the starts of their transactions."""
+"""Changes whose events are not told yet keep the stores around them; guests together keep no more
+of those than of the stores at the starts of their transactions."""
 
 from __future__ import annotations
 
@@ -104,3 +104,76 @@ def test_events_that_keep_too_much_are_hurried(
     world.turn(DEAF)
     world.turn()
     assert world.drain(BLOCKED)[-1][3] == b"v"
+
+
+# -- changes that are told slowly, to watchers who read --------------------------
+
+
+def slowly(world: World, who: str) -> None:
+    """Somebody has removed /local/domain/1/x and the 300 nodes below it, each by itself; few of
+    that is told yet.  `kernel`: domain 1 has, and then gone."""
+    ok(world, "d1", "MKDIR", b"x\0")
+    ok(world, "d1", "SET_PERMS", b"x\0n1\0r2\0")
+    ok(world, WRITER, "MKDIR", b"x\0")
+    for n in range(NODES):
+        ok(world, "d1", "WRITE", b"x/%03d\0v" % n)
+    for name in (READER, DEAF):
+        watch(world, name, b"/local/domain/1/x")
+    rewrite(world, b"a")
+    cause = "d1" if who == "kernel" else who
+    tx_id = begin(world, cause)
+    for n in range(NODES):
+        ok(world, cause, "RM", b"/local/domain/1/x/%03d\0" % n, tx_id)
+    ok(world, cause, "RM", b"/local/domain/1/x\0", tx_id)
+    connection, transport = world.connection(cause)
+    transport.feed(packet("TRANSACTION_END", b"T\0", tx_id))
+    world.server.agenda.slice_ns = world.server.agenda.turn_ns = 0
+    world.server.service(connection)
+    assert connection.has_jobs
+    if who == "kernel":
+        world.server.disconnect(connection)
+        world.host.transports.pop(1)
+        world.server.service(world.server.kernel)
+        assert world.server.kernel.has_jobs
+
+
+def rewrite_alone(world: World, value: bytes) -> int:
+    """As rewrite(), while others are served for three slices; the fewest nodes that were not in the
+    store."""
+    connection, transport = world.connection(WRITER)
+    few = 10**9
+    world.now += 1
+    world.server.begin(world.now, world.now)
+    while world.server.tick(world.now) == world.now:
+        pass
+    requests = [packet("WRITE", b"%03d\0" % n + value * 2000) for n in range(NODES)]
+    for n, request in enumerate([packet("TRANSACTION_START", b"\0"), *requests]):
+        transport.feed(request)
+        while transport.unread or connection.partial_input:
+            world.server.service(connection)
+        world.server.send_all()
+        if n % 100 == 99:
+            world.server.flush()
+            few = min(few, int(live_counts()["nodes"]) - int(world.server.tree.size))
+    transport.take()
+    transport.feed(packet("TRANSACTION_END", b"F\0", max(connection.transactions)))
+    world.server.service(connection)
+    return few
+
+
+@pytest.mark.parametrize("who", ["d1", "kernel", "s2"])
+def test_changes_that_are_told_slowly_keep_too_much(
+    make_world: Callable[..., World], who: str
+) -> None:
+    """They keep no old store any more; whoever has all rights is told of all of them all the same,
+    in their order, though nothing says by now who might see the nodes that are gone."""
+    world: World = make_world((1, 2, 3))
+    slowly(world, who)
+    few = [rewrite_alone(world, b"%d" % (n % 10)) for n in range(25)]
+    assert few[1] > 3 * NODES > 2 * NODES > min(few)
+    world.turn()
+    assert not world.server.kernel.has_jobs
+    removed = [b"/local/domain/1/x/%03d" % n for n in range(NODES)]
+    assert told(world) == [*removed, b"/local/domain/1/x"]
+    assert old_nodes(world) < 20
+    recount(world)

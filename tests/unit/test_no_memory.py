@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.daemon import PROJECT
+from tests.unit import events_without_memory
 from tests.unit.without_memory import CASES
 
 
@@ -40,3 +41,17 @@ def test_wherever_memory_runs_out_the_counts_stay_right(no_memory: Path, case: s
         check=True,
     )
     assert int(done.stdout) >= 3
+
+
+@pytest.mark.parametrize("case", events_without_memory.CASES)
+def test_wherever_memory_runs_out_everybody_is_served_in_the_end(
+    no_memory: Path, case: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.unit.events_without_memory", case],
+        cwd=PROJECT,
+        env={**os.environ, "LD_PRELOAD": str(no_memory), "PYTHONMALLOC": "malloc"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert int(done.stdout) >= 5

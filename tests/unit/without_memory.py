@@ -4,6 +4,7 @@
     LD_PRELOAD=<no_memory.so> python -m tests.unit.without_memory CASE
 
 The counts of the store must be those of its nodes afterwards.  Writes how many places there were.
+With PYTHONMALLOC=malloc Python's objects are among them; see events_without_memory.py.
 """
 
 from __future__ import annotations
