@@ -27,6 +27,7 @@ cdef class GraphWriter:
     cdef Py_ssize_t begun    # how many of them were begun
     cdef dict perms          # address of a permission list: its number
     cdef dict items          # the same of nodes and pages that have several holders
+    cdef dict values         # address of a value that several nodes share: the number of the first
     cdef dict counts         # and of tables of counts
     cdef const Perms *last_perms
     cdef uint32_t last_number        # its number
@@ -88,7 +89,8 @@ cdef class GraphReader:
     cdef int _end_root(self, root) except -1
     cdef size_t _take_perms(self, const char *p, size_t n, uint32_t count) except 0
     cdef size_t _take_counts(self, const char *p, size_t n, uint32_t count) except? 0
-    cdef size_t _take_node(self, const char *p, size_t n, bint has_page, size_t name_len,
+    cdef Node *_with_value(self, uint32_t number) except NULL
+    cdef size_t _take_node(self, const char *p, size_t n, int what, size_t name_len,
                            size_t value_len) except 0
     cdef int _take_page(self, int level, size_t count) except -1
     cdef size_t _take_tree(self, const char *p, size_t n, uint32_t counts) except 0

@@ -21,6 +21,8 @@ machine.
                                                                owner
     3 node    has a directory   bytes of name  bytes of value  number of its perms (4), the name,
                                                                the value
+      node    2 more: a shared  bytes of name  number of the   number of its perms (4), the name
+              value                            other node
     4 page    level             slots          0
     5 again   0 node, 1 page    0              its number
     6 tree    0                 0              its counts      nodes below its root, nodes copied
@@ -30,6 +32,9 @@ machine.
 perms, counts, and nodes with pages are numbered from 1 each in the order in which they come.  The
 last two kinds take a node off the stack: the next tree, or the next node that is held without one.
 These are numbered together from 1, and others name them by that number.
+
+A copy of a node shares its value, so the value is written once, and other nodes say whose it is.  A
+guest can have eleven transactions that have copied the same 480 nodes with 2 KB each.
 
 A part stands once below each of these.  So a reader refuses a second use of it there: trees whose
 levels hold the same page twice would be made of 4 KB and have no end.
@@ -46,7 +51,7 @@ from pyxsd._journal cimport pyxsd_clock
 from pyxsd._wire cimport buffer_free, buffer_put, buffer_reserve
 from pyxsd.state.blank cimport blank_value
 from pyxsd.store.counts cimport CountSlot, counts_add, counts_new, counts_unref
-from pyxsd.store.pages cimport Dying, page_drop, page_make
+from pyxsd.store.pages cimport Dying, page_drop, page_make, value_ref, value_refs
 from pyxsd.store.path cimport PATH_TEXT_MAX
 from pyxsd.store.perms cimport (
     PermEntry, mentions_ref, mentions_unref, perms_make, perms_unref,
@@ -61,6 +66,11 @@ cdef enum:
     AGAIN = 5
     TREE = 6
     ROOT = 7
+
+# What holds of a node.
+cdef enum:
+    DIRECTORY = 1
+    SHARED = 2
 
 cdef enum:
     SLOTS_MAX = 32           # of a page
@@ -117,6 +127,7 @@ cdef class GraphWriter:
         self.roots = []
         self.perms = {}
         self.items = {}
+        self.values = {}
         self.counts = {}
 
     def __dealloc__(self):
@@ -253,22 +264,29 @@ cdef class GraphWriter:
     cdef int _write_node(self, const Node *node) except -1:
         cdef Part part
         cdef uint32_t perms = self.last_number
+        cdef uint32_t value_len = node.value_len
         cdef char *at
         if node.perms != self.last_perms:
             perms = self._perms(node.perms)
         part.kind = NODE
-        part.a = node.children != NULL
+        part.a = DIRECTORY if node.children != NULL else 0
         part.b = node.name_len
-        part.c = node.value_len
-        at = buffer_reserve(&self.out, sizeof(part) + 4 + node.name_len + node.value_len)
+        part.c = value_len
+        if value_len and value_refs(node.value)[0] > 1:
+            known = self.values.setdefault(<uintptr_t>node.value, self.last_item + 1)
+            if known != self.last_item + 1:
+                part.a |= SHARED
+                part.c = known
+                value_len = 0
+        at = buffer_reserve(&self.out, sizeof(part) + 4 + node.name_len + value_len)
         memcpy(at, &part, sizeof(part))
         memcpy(at + sizeof(part), &perms, 4)
         memcpy(at + sizeof(part) + 4, node.name, node.name_len)
-        if node.value_len:
-            memcpy(at + sizeof(part) + 4 + node.name_len, node.value, node.value_len)
+        if value_len:
+            memcpy(at + sizeof(part) + 4 + node.name_len, node.value, value_len)
             if self.blank:
-                blank_value(at + sizeof(part) + 4 + node.name_len, node.value_len)
-        self.out.tail += sizeof(part) + 4 + node.name_len + node.value_len
+                blank_value(at + sizeof(part) + 4 + node.name_len, value_len)
+        self.out.tail += sizeof(part) + 4 + node.name_len + value_len
         return 0
 
     cdef uint32_t _perms(self, const Perms *perms) except 0:
@@ -449,12 +467,28 @@ cdef class GraphReader:
             counts_add(&self.counts[self.counts_used - 1], pair[0], pair[1])
         return sizeof(pair) * count
 
-    cdef size_t _take_node(self, const char *p, size_t n, bint has_page, size_t name_len,
+    cdef Node *_with_value(self, uint32_t number) except NULL:
+        """The node of that number, which has a value."""
+        cdef Node *node
+        if not 0 < number <= self.items_used or self.is_page[number - 1]:
+            raise ValueError(f"there is no node {number}")
+        node = <Node *>self.items[number - 1]
+        if node.value == NULL:
+            raise ValueError(f"the node {number} has no value")
+        return node
+
+    cdef size_t _take_node(self, const char *p, size_t n, int what, size_t name_len,
                            size_t value_len) except 0:
+        cdef Node *other = NULL
         cdef uint32_t perms
         cdef uint64_t size = 1, reach = 1 + name_len
         cdef size_t index
         cdef Node *node
+        if what & ~(DIRECTORY | SHARED):
+            raise ValueError(f"a node that is {what}")
+        if what & SHARED:
+            other = self._with_value(<uint32_t>value_len)
+            value_len = 0
         if n < 4 or name_len > n - 4 or value_len > n - 4 - name_len:
             raise ValueError("a node that is longer than its record")
         memcpy(&perms, p, 4)
@@ -467,7 +501,10 @@ cdef class GraphReader:
         try:
             if value_len:
                 node_set_value(node, p + name_len, value_len)
-            if has_page:
+            if other != NULL:
+                node.value = value_ref(other.value)
+                node.value_len = other.value_len
+            if what & DIRECTORY:
                 index = self._pop(True)
                 node.children = <Page *>self.items[index]
                 node.children.refs += 1

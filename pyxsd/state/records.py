@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Bytes = Union[bytes, memoryview]
 
 MAGIC = b"pyxsdimg"
-VERSION = 2
+VERSION = 3
 HEADER = struct.Struct("=8sII")
 RECORD = struct.Struct("=4sI")
 DONE = b"DONE"

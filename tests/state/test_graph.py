@@ -21,6 +21,10 @@ def node(name: bytes, has_page: bool = False) -> bytes:
     return part(3, has_page, len(name), 0, struct.pack("=I", 1) + name)
 
 
+def with_value_of(number: int, what: int = 2) -> bytes:
+    return part(3, what, 1, number, struct.pack("=I", 1) + b"y")
+
+
 def page(slots: int, level: int = 0) -> bytes:
     return part(4, level, slots)
 
@@ -73,6 +77,11 @@ TWICE = [
     (apart(200), "some stand twice"),
     (chain(200_000), "nodes with paths of 4354 bytes, more than 4352"),
     (node(b"x") + node(b"") + HELD, "1 parts that nothing holds"),
+    (with_value_of(1), "there is no node 1"),
+    (node(b"x") + page(1) + with_value_of(2), "there is no node 2"),
+    (node(b"x") + with_value_of(0), "there is no node 0"),
+    (node(b"x") + with_value_of(1), "the node 1 has no value"),
+    (with_value_of(0, 4), "a node that is 4"),
 ]
 
 

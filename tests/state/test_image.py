@@ -163,6 +163,27 @@ def test_nodes_that_are_one_stay_one() -> None:
         each.close()
 
 
+def test_values_that_copies_share_are_written_once() -> None:
+    """Ten transactions have copied 40 nodes with 2,000 bytes each.  The server that is made of the
+    image shares them, too: another image is as long."""
+    world = World()
+    names = [b"/".join([b""] + [b"a"] * n) for n in range(1, 41)]
+    for name in names:
+        world.ask("s0", "WRITE", name + b"\0" + b"v" * 2000)
+    once = len(image.save(world.server))
+    assert once > 80_000
+    for _ in range(10):
+        tx = int(world.ask("s0", "TRANSACTION_START", b"\0")[1][:-1])
+        world.ask("s0", "WRITE", names[-1] + b"/x\0v", tx)
+    assert once < len(image.save(world.server)) < 1.5 * once
+    other = again(world)
+    assert image.save(other.server) == image.save(world.server)
+    for each in (world, other):
+        for tx_id in (0, 7):
+            assert each.ask("s0", "READ", names[20] + b"\0", tx_id)[1] == b"v" * 2000
+        each.close()
+
+
 def test_what_was_read_still_counts() -> None:
     """Another one changed what a transaction has read: its end fails."""
     world = World()
