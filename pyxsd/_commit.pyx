@@ -44,7 +44,7 @@ from pyxsd._journal cimport journal_same
 from pyxsd._limits cimport PINNED_BYTES, RECORDED_BYTES
 from pyxsd._outq cimport path_hash
 from pyxsd._wire cimport (
-    ST_E2BIG, ST_EAGAIN, ST_EINVAL, ST_OK, XS_GET_PERMS, XS_READ, XS_SET_PERMS,
+    ST_E2BIG, ST_EAGAIN, ST_EINVAL, ST_OK, XS_DIRECTORY, XS_GET_PERMS, XS_READ, XS_SET_PERMS,
     buffer_free,
 )
 from pyxsd.store.perms cimport PermEntry
@@ -69,6 +69,9 @@ cdef inline int64_t _cost(const Request *r) noexcept:
     if r.type == XS_GET_PERMS or r.type == XS_SET_PERMS:
         # Each entry is a number, which is read or written, and counted.
         cost += (r.payload.n + r.answer.tail) // 16
+    elif r.type == XS_DIRECTORY:
+        # Of names of two bytes each takes as long as twice as many bytes.
+        cost += r.answer.tail // 64
     return cost
 
 
