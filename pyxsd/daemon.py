@@ -285,8 +285,8 @@ class Daemon:
         try:
             with self.reserve:
                 dump.write_file(path, rows)
-        except OSError as error:
-            self.daemon_log.error("xenstored", f"cannot write {path}: {error.strerror}")
+        except (OSError, MemoryError) as error:
+            self.daemon_log.error("xenstored", f"cannot write {path}: {_in_words(error)}")
             return False
         return True
 
@@ -301,11 +301,10 @@ class Daemon:
                 from pyxsd.state import disk, image, surroundings  # noqa: F401
 
                 disk.write(self.run_directory, self.saving)
-        except (OSError, ImportError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
+        except (OSError, MemoryError, ImportError) as error:
             self.daemon_log.error(
                 "xenstored",
-                f"cannot write {self.run_directory}/{dump.IMAGE}: {why}; "
+                f"cannot write {self.run_directory}/{dump.IMAGE}: {_in_words(error)}; "
                 "one from before stays as it was",
             )
             return False
@@ -469,3 +468,8 @@ class Daemon:
             os.close(fd)
         self.reserve.close()
         self.epoll.close()
+
+
+def _in_words(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) else str(error)
+    return text or type(error).__name__
