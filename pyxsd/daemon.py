@@ -266,7 +266,8 @@ class Daemon:
             numbers = os.read(self._wake[0], 512)
         except BlockingIOError:
             return False
-        for number in numbers:
+        # A signal that came often is done once: a tree as text takes a second of a large store.
+        for number in dict.fromkeys(numbers):
             if number in (signal.SIGTERM, signal.SIGINT):
                 self.daemon_log.info("xenstored", f"Received {signal.Signals(number).name}")
                 self.stopping = True
