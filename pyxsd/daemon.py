@@ -150,9 +150,10 @@ class Daemon:
                     break  # another process serves now
                 # Returns for what hardly ever happens; requests are served in there.
                 loop.run(self.due, self.config.persistent)
-            except Exception:
+            except Exception as error:
                 if self.reraise:
                     raise
+                self.server.journal.met(error)
                 self.server.host.complain("loop", "unexpected:\n" + traceback.format_exc())
                 # What fails in every turn must not fill the log in no time.
                 time.sleep(UNEXPECTED_PAUSE)
@@ -231,6 +232,7 @@ class Daemon:
         same failure does not take up every turn."""
         if self.reraise:
             raise error
+        self.server.journal.met(error)
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self.server.host.complain("handler", "unexpected:\n" + text)
         if fd >= 0:

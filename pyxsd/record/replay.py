@@ -91,11 +91,17 @@ class Steps:
                 record = self.journal.expect(kind)
                 if record is not None:
                     getattr(self, STEPS.get(kind, "_nonsense"))(*record)
-        except Exception:
-            # The daemon went on, too.
-            if self.journal.fault is None:  # else that says what is wrong
-                self.failures.append(traceback.format_exc())
+        except Exception as error:
+            self.failed(error)
         return self.journal.fault is None
+
+    def failed(self, error: Exception) -> None:
+        """An exception in the daemon's own code, which went on, too."""
+        self.journal.met(error)
+        if self.journal.fault is None:  # else that says what is wrong
+            self.failures.append(
+                "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            )
 
     # -- by kind of record ----------------------------------------------------
 
