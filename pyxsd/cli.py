@@ -337,7 +337,7 @@ def _take_over(config: Config, parsed: Options) -> int:
     reserve.close()
     try:
         old = Channel(int(parsed.take_over))
-    except (ValueError, OSError) as error:
+    except (ValueError, OverflowError, OSError) as error:
         _tell(f"cannot take over by {parsed.take_over}: {error}")
         return options.STATUS_USAGE
     told: list[str] = []
