@@ -3,7 +3,7 @@
 
 cimport cython
 from libc.stdio cimport snprintf
-from libc.string cimport memcpy, strlen
+from libc.string cimport memcpy, memset, strlen
 from posix.time cimport time_t
 from pyxsd._wire cimport buffer_consume, buffer_free, buffer_len, buffer_reserve, decimal
 
@@ -133,7 +133,8 @@ cdef class AccessLog:
         if self.now_ms != self.stamp_ms:
             self.stamp_ms = self.now_ms
             seconds = <time_t>(self.now_ms // 1000)
-            gmtime_r(&seconds, &parts)
+            if gmtime_r(&seconds, &parts) == NULL:
+                memset(&parts, 0, sizeof(parts))
             self.stamp_len = snprintf(
                 self.stamp, sizeof(self.stamp), b"[%04d%02d%02dT%02d:%02d:%02d.%03dZ]  ",
                 parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour,

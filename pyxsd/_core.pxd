@@ -59,4 +59,4 @@ cdef class Server:
     cdef int _restart(self, Connection c) except -1
     cdef int _break(self, Connection c) except -1
     cdef int _close(self, Connection c) except -1
-    cdef int _give_up(self, Connection c) except -1
+    cdef int _give_up(self, Connection c, object error) except -1

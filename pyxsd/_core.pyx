@@ -226,9 +226,10 @@ cdef class Server:
         self._reset(c)
         return self.agenda.want(c)
 
-    cdef int _give_up(self, Connection c) except -1:
-        """An error of our own while a connection was served or flushed (an exception is at
+    cdef int _give_up(self, Connection c, object error) except -1:
+        """An error of our own while a connection was served or flushed (the exception is at
         hand): whatever is half done for it, the others must be served."""
+        self.agenda.journal.met(error)
         self.failures += 1
         self.host.complain("failure", f"{c.label.decode()}: given up:\n{traceback.format_exc()}")
         self.serving = None
@@ -380,8 +381,8 @@ cdef class Server:
         grave.serving()
         try:
             status = self._serve(c, until)
-        except Exception:
-            self._give_up(c)
+        except Exception as error:
+            self._give_up(c, error)
         grave.served()
         return status
 
@@ -609,8 +610,8 @@ cdef class Server:
             if not c.closed:
                 try:
                     self._flush(c)
-                except Exception:
-                    self._give_up(c)
+                except Exception as error:
+                    self._give_up(c, error)
             if done < count and journal_clock(agenda.journal) >= until:
                 break
         if done:

@@ -93,6 +93,7 @@ cdef class Journal:
     cdef object resumed      # REPLAYING: called where the records end, and all goes on from there
     cdef uint64_t refused    # REPLAYING: the request that is not run again; 0: none
     cdef readonly bint has_refused   # records of `refused` were dropped
+    cdef public bint expendable  # does another process go on where this one ends?
     cdef bint numbers        # is it told which request begins? see journal_refuses()
     # REPLAYING what is not in such memory: behind request `last` none is served any more
     cdef public uint64_t last
@@ -120,6 +121,7 @@ cdef class Journal:
     cdef int refuses(self, uint64_t number) noexcept
     cdef int refuses_at_desk(self, uint64_t number) noexcept
     cdef int hand_over(self) except -1
+    cdef void _lose(self, str why) noexcept
     cdef void turn(self, double wall, double now) noexcept
 
 cdef inline int journal_refuses(Journal journal, uint64_t number) noexcept:

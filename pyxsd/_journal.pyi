@@ -27,6 +27,7 @@ SHUT: int
 @final
 class Journal:
     without_values: bool
+    expendable: bool
     last: int
     stopped: object
     @property
@@ -58,6 +59,7 @@ class Journal:
     def next_segment(self, number: int) -> None: ...
     def fold(self) -> bool: ...
     def doubts(self, kind: int, subject: int) -> None: ...
+    def met(self, error: Exception) -> None: ...
     def again(
         self,
         memory: Memory,

@@ -73,6 +73,7 @@ cimport cython
 from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
+from posix.unistd cimport _exit
 from pyxsd._wire cimport FENCED, fence
 
 from pyxsd._memory import MemoryFault
@@ -105,6 +106,8 @@ cdef enum:
     # Processes that are killed within one request, one behind the other, until it is not run any
     # more: it may be what makes the kernel kill them.  Two are so by chance, once in many thousand.
     KILLS_MOST = 5
+    # The exit status of a process that has run out of memory: sysexits' "system error".
+    NO_MEMORY = 71
 
 
 def seconds(uint64_t subject):
@@ -320,11 +323,7 @@ cdef class Journal:
             self.cap = self.memory.reserve(self.header.current & 1, need)
             if self.cap >= need:
                 return self.data + self.at + RECORD_SIZE
-            # Nothing may happen that is not written down.
-            self.memory.void()
-            self.mode = LIVE
-            self.fault = "there is no room for the journal"
-            self.full = 0
+            self._lose("there is no room for the journal")
         return NULL
 
     cdef void begin_doubt(self, int kind, int check, uint64_t subject) noexcept:
@@ -543,6 +542,28 @@ cdef class Journal:
         if self.mode == REPLAYING:
             self.mode = LIVE
             self.at = self.end = 0
+
+    def met(self, error):
+        """An exception was met while something was done that is recorded, or is run again.  Memory
+        that lacks here need not lack in the other process: what is done from now on is not what
+        would be done there.  So this process ends, where another one goes on in its place; else the
+        journal does."""
+        if not isinstance(error, MemoryError):
+            return
+        if self.mode == REPLAYING:
+            self.differs("there is no memory")
+        elif self.mode == RECORDING:
+            if self.expendable and self.header != NULL and self.header.valid != 0:
+                _exit(NO_MEMORY)
+            self._lose("memory has run out within something that is recorded")
+
+    cdef void _lose(self, str why) noexcept:
+        """Nothing may happen that is not written down, or would happen in another way."""
+        if self.memory is not None:
+            self.memory.void()
+        self.mode = LIVE
+        self.fault = why
+        self.full = 0
 
     def differs(self, str text not None):
         """What the last record says cannot be: the replay ends, and the fault says why."""

@@ -92,7 +92,8 @@ cdef int run(State s, Request *r) except -1:
         status = r.row.handler(s, r)
     except RequestError as error:
         status = error.status
-    except Exception:
+    except Exception as error:
+        s.agenda.journal.met(error)
         s.host.log("error", "process", "request failed:\n" + traceback.format_exc())
         return ST_EIO
     if status == ST_EQUOTA:

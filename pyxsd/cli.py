@@ -20,6 +20,7 @@ from pyxsd.system.destinations import open_access_log
 from pyxsd.system.errors import ServiceError
 from pyxsd.system.log import Log
 from pyxsd.system.notify import Notifier
+from pyxsd.system.printable import printable
 from pyxsd.xen import Xen
 
 STDOUT, STDERR = 1, 2
@@ -157,7 +158,7 @@ def _say(fd: int, text: str) -> None:
 
 
 def _tell(text: str) -> None:
-    _say(STDERR, f"pyxsd: {text}\n")
+    _say(STDERR, f"pyxsd: {printable(text)}\n")
 
 
 def _serve(
@@ -336,7 +337,7 @@ def _take_over(config: Config, parsed: Options) -> int:
     reserve.close()
     try:
         old = Channel(int(parsed.take_over))
-    except (ValueError, OSError) as error:
+    except (ValueError, OverflowError, OSError) as error:
         _tell(f"cannot take over by {parsed.take_over}: {error}")
         return options.STATUS_USAGE
     told: list[str] = []

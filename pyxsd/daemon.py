@@ -150,9 +150,10 @@ class Daemon:
                     break  # another process serves now
                 # Returns for what hardly ever happens; requests are served in there.
                 loop.run(self.due, self.config.persistent)
-            except Exception:
+            except Exception as error:
                 if self.reraise:
                     raise
+                self.server.journal.met(error)
                 self.server.host.complain("loop", "unexpected:\n" + traceback.format_exc())
                 # What fails in every turn must not fill the log in no time.
                 time.sleep(UNEXPECTED_PAUSE)
@@ -231,6 +232,7 @@ class Daemon:
         same failure does not take up every turn."""
         if self.reraise:
             raise error
+        self.server.journal.met(error)
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self.server.host.complain("handler", "unexpected:\n" + text)
         if fd >= 0:
@@ -266,7 +268,8 @@ class Daemon:
             numbers = os.read(self._wake[0], 512)
         except BlockingIOError:
             return False
-        for number in numbers:
+        # A signal that came often is done once: a tree as text takes a second of a large store.
+        for number in dict.fromkeys(numbers):
             if number in (signal.SIGTERM, signal.SIGINT):
                 self.daemon_log.info("xenstored", f"Received {signal.Signals(number).name}")
                 self.stopping = True
@@ -285,8 +288,8 @@ class Daemon:
         try:
             with self.reserve:
                 dump.write_file(path, rows)
-        except OSError as error:
-            self.daemon_log.error("xenstored", f"cannot write {path}: {error.strerror}")
+        except (OSError, MemoryError) as error:
+            self.daemon_log.error("xenstored", f"cannot write {path}: {_in_words(error)}")
             return False
         return True
 
@@ -301,11 +304,10 @@ class Daemon:
                 from pyxsd.state import disk, image, surroundings  # noqa: F401
 
                 disk.write(self.run_directory, self.saving)
-        except (OSError, ImportError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
+        except (OSError, MemoryError, ImportError) as error:
             self.daemon_log.error(
                 "xenstored",
-                f"cannot write {self.run_directory}/{dump.IMAGE}: {why}; "
+                f"cannot write {self.run_directory}/{dump.IMAGE}: {_in_words(error)}; "
                 "one from before stays as it was",
             )
             return False
@@ -469,3 +471,8 @@ class Daemon:
             os.close(fd)
         self.reserve.close()
         self.epoll.close()
+
+
+def _in_words(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) else str(error)
+    return text or type(error).__name__

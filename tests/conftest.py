@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.leaks import no_leaks
+from tests.no_memory import no_memory
 from tests.timelimit import pytest_addoption, pytest_configure
 
-__all__ = ["no_leaks", "pytest_addoption", "pytest_configure"]
+__all__ = ["no_leaks", "no_memory", "pytest_addoption", "pytest_configure"]
 
 
 @pytest.hookimpl(wrapper=True)

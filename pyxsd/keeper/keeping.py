@@ -113,7 +113,10 @@ def status(end: End, config: Config, daemonized: bool, memory: Any) -> int:
             Notifier(os.environ).moved(end.number)
         return 0
     if end.word == STARTING:
-        os.write(2, f"pyxsd: {end.lost}\n".encode())
+        try:
+            os.write(2, f"pyxsd: {end.lost}\n".encode())
+        except OSError:
+            pass  # nobody can be told
         return STATUS_FATAL
     # Nobody else writes into the log any more.
     from pyxsd.state import disk

@@ -75,6 +75,7 @@ class Ward:
             self._keeper_died()
             return
         daemon.loop.add_handler(self._keeper, self._keeper_died)
+        daemon.server.journal.expendable = True
         self._copy_score()
         # Clients decide how many are open; who goes on from here must be able to open its own.
         leave_some()
@@ -235,6 +236,7 @@ class Ward:
 
     def _gone(self, how: str) -> None:
         daemon = self._daemon
+        daemon.server.journal.expendable = False
         self.alone_since = time.monotonic()
         daemon.log(
             "error",

@@ -63,8 +63,8 @@ class Witness:
             return  # the death before is not told yet
         try:
             self._left = self._leave()
-        except ValueError:
-            return  # there is nothing that makes sense; the next child says so
+        except (ValueError, MemoryError):
+            return  # there is nothing that makes sense, which the next child says; or no memory
         self._cause = cause
         self._put(WRITING, "")
 

@@ -90,12 +90,12 @@ def run(
     for text in (*replay.host.told, *replay.failures):
         tell(f"as in the daemon log: {text}".encode("utf-8", "surrogateescape"))
     for text in filter(None, (damage, fault)):
-        tell(f"{path}: {text}".encode())
+        tell(f"{path}: {text}".encode("utf-8", "surrogateescape"))
     is_short = end != FOREVER and not _is_over(replay, end)
     tell(
         f"{path}: {replay.requests - row['requests']} requests were run again, up to number "
         f"{replay.requests} at {_shown(replay.clock or row['wall'])}"
-        f"{', where the recording ends' if is_short else ''}".encode()
+        f"{', where the recording ends' if is_short else ''}".encode("utf-8", "surrogateescape")
     )
     if as_format:
         state = show.show_image(image.save(replay.server), "" if as_format == "text" else as_format)
@@ -104,7 +104,11 @@ def run(
             tell(line.encode("utf-8", "surrogateescape"))
     if died is not None and not (damage or fault or _is_over(replay, end)):
         if not died.request:
-            tell(f"{path}: here the daemon was {died.cause}, within no request".encode())
+            tell(
+                f"{path}: here the daemon was {died.cause}, within no request".encode(
+                    "utf-8", "surrogateescape"
+                )
+            )
         else:
             tell(
                 f"{path}: the daemon was {died.cause} within request {died.request}, "

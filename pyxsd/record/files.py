@@ -27,11 +27,12 @@ import struct
 import zlib
 
 from pyxsd.state.host_state import StateError
-from pyxsd.system.files import content
+from pyxsd.system.files import open_to_read, read_some
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 MAGIC = b"pyxsdrec"
 VERSION = 1
@@ -95,35 +96,43 @@ class Writer:
 
 
 def read(path: str) -> Iterator[tuple[bytes, bytes]]:
-    """(type, body) of each block.
+    """(type, body) of each block, one after the other.
 
     StateError where the file is no recording, or where a block is cut or altered; it names the
     block and its byte.
     """
     try:
-        data = content(path)
+        with open_to_read(path) as file:
+            yield from _blocks(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise StateError(str(error.strerror)) from None
-    if len(data) < _HEADER.size or data[:8] != MAGIC:
+
+
+def _blocks(file: Any, size: int) -> Iterator[tuple[bytes, bytes]]:
+    header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size or header[:8] != MAGIC:
         raise StateError("no recording")
-    _, version, flags = _HEADER.unpack_from(data)
+    _, version, flags = _HEADER.unpack(header)
     if version != VERSION or flags:
         raise StateError(
             f"a recording of version {version} and flags {flags:#x}; known is version {VERSION}"
         )
     at, number, kind = _HEADER.size, 0, b""
-    while at < len(data):
+    while at < size:
         place = f"block {number} at byte {at}"
         begin = at + _HEAD.size + _SUM.size
-        if begin > len(data):
+        head = file.read(_HEAD.size + _SUM.size)
+        if len(head) < _HEAD.size + _SUM.size:
             raise StateError(f"{place}: the file ends within its head")
         before = kind
-        kind, count, length = _HEAD.unpack_from(data, at)
-        if length > len(data) - begin:
-            raise StateError(f"{place}: {length - (len(data) - begin)} bytes are missing")
-        body = data[begin : begin + length]
-        found = zlib.crc32(body, zlib.crc32(data[at : at + _HEAD.size]))
-        if found != _SUM.unpack_from(data, at + _HEAD.size)[0] or count != number:
+        kind, count, length = _HEAD.unpack_from(head)
+        if length > size - begin:
+            raise StateError(f"{place}: {length - (size - begin)} bytes are missing")
+        if kind not in _BEHIND[BEGINNING] and kind != BEGINNING:
+            raise StateError(f"{place}: there is no block of the type {kind!r}")
+        body = read_some(file, length)
+        found = zlib.crc32(body, zlib.crc32(head[: _HEAD.size]))
+        if found != _SUM.unpack_from(head, _HEAD.size)[0] or count != number:
             raise StateError(f"{place}: the checksum is wrong, the file was altered")
         if kind not in _BEHIND.get(before, ()):
             raise StateError(f"{place}: not expected there")

@@ -51,6 +51,18 @@ CALLS: dict[str, tuple[int, bool]] = {
 }
 PAGES = ("map_page", "map_file")
 TUPLES = ("state", "indices")
+#: What the results that are kept may be; beside these, lists of whole numbers.
+_RESULTS: dict[str, tuple[type, ...]] = {
+    "bind": (int,),
+    "bind_virq": (int,),
+    "has_work": (bool,),
+    "memory": (str,),
+    "live_update": (bytes, type(None)),
+    "record": (bytes,),
+    "changed": (list, type(None)),
+    "state": (list,),
+    "indices": (list, type(None)),
+}
 PAGE_BYTES = 4096
 
 
@@ -120,10 +132,30 @@ def told(journal: Journal, name: str) -> Any:
     if answer is None:
         # The journal has said so; whoever asked gives up.
         raise XenError(0, "the journal has no answer")
-    went_well, result, *text = values.decode(answer[1])
+    try:
+        went_well, result, *text = values.decode(answer[1])
+        _check(name, went_well, result, text)
+    except (TypeError, ValueError) as error:
+        journal.differs(f"the answer to {name} makes no sense: {error}")
+        raise XenError(0, "the journal has no answer") from None
     if not went_well:
         raise XenError(result, *text)
     return tuple(result) if name in TUPLES and result is not None else result
+
+
+def _check(name: str, went_well: Any, result: Any, text: list[Any]) -> None:
+    """ValueError where that is no outcome of the call."""
+    kinds = _RESULTS.get(name, (type(None),)) if went_well is True else (int,)
+    if type(went_well) is not bool or [type(word) for word in text] != [str] * (not went_well):
+        raise ValueError("it is no outcome")
+    if type(result) not in kinds or (
+        type(result) is list
+        and (
+            any(type(number) is not int for number in result)
+            or len(result) != {"state": 3, "indices": 2}.get(name, len(result))
+        )
+    ):
+        raise ValueError(f"its result is {result!r}"[:64])
 
 
 def late_answers(journal: Journal, server: Any) -> None:
@@ -137,4 +169,8 @@ def late_answer(journal: Journal, server: Any) -> None:
     record = journal.expect(ANSWER)
     if record is not None:
         number, _, payload = record
-        server.answer(server.connections[number], payload)
+        connection = server.connections.get(number)
+        if connection is None:
+            journal.differs(f"there is no connection {number}")
+        else:
+            server.answer(connection, payload)

@@ -95,6 +95,9 @@ class Recorder:
         except OSError as error:
             self._give_up(f"cannot record into {self._directory}: {error.strerror}")
             return
+        except Exception as error:  # whatever fails, serving goes on, and the log says why
+            self._give_up(f"{type(error).__name__}: {error}")
+            return
         self._ticks += 1
         self._wait(self._ticks)
 
@@ -234,6 +237,9 @@ class Recorder:
         elif self._is_own:
             self._is_own = False
             recording.end(self._daemon.server, self._daemon.domains, self._daemon.server.host)
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError:
+                pass  # a disk that says so late: what is missing a replay tells

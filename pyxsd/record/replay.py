@@ -91,10 +91,17 @@ class Steps:
                 record = self.journal.expect(kind)
                 if record is not None:
                     getattr(self, STEPS.get(kind, "_nonsense"))(*record)
-        except Exception:
-            # The daemon went on, too.
-            self.failures.append(traceback.format_exc())
+        except Exception as error:
+            self.failed(error)
         return self.journal.fault is None
+
+    def failed(self, error: Exception) -> None:
+        """An exception in the daemon's own code, which went on, too."""
+        self.journal.met(error)
+        if self.journal.fault is None:  # else that says what is wrong
+            self.failures.append(
+                "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            )
 
     # -- by kind of record ----------------------------------------------------
 
@@ -102,9 +109,17 @@ class Steps:
         self.journal.differs("an answer that nobody has asked for")
 
     def _turn(self, subject: int, _result: int, payload: bytes) -> None:
-        now, wall = _journal.seconds(subject), _journal.seconds(int.from_bytes(payload, "little"))
-        self.clock = wall
-        self.server.begin(wall, now)
+        now = _journal.seconds(subject)
+        wall = _journal.seconds(int.from_bytes(payload[:8], "little"))
+        if self._is_time(now) and self._is_time(wall):
+            self.clock = wall
+            self.server.begin(wall, now)
+
+    def _is_time(self, seconds: float) -> bool:
+        if beginning.is_wall(seconds):
+            return True
+        self.journal.differs(f"a time of {seconds} seconds")
+        return False
 
     def _connection(self, number: int) -> Any:
         found = self.server.connections.get(number)
@@ -146,7 +161,9 @@ class Steps:
             self.server.disconnect(connection)
 
     def _tick(self, subject: int, _result: int, _payload: bytes) -> None:
-        self.server.tick(_journal.seconds(subject))
+        now = _journal.seconds(subject)
+        if self._is_time(now):
+            self.server.tick(now)
 
     def _scan(self, _subject: int, _result: int, _payload: bytes) -> None:
         self.domains.scan()
@@ -178,7 +195,11 @@ class Steps:
             pass  # it was told of then
 
     def _shut(self, subject: int, _result: int, _payload: bytes) -> None:
-        self.domains.shut(self.domains.table[subject])
+        domain = self.domains.table.get(subject)
+        if domain is None:
+            self.journal.differs(f"there is no domain {subject}")
+        else:
+            self.domains.shut(domain)
 
 
 class Replay(Steps):

@@ -29,7 +29,6 @@ succeeds, which are farther and farther apart, and at last as far as scans of al
 from __future__ import annotations
 
 import time
-import traceback
 
 from pyxsd import _journal
 from pyxsd._memory import MemoryFault
@@ -97,6 +96,7 @@ class Again(Steps):
         self.server, self.domains = self.daemon.server, self.daemon.domains
         self.journal = self.server.journal
         self.journal.without_values = not config.record_values
+        self.journal.expendable = True
         self.protection = Protection(self.daemon, memory)
         self._lines = b""  # of the access log, that are still to be written
         self._formatted = 0  # bytes of it since the image
@@ -122,7 +122,11 @@ class Again(Steps):
         while self.step():
             pass
         self.journal.go_on_from_here()
-        if self.journal.fault is not None:
+        # One that has ended for want of memory or room, when all was run again, is no reason not to
+        # serve.
+        if self.journal.fault is not None and (
+            self.journal.is_replaying or self.journal.is_recording
+        ):
             raise StateError(f"the journal cannot be run again: {self.journal.fault}")
         self._go_on()
         return self.daemon
@@ -187,8 +191,8 @@ class Again(Steps):
         """As in a replay, many turns at once."""
         try:
             self.server.run_again()
-        except Exception:
-            self.failures.append(traceback.format_exc())
+        except Exception as error:
+            self.failed(error)
         return super().step()
 
     # -- by kind of record, where this differs from a replay --------------------------
@@ -346,8 +350,8 @@ class Again(Steps):
             self._xen.channels.suppose(self.journal, ports[at : at + PORTS_AT_ONCE])
             try:
                 domains.on_events()
-            except Exception:
-                self.failures.append(traceback.format_exc())
+            except Exception as error:
+                self.failed(error)
 
 
 def close_ended(connection: Any) -> int:

@@ -118,7 +118,9 @@ class Protection:
     def go_on(self) -> None:
         """Another process has recorded until now."""
         self._copied_until = time.monotonic() + COPY_SECONDS
-        self._journal.is_full_at = self._next_look()
+        if self._journal.is_recording:
+            self._journal.is_full_at = self._next_look()
+        # else it has ended again: is_full() is called behind the next turn
 
     def stop(self) -> None:
         """Nobody goes on from here any more: the daemon ends, and means to."""

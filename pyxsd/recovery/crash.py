@@ -139,8 +139,8 @@ def _wall(records: bytes) -> float:
 
 
 def _write(directory: str, known: list[int], bodies: tuple[bytes, ...], config: Config) -> str:
-    """Lets the oldest go where it must, and writes a file that is there as a whole or not at
-    all."""
+    """Writes a file that is there as a whole or not at all; the oldest goes where it must, once the
+    other one is on the disk."""
     path = files.path_of(directory, known[-1] + 1 if known else 1)
     size = sum(map(len, bodies))
     stays = known[1:] if len(known) >= RECORDINGS_MAX else known
@@ -153,8 +153,6 @@ def _write(directory: str, known: list[int], bodies: tuple[bytes, ...], config: 
     free = disk.f_bavail * disk.f_frsize
     if size > free // FREE_SHARE:
         raise NotRecorded(f"{directory}: {size} bytes are too many for a disk with {free} free")
-    for number in known[: len(known) - len(stays)]:
-        os.unlink(files.path_of(directory, number))
     try:
         os.unlink(path + UNFINISHED)
     except FileNotFoundError:
@@ -164,6 +162,8 @@ def _write(directory: str, known: list[int], bodies: tuple[bytes, ...], config: 
         for kind, body in zip((files.BEGINNING, files.JOURNAL, files.DEATH), bodies):
             writer.add(kind, body)
         writer.close(sync=True)
+        for number in known[: len(known) - len(stays)]:
+            os.unlink(files.path_of(directory, number))
         os.rename(writer.path, path)
     except BaseException:
         os.unlink(writer.path)

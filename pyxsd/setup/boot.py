@@ -215,7 +215,8 @@ def _default(tree: Tree, way: Way | None) -> str:
     way = way or DEBIAN
     if way is not DEBIAN:
         for script in way.scripts:
-            named = re.search(rf"^\W*{settings.VARIABLE}=(/\S+)", _text(tree, script), re.MULTILINE)
+            assigned = rf"^[^\w\n]*{settings.VARIABLE}=(/\S+)"
+            named = re.search(assigned, _text(tree, script), re.MULTILINE)
             if named:
                 return named.group(1)
     version = xen_version(tree) or "*"

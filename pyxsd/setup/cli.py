@@ -10,9 +10,12 @@ import sys
 
 from pyxsd.setup import boot, checks, choose, installed, running, switch, update
 from pyxsd.setup.tree import Tree
+from pyxsd.system.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from pyxsd.setup.boot import NextBoot
     from pyxsd.setup.running import Running
 
@@ -131,20 +134,20 @@ def main(argv: list[str] | None = None) -> int:
     top = parser()
     given = top.parse_args(argv)
     if given.version:
-        print(f"pyxsd-setup {installed.version_here()}".rstrip())
+        _say(f"pyxsd-setup {installed.version_here()}".rstrip())
         return STATUS_OK
     if given.command is None:
         top.print_usage(sys.stderr)
-        print("pyxsd-setup: a command is missing", file=sys.stderr)
+        _say("pyxsd-setup: a command is missing", file=sys.stderr)
         return STATUS_USAGE
     if not os.path.isdir(given.root):
-        print(f"pyxsd-setup: --root {given.root}: there is no such folder", file=sys.stderr)
+        _say(f"pyxsd-setup: --root {given.root}: there is no such folder", file=sys.stderr)
         return STATUS_USAGE
     for option in ("file", "launcher", "program"):
         path = getattr(given, option, "")
         fault = _path_fault(path, option == "launcher") if path else ""
         if fault:
-            print(f"pyxsd-setup: --{option} {ascii(path)[1:-1]}: {fault}", file=sys.stderr)
+            _say(f"pyxsd-setup: --{option} {ascii(path)[1:-1]}: {fault}", file=sys.stderr)
             return STATUS_USAGE
     tree = Tree(given.root)
     if not getattr(given, "launcher", True):
@@ -158,10 +161,10 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except choose.Refused as error:
         # What a daemon has said may end in a stop of its own.
-        print(f"pyxsd-setup: {str(error).rstrip('.')}.", file=sys.stderr)
+        _say(f"pyxsd-setup: {str(error).rstrip('.')}.", file=sys.stderr)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"pyxsd-setup: {what}.", file=sys.stderr)
+        _say(f"pyxsd-setup: {what}.", file=sys.stderr)
     return STATUS_NO
 
 
@@ -189,7 +192,7 @@ def status(given: argparse.Namespace, tree: Tree) -> int:
     if given.in_use:
         reasons = _uses(now, then)
         for reason in reasons:
-            print(reason)
+            _say(reason)
         return STATUS_OK if reasons else STATUS_NO
     copies = installed.copies(tree, boot.LAUNCHER)
     version = installed.version_here() if tree.is_this_host else copies[0].version if copies else ""
@@ -208,9 +211,9 @@ def status(given: argparse.Namespace, tree: Tree) -> int:
     if not copies:
         rows.append(("installed", "no pyxsd"))
     for name, text in rows:
-        print(f"{name + ':':<18}{text}")
+        _say(f"{name + ':':<18}{text}")
     for line in _advice(now, then, version):
-        print(line)
+        _say(line)
     return STATUS_OK
 
 
@@ -272,16 +275,16 @@ def check(given: argparse.Namespace, tree: Tree) -> int:
     """check: the report of the dry run."""
     findings = checks.run(tree, given.launcher)
     for finding in findings:
-        print(f"{finding.level + ':':<9}{finding.text}")
+        _say(f"{finding.level + ':':<9}{finding.text}")
     errors = sum(finding.level == checks.ERROR for finding in findings)
     warnings = sum(finding.level == checks.WARNING for finding in findings)
     where = "on this host" if tree.is_this_host else f"on the host that lies in {tree.root}"
-    print(
+    _say(
         f"{_count(errors, 'error')}, {_count(warnings, 'warning')}."
         + ("" if errors else f"  pyxsd can be started {where}.")
     )
     if not tree.is_this_host:
-        print(f"The paths are that host's: /etc is {tree.root}/etc.")
+        _say(f"The paths are that host's: /etc is {tree.root}/etc.")
     return STATUS_NO if errors else STATUS_OK
 
 
@@ -303,7 +306,7 @@ def select(given: argparse.Namespace, tree: Tree) -> int:
         ]
         if errors:
             for text in errors:
-                print(f"error:   {text}", file=sys.stderr)
+                _say(f"error:   {text}", file=sys.stderr)
             # What --force does not pass over either: nothing to start, a file not to be edited.
             forced = tree.is_program(given.launcher) and boot.look(tree, given.file).editable
             raise choose.Refused(
@@ -325,11 +328,11 @@ def update_now(given: argparse.Namespace, tree: Tree) -> int:
     what = update.plan(running.look_in(tree), installed.version_here())
     _print(update.described(what))
     if not update.agreed(given.yes):
-        print("Nothing was changed.")
+        _say("Nothing was changed.")
         return STATUS_NO
     version = update.run(what, given.timeout)
     now = update.successor(what.now, lambda: running.look_in(tree))
-    print(f"Updated: pyxsd {version}, process {now.pid}, serves now; process {what.now.pid} ends.")
+    _say(f"Updated: pyxsd {version}, process {now.pid}, serves now; process {what.now.pid} ends.")
     return STATUS_OK
 
 
@@ -349,16 +352,22 @@ def _switch(given: argparse.Namespace, tree: Tree, what: switch.Plan) -> int:
     seconds = given.timeout
     _print(switch.described(what, seconds))
     if not update.agreed(given.yes, f"Change to {what.kind} now?"):
-        print("Nothing was changed.")
+        _say("Nothing was changed.")
         return STATUS_NO
-    print(switch.run(what, seconds))
+    _say(switch.run(what, seconds))
     _print(switch.left(what, boot.look(tree)))
     return STATUS_OK
 
 
+def _say(text: str, file: TextIO | None = None) -> None:
+    """Some of the text may come from a folder that is somebody else's (--root)."""
+    shown = printable(text).encode("utf-8", "backslashreplace").decode()
+    print(shown, file=sys.stdout if file is None else file)
+
+
 def _print(lines: list[str]) -> None:
     for line in lines:
-        print(line)
+        _say(line)
 
 
 #: Command, its function, what --help and the manual say.

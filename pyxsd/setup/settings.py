@@ -28,6 +28,8 @@ _EVALUATED = re.compile(r"[$`;|&()<>]|\\$")
 _OPENING = re.compile(r"^\s*(?:if|case|while|until|for)\b|\{\s*$")
 _CLOSING = re.compile(r"^\s*(?:fi|esac|done|\})(?:\s|;|$)")
 _SYNTAX_SECONDS = 10
+#: Characters of a value.  To take a word of a megabyte apart takes a minute.
+VALUE_MAX = 16384
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def find(text: str, name: str) -> Found:
 
 def _value(raw: str, number: int, name: str, conditional: bool) -> Found:
     """What one assignment sets; `raw` is the text behind `=`."""
+    if len(raw) > VALUE_MAX:
+        return Found(None, number, f"line {number} has more than {VALUE_MAX} characters behind '='")
     if "\r" in raw or "\0" in raw:
         return Found(
             None,

@@ -60,8 +60,9 @@ class Tree:
         return os.path.join(self.root, *found)
 
     def _leads_out(self, link: str) -> bool:
-        """Links to devices stay as they are: a folder cannot hold a /dev of its own."""
-        return not self.is_this_host and os.readlink(link).startswith("/dev/")
+        """Links to /dev/null, by which systemd masks a unit, stay as they are: a folder cannot hold
+        a /dev of its own.  No other one, or a link to /dev/../etc would lead out of the folder."""
+        return not self.is_this_host and os.readlink(link) == os.devnull
 
     def exists(self, path: str) -> bool:
         """Whether the file is there; a link to nothing is not."""

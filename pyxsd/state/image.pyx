@@ -327,8 +327,11 @@ cdef class _Loading:
         codec.i64(&domid)
         codec.flag(&closed)
         label = codec.blob(None)
-        if id in self.passage.by_id or label is None:
+        if id in self.passage.by_id:
             raise ValueError(f"the connection {id} stands there twice")
+        if label is None or not (label.isascii() and label.decode().isprintable()):
+            # It stands in front of log lines.
+            raise ValueError(f"the connection {id} is called {label!r}")
         if domid < -1:
             raise ValueError(f"the domain {domid}")
         if not self.passage.by_id:

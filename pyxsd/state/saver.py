@@ -70,15 +70,18 @@ class Saver:
         self._after(max(0.0, self._not_before - self._clock()), self._begin)
 
     def stop(self) -> None:
-        """Drops what is half written."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-            self._left = None
-            try:
-                os.unlink(self._temporary)
-            except OSError:
-                pass  # somebody removed it
+        """Drops what is half written; never fails."""
+        file, self._file, self._left = self._file, None, None
+        if file is None:
+            return
+        try:
+            file.close()
+        except OSError:
+            pass  # a full disk: what is still to be written is not wanted any more
+        try:
+            os.unlink(self._temporary)
+        except OSError:
+            pass  # somebody removed it
 
     @property
     def _temporary(self) -> str:
@@ -111,7 +114,7 @@ class Saver:
                         self._finish()
                         return
                     self._file.write(row + b"\n")
-        except OSError as error:
+        except Exception as error:  # whatever fails, the next writing begins in time
             self._failed(error)
             return
         self._after(PAUSE_SECONDS, self._go_on)
@@ -119,19 +122,16 @@ class Saver:
     def _finish(self) -> None:
         assert self._file is not None
         self._file.close()
+        os.rename(self._temporary, self.path)
         self._file = None
         self._left = None
-        os.rename(self._temporary, self.path)
         self._not_before = self._clock() + self._least
         if self._again:
             self._again = False
             self.start()
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, error: Exception) -> None:
         self._not_before = self._clock() + self._least
-        try:
-            self.stop()
-        except OSError:
-            self._file = None
-            self._left = None
-        self._complain(f"cannot write {self.path}: {error.strerror}")
+        self.stop()
+        text = isinstance(error, OSError) and error.strerror
+        self._complain(f"cannot write {self.path}: {text or type(error).__name__}")

@@ -15,7 +15,7 @@ from pyxsd.state.host_state import LETTERS, Client, HostState, Node, StateError
 from pyxsd.state.picture import read_image
 from pyxsd.state.stream_reader import read_stream
 from pyxsd.state.stream_writer import write_stream
-from pyxsd.system.files import content
+from pyxsd.system.files import content, open_to_read
 
 #: By the argument of --as: what takes out of a state what does not fit, and who writes the rest.
 WRITERS: dict[
@@ -65,8 +65,11 @@ def _show(state: HostState, as_format: str, who: str) -> Shown:
 
 
 def _content(path: str) -> bytes:
-    """The bytes of a file; StateError."""
+    """The bytes of a file that begins as one of the formats; StateError.  Any other one may be a
+    disk's image, and is not read."""
     try:
+        with open_to_read(path) as file:
+            _reader_of(file.read(max(len(magic) for magic, _ in READERS)))
         return content(path)
     except OSError as error:
         raise StateError(str(error.strerror)) from None
@@ -82,9 +85,14 @@ READERS: tuple[tuple[bytes, Callable[[bytes], HostState]], ...] = (
 
 def read_any(data: bytes) -> HostState:
     """The state that a file's bytes hold, in whichever of the formats; StateError."""
+    return _reader_of(data)(data)
+
+
+def _reader_of(data: bytes) -> Callable[[bytes], HostState]:
+    """Who reads what begins so; StateError."""
     for magic, reader in READERS:
         if data.startswith(magic):
-            return reader(data)
+            return reader
     first = ", ".join(magic.decode() for magic, _ in READERS)
     raise StateError(f"not a state file: it begins with none of {first}")
 

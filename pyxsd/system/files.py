@@ -94,7 +94,16 @@ def open_to_read(path: str) -> Any:
 
 
 def content(path: str) -> bytes:
-    """The bytes of a regular file; errors as open_to_read's."""
+    """The bytes of a regular file; errors as open_to_read's, and ENOMEM where it is too large."""
     with open_to_read(path) as file:
-        data: bytes = file.read()
-        return data
+        return read_some(file, -1)
+
+
+def read_some(file: Any, most: int) -> bytes:
+    """So many bytes of an open file, or all that are left (-1); OSError, ENOMEM where they are too
+    many: a file may say that it has any number of bytes."""
+    try:
+        data: bytes = file.read(most)
+    except MemoryError:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from None
+    return data

@@ -133,9 +133,10 @@ def listen(
 ) -> int:
     """Make the listening socket and return its descriptor (non-blocking, cloexec).
 
-    Its mode is left to the umask.  A stale socket is replaced, anything else at the path is left
-    alone and refused.  The run directory is made.  A file beside the socket is locked meanwhile:
-    of two daemons that start together exactly one gets the socket.
+    Its mode is left to the umask, but that others may not connect: whoever connects is domain 0,
+    and the run directory may be one that everybody may enter.  A stale socket is replaced, anything
+    else at the path is left alone and refused.  The run directory is made.  A file beside the
+    socket is locked meanwhile: of two daemons that start together exactly one gets the socket.
     AlreadyRunning beside a live xenstored, ServiceError for what the system refuses.
     """
     directory = os.path.dirname(path) or "."
@@ -197,10 +198,14 @@ def _lock(path: str, directory: str, timeout: float) -> int:
 def _bind(path: str, backlog: int) -> int:
     kind = _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
     server = _socket.socket(_socket.AF_UNIX, kind)
+    mask = os.umask(0o777)
     try:
+        os.umask(mask | stat.S_IWOTH)
         server.bind(path)
         server.listen(backlog)
     except OSError:
         server.close()
         raise
+    finally:
+        os.umask(mask)
     return server.detach()

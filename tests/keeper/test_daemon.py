@@ -17,7 +17,12 @@ from typing import Any
 
 import pytest
 
+from pyxsd.keeper import keeping
+from pyxsd.keeper.keeper import End
+from pyxsd.keeper.report import STARTING
 from pyxsd.keeper.witness import NAME
+from pyxsd.system.background import STATUS_FATAL
+from pyxsd.system.configuration import Config
 from tests.clients.daemon import DEADLINE, wait_for
 from tests.keeper import refuse
 from tests.update.kit import (
@@ -577,3 +582,16 @@ def test_a_death_between_serving_and_being_ready(tmp_path: Path, fault: str, for
                 pass
         finally:
             running.stop()
+
+
+def test_a_start_that_fails_where_nobody_can_be_told() -> None:
+    """Its status says so all the same."""
+    stderr, full = os.dup(2), os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, 2)
+    try:
+        end = End(STARTING, 0, "the daemon died before it served")
+        assert keeping.status(end, Config(), False, None) == STATUS_FATAL
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(full)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,38 @@ def test_a_next_one_that_cannot_be_begun(
     assert recorder.command("on") == b"OK\0"
     assert recorder.command("").startswith(b"Recording is on, ")
     recorder.stop()
+
+
+def test_a_first_one_that_cannot_be_begun(daemon: Quiet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For want of memory, and its file says so late that it is not whole: the daemon begins."""
+
+    def fails(*_: object) -> bytes:
+        raise MemoryError
+
+    def closes(self: files.Writer) -> None:
+        os.close(self._fd)
+        raise OSError(5, "Input/output error")
+
+    recorder = Recorder(daemon)
+    with monkeypatch.context() as patch:
+        patch.setattr(recording, "begin", fails)
+        patch.setattr(files.Writer, "close", closes)
+        recorder.start()
+    assert daemon.said[-1].startswith("error: recording has ended: MemoryError")
+    assert recorder.command("") == b"Recording is off\n\0"
+    recorder.start()
+    assert recorder.command("").startswith(b"Recording is on, ")
+    recorder.stop()
+
+
+def test_memory_that_runs_out_within_a_request(daemon: Quiet) -> None:
+    """What is done then would not be done in a replay."""
+    recorder = Recorder(daemon)
+    recorder.start()
+    daemon.server.journal.met(MemoryError())
+    daemon.second()
+    assert "memory has run out" in daemon.said[-1]
+    assert recorder.command("") == b"Recording is off\n\0"
 
 
 def test_a_journal_that_has_ended_is_told(daemon: Quiet) -> None:

@@ -63,7 +63,7 @@ def spawn(run: Callable[[], int]) -> int:
 
 def crash(_control: Any, _connection: Any, arguments: list[bytes]) -> bytes:
     """crash segv|abort|exit|kill: ends the process that serves this request.  crash kill COUNT:
-    no more than so many, one behind the other."""
+    no more than so many, one behind the other.  crash memory: there is none."""
     if len(arguments) > 1:
         with open(os.environ["PYXSD_KEEP_PID"] + "-crashes", "ab") as file:
             file.write(b"x")
@@ -73,6 +73,8 @@ def crash(_control: Any, _connection: Any, arguments: list[bytes]) -> bytes:
         ctypes.string_at(8)
     elif arguments[0] == b"abort":
         os.abort()
+    elif arguments[0] == b"memory":
+        raise MemoryError
     elif arguments[0] == b"exit":
         os._exit(3)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -227,7 +227,7 @@ def test_where_it_cannot_be_written(daemon: CrashingDaemon) -> None:
 
 
 def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of it stays."""
+    """Nothing of it stays, and the oldest has not given its place."""
     real = files.Writer.add
 
     def add(self: files.Writer, kind: bytes, body: bytes) -> None:
@@ -239,6 +239,12 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(OSError, match="No space"):
         crash._write(str(tmp_path), [], (b"a", b"b", b"c"), Config())
     assert names(tmp_path) == []
+    known = ["recording-000001", "recording-000002", "recording-000003"]
+    for name in known:
+        (tmp_path / name).touch()
+    with pytest.raises(OSError, match="No space"):
+        crash._write(str(tmp_path), [1, 2, 3], (b"a", b"b", b"c"), Config())
+    assert names(tmp_path) == known
 
 
 def test_a_writer_that_is_late() -> None:

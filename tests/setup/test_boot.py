@@ -164,6 +164,12 @@ def test_links_stay_in_the_tree(tmp_path: Path) -> None:
     tree = Tree(str(root))
     assert tree.locate("/var/run/xen/../x") == f"{root}/run/x"
     assert tree.locate("/../../etc") == f"{root}/etc"
+    (root / "etc/null").symlink_to("/dev/null")
+    assert tree.locate("/etc/null") == f"{root}/etc/null"
+    # A link to a device may lead anywhere.
+    for n, target in enumerate(("/dev/../etc", "/dev/./../etc", "/dev/shm/../../etc")):
+        (root / f"out{n}").symlink_to(target)
+        assert tree.locate(f"/out{n}/default/xen") == f"{root}/etc/xen.settings"
     (root / "0").write_text("end")
     for n in range(1, MAX_LINKS + 2):
         (root / str(n)).symlink_to(f"/{n - 1}")
@@ -174,3 +180,10 @@ def test_links_stay_in_the_tree(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Too many levels"):
         tree.locate("/loop/x")
     assert not tree.exists("/loop/x")
+
+
+def test_a_script_of_empty_lines(tmp_path: Path) -> None:
+    """A megabyte of them is looked at once, and not once for each line."""
+    script = "\n" * 1_000_000
+    root = make(tmp_path, {**SYSTEMD, "/etc/xen/scripts/launch-xenstore": script})
+    assert boot.look(Tree(str(root))).program == "/usr/sbin/oxenstored"

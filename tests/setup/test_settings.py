@@ -147,3 +147,12 @@ BY_HAND = [
 @pytest.mark.parametrize(("before", "after"), BY_HAND)
 def test_deselect_of_what_others_wrote(before: str, after: str) -> None:
     assert settings.deselected(before, (LAUNCHER,)) == after
+
+
+def test_a_value_of_a_megabyte() -> None:
+    """It is no path, and is not taken apart."""
+    most = settings.VALUE_MAX
+    assert settings.find("X=/" + "a" * (most - 1), "X").value == "/" + "a" * (most - 1)
+    found = settings.find("\nX=/" + "a" * 1_000_000, "X")
+    assert (found.value, found.line) == (None, 2)
+    assert found.unclear == f"line 2 has more than {most} characters behind '='"

@@ -301,3 +301,13 @@ def test_a_script_is_known_by_its_name(tmp_path: Path, options: list[str]) -> No
         assert process.stdout.readline() == b"up\n"
         assert running.kind_of_process(process.pid) == "oxenstored"
         process.kill()
+
+
+def test_what_a_folder_of_somebody_says_is_only_shown(
+    capsys: pytest.CaptureFixture[str], host: Path
+) -> None:
+    """Control characters, and what is no UTF-8, are escaped."""
+    make(host, DEBIAN)
+    (host / "etc/default/xen").write_bytes(b"XENSTORED=/usr/sbin/\x1b[2J\xff\n")
+    code, out = status(capsys, host)
+    assert code == 0 and "/usr/sbin/\\x1b[2J\\udcff is missing" in out

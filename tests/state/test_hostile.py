@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from pyxsd.state import show, stream
+from pyxsd.state import image, show, stream
 from pyxsd.state.database import read_db
 from pyxsd.state.host_state import StateError
+from pyxsd.state.picture import read_image
 from pyxsd.state.stream_reader import read_stream
+from tests.fuzz.readers import signed
 from tests.state.recorded import DATA
+from tests.state.test_image import example
 
 SMALL_STREAMS = ("c417-command_line", "c417-stale", "chead-empty", "chead-depth2", "c417-special")
 SMALL_DUMPS = ("ox417-empty", "ox417-special", "ox417-targets")
@@ -240,6 +243,21 @@ def test_a_file_in_no_known_format(tmp_path: Path) -> None:
         show.show_file(str(tmp_path / "x"))
 
 
+def test_a_file_that_says_it_is_very_large(tmp_path: Path) -> None:
+    """One that begins as no state file is not read; of one that does it is said."""
+    for begin, words in (
+        (b"", "not a state file: "),
+        (b"xenstore", "Cannot allocate memory"),
+        (b"pyxsdimg", "Cannot allocate memory"),
+        (b"$xenstored-dump-format\n", "Cannot allocate memory"),
+    ):
+        path = tmp_path / "large"
+        path.write_bytes(begin)
+        os.truncate(path, 1 << 42)
+        with pytest.raises(StateError, match=words):
+            show.show_file(str(path))
+
+
 def test_what_is_not_whole_is_shown_and_not_converted(tmp_path: Path) -> None:
     data = (DATA / "ox417-empty.db").read_bytes()
     (tmp_path / "cut").write_bytes(data[:-5])
@@ -249,3 +267,15 @@ def test_what_is_not_whole_is_shown_and_not_converted(tmp_path: Path) -> None:
     for as_format in show.WRITERS:
         with pytest.raises(StateError, match="not converted, since it is not whole: "):
             show.show_file(str(tmp_path / "cut"), as_format)
+
+
+def test_a_connection_of_an_image_has_a_name_that_can_be_shown() -> None:
+    """It stands in front of log lines."""
+    world = example()
+    data = image.save(world.server)
+    world.close()
+    name = b"DOM0 (ANON CONN #1)"
+    assert name in data and read_image(signed(data)).clients
+    for other in (b"\x1b[2J", b"DOM0\n", b"\xff"):
+        with pytest.raises(StateError, match="is called b'"):
+            read_image(signed(data.replace(name, other.ljust(len(name)))))

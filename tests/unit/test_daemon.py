@@ -346,6 +346,22 @@ def test_signals(running: Make, signals: None, number: int, stops: bool, told: l
     assert one.daemon._on_signal() is False, "none is left"
 
 
+def test_a_signal_that_comes_often(
+    running: Make, signals: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came until now is done once: the tree of a large store takes a second each time."""
+    one = running()
+    one.daemon.install_signals()
+    written: list[str] = []
+    monkeypatch.setattr(one.daemon, "_write", lambda name, rows: written.append(name))
+    for _ in range(5):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+    one.daemon.loop.run(FAR, False)
+    assert written == ["db.debug"] and one.daemon.stopping
+    assert one.lines() == ["Received SIGTERM"]
+
+
 # -- the host -----------------------------------------------------------------
 
 

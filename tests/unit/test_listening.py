@@ -62,11 +62,24 @@ def test_listen(path: str) -> None:
     connection, _ = server.accept()
     mask = os.umask(0)
     os.umask(mask)
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o777 & ~mask
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o777 & ~mask & ~stat.S_IWOTH
     assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o700
     assert not os.get_inheritable(fd)
     for each in (connection, client, server):
         each.close()
+
+
+@pytest.mark.parametrize("mask,mode", [(0, 0o775), (0o007, 0o770), (0o077, 0o700)])
+def test_others_may_not_connect(path: str, mask: int, mode: int) -> None:
+    """Whatever umask the daemon was started with, which stays."""
+    os.makedirs(os.path.dirname(path), 0o755)
+    before = os.umask(mask)
+    try:
+        os.close(listening.listen(path))
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(path).st_mode) == mode
 
 
 def test_listen_is_non_blocking(path: str) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -14,21 +13,6 @@ import pytest
 from tests.clients.daemon import PROJECT
 from tests.unit import events_without_memory
 from tests.unit.without_memory import CASES
-
-
-@pytest.fixture(scope="session")
-def no_memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library of no_memory.c, to be loaded before all others."""
-    if "LD_PRELOAD" in os.environ:
-        pytest.skip("another malloc is loaded already")
-    path = tmp_path_factory.mktemp("no_memory") / "no_memory.so"
-    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
-    source = str(Path(__file__).with_name("no_memory.c"))
-    try:
-        subprocess.run([compiler, "-shared", "-fPIC", "-o", str(path), source], check=True)
-    except FileNotFoundError:
-        pytest.skip("no C compiler")
-    return path
 
 
 @pytest.mark.parametrize("case", CASES)

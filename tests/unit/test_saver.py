@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -107,8 +107,55 @@ def test_failures(tmp_path: Path, where: str) -> None:
     work.run()
     assert len(work.complaints) == 1 and str(path) in work.complaints[0]
     assert not one.under_way
+    assert os.listdir(tmp_path) == (["db"] if where == "in the way" else [])
     one.start()
     assert work.later[0][0] > LEAST_SECONDS - 1
+
+
+class NoMemory:
+    """Rows of which the tenth cannot be made."""
+
+    def __init__(self) -> None:
+        self.left = 10
+
+    def __iter__(self) -> NoMemory:
+        return self
+
+    def __next__(self) -> bytes:
+        self.left -= 1
+        if self.left:
+            return b"row"
+        raise MemoryError
+
+
+def test_memory_runs_out(tmp_path: Path) -> None:
+    """Told once, nothing is left, and the next writing is one."""
+    work = Clockwork()
+    made: Iterator[Iterable[bytes]] = iter([NoMemory(), [b"row"]])
+    one = Saver(
+        str(tmp_path / "db"), lambda: next(made), work.after, work.complaints.append, work.clock
+    )
+    one.start()
+    work.run()
+    assert work.complaints == [f"cannot write {tmp_path}/db: MemoryError"]
+    assert not one.under_way and os.listdir(tmp_path) == []
+    one.start()
+    work.run()
+    assert (tmp_path / "db").read_bytes() == b"row\n"
+
+
+def test_stopped_where_the_disk_is_full(tmp_path: Path) -> None:
+    """What is buffered then cannot be written, and nobody wants it any more."""
+    work = Clockwork()
+    one = Saver(str(tmp_path / "db"), rows(1000), work.after, work.complaints.append, work.clock)
+    one.start()
+    work.later.pop()[1]()
+    assert one._file is not None
+    fd = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(fd, one._file.fileno())
+    os.close(fd)
+    one.stop()
+    assert not one.under_way and os.listdir(tmp_path) == []
 
 
 def test_asked_while_it_is_written(tmp_path: Path) -> None:

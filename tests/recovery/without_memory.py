@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Requests for which memory runs out, at each of the places where they ask for some, of a server
+whose journal outlives the process.
+
+    LD_PRELOAD=<no_memory.so> python -m tests.recovery.without_memory CASE
+
+Whoever goes on then has the same store, or is told that the journal has ended.  Writes how many
+places there were, and at how many of them it had ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any
+
+from tests.recovery.kit import Kept, Recovered, without_clock
+from tests.unit.without_memory import full, leaf, nodes, shared
+from tests.world import World, packet
+
+CASES = {
+    "write": (full, "WRITE", b"/f/0500x\0v"),
+    "write-leaf": (leaf, "WRITE", b"/f/0005x\0v"),
+    "rm": (nodes, "RM", b"/t\0"),
+    "rm-shared": (shared, "RM", b"/t\0"),
+    "watch": (leaf, "WATCH", b"/f\0token\0"),
+    "transaction": (leaf, "TRANSACTION_START", b"\0"),
+}
+
+
+def known(server: Any) -> tuple[Any, ...]:
+    """What a client could tell two servers by."""
+    return (
+        list(server.tree.walk()),
+        {c.id: (c.watch_list(), list(c.transactions)) for c in server.connections.values()},
+    )
+
+
+def main(case: str) -> tuple[int, int]:
+    """See above."""
+    lib = ctypes.CDLL(None)
+    prepare, type_, payload = CASES[case]
+    places = ended = 0
+    while True:
+        world = World()
+        without_clock(world.server)
+        prepare(world)
+        kept = Kept(world)
+        connection, transport = world.connection("s0")
+        transport.feed(packet(type_, payload))
+        world.server.begin(world.now, world.now)
+        lib.refuse_after(places)
+        try:
+            world.server.service(connection)
+        except MemoryError as error:
+            kept.journal.met(error)  # as the daemon does
+        refused = lib.was_refused()
+        world.rest.clear()
+        if kept.journal.is_recording:
+            again = Recovered(kept.memory)
+            assert known(again.server) == known(world.server), places
+            again.close()
+        else:
+            ended += 1
+            assert "memory has run out" in kept.journal.fault
+            assert not kept.memory.is_begun()
+        if connection.closed:
+            world.sockets.pop("s0")
+        kept.close()
+        world.close()
+        if not refused:
+            return places, ended
+        places += 1
+
+
+if __name__ == "__main__":
+    print(*main(sys.argv[1]))
