@@ -73,6 +73,7 @@ TWICE = [
     (apart(200), "some stand twice"),
     (chain(200_000), "nodes with paths of 4354 bytes, more than 4352"),
     (node(b"x") + node(b"") + HELD, "1 parts that nothing holds"),
+    (part(3, 0, 8, 5, struct.pack("=I", 1) + b"x" * 8), "a node that is longer than its record"),
 ]
 
 
