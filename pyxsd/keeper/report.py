@@ -51,7 +51,6 @@ class Report:
 
     def begin(self) -> None:
         """A new child begins."""
-        self._words[_NUMBER] = 0
         self._words[_WORD] = STARTING
 
     def serving(self) -> None:

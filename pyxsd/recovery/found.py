@@ -40,7 +40,10 @@ def address_of(listener: int) -> str | bytes | None:
     no such socket."""
     if listener < 0:
         return None
-    sock = socket.socket(fileno=listener)
+    try:
+        sock = socket.socket(fileno=listener)
+    except OSError:
+        return None
     try:
         address: str | bytes = sock.getsockname()
     except OSError:

@@ -158,7 +158,6 @@ cdef Node *walk_next(Walker *w) except? NULL:
     if w.start != NULL:
         node = w.start
         w.start = NULL
-        w.depth = 0
         if node.children != NULL:
             _push(w, node.children, 1)
         return node

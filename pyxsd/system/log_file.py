@@ -57,7 +57,6 @@ class LogFile(Log):
         self._lost_now = 0  # lines lost since the failure that was told last
         self._torn = b""  # rest of a line whose beginning stands at the file's end
         self._torn_in = (0, 0)  # device and inode of that file
-        self.lost = 0
         self.working = True
         failure = self._open()
         if failure is not None:

@@ -61,7 +61,6 @@ class SyslogLog(Log):
         self._patience = 0.0  # seconds that may still be waited before `_patience_until`
         self._patience_until = 0.0
         self._lost_now = 0
-        self.lost = 0
         self.working = True
 
     def write(self, block: bytes, lines: int, severity: str = "") -> None:

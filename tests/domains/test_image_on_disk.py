@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from pyxsd.state import image, values
+from pyxsd.state import disk, image, values
+from pyxsd.state.dump import IMAGE
 from tests.clients.daemon import wait_for
 from tests.domains.standin import WATCH_EVENT, Stand, home, introduce, works
 from tests.state.test_image import put_together
@@ -103,6 +104,31 @@ def test_events_that_wait_for_a_ring(stand: Stand) -> None:
         seen.append(answer.payload)
     assert seen == [b"in/%05d\0tok\0" % n for n in range(len(seen))]
     assert answer.payload == b"enif"
+
+
+def test_who_does_not_come_back_is_not_told_of(stand: Stand) -> None:
+    """In the access log: clients whose sockets are gone ended with the daemon before."""
+    prepare(stand)
+    with stand.client() as client:
+        client.ask("WRITE", b"/before\0")
+        stand.terminate()
+        log = stand.root / "run" / "access.log"
+        before = log.read_bytes()
+        stand.start("--restart")
+        with stand.client() as other:
+            other.ask("WRITE", b"/behind\0")
+        stand.terminate()
+        told = log.read_bytes()[len(before) :]
+    assert b"/before" in before and b"/behind" in told
+    begun, ended = (set(re.findall(rb"(#\d+)\) " + word, told)) for word in (b"new", b"end"))
+    assert begun and ended <= begun
+
+
+def test_one_that_cannot_be_read(tmp_path: Path) -> None:
+    """It is told, and not used."""
+    assert disk.find(str(tmp_path)) == (None, [])
+    (tmp_path / IMAGE).mkdir()
+    assert disk.find(str(tmp_path)) == (None, [f"{tmp_path / IMAGE}: not used: Is a directory"])
 
 
 def _next(domain: Any) -> Any:

@@ -106,6 +106,22 @@ CASES = {
         """,
         "True\n",
     ),
+    "Python knows which of them it is in": (
+        """
+        called = []
+        os.register_at_fork(
+            after_in_parent=lambda: called.append("parent"),
+            after_in_child=lambda: called.append("child"),
+        )
+        pid = clone.spawn()
+        if pid == 0:
+            os.write(1, b"%s\\n" % called[0].encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        print(called)
+        """,
+        "child\n['parent']\n",
+    ),
     "a thread of the child's": (
         """
         import threading

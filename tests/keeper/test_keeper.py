@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import os
 import signal
@@ -11,15 +12,26 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from pyxsd.keeper import clone, ward
 from pyxsd.keeper.keeper import Keeper, Life, fault_of
+from pyxsd.keeper.witness import LOST, WRITE_SECONDS, Witness
 from tests.clients.daemon import DEADLINE, wait_for
 from tests.keeper import toy
 
 PROJECT = Path(__file__).resolve().parents[2]
 ENDED, HANDED_OVER = 2, 3
+
+
+#: What cannot be executed, and why.
+NO_PROGRAMS = {
+    "/none": "/none: No such file or directory",
+    "": ": execv() arg 2 first element cannot be empty",
+}
 
 
 class Kept:
@@ -283,3 +295,45 @@ def test_the_memory_knows_what_a_child_died_of(killed_by: int, cause: int) -> No
         os._exit(0)
     os.waitpid(pid, 0)
     assert memory.words[toy.CAUSE] == cause
+
+
+@pytest.mark.parametrize("program", NO_PROGRAMS)
+def test_why_a_program_cannot_be_executed(program: str) -> None:
+    code = (
+        "from pyxsd.keeper.keeper import Keeper; "
+        f"print(Keeper(None)._execute([{program!r}], set()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, text=True, check=True, capture_output=True
+    )
+    assert done.stdout == NO_PROGRAMS[program] + "\n"
+
+
+def test_what_is_told_of_a_recording_has_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is longer is cut; the next child waits for it longer than it may take."""
+    assert ward.WITNESS_SECONDS * ward.WITNESS_LOOKS > WRITE_SECONDS
+
+    def refuse() -> int:
+        raise OSError(errno.EAGAIN, "x" * 5000)
+
+    monkeypatch.setattr(clone, "spawn", refuse)
+    witness = Witness("/none", lambda: (b"", b""), lambda _left, _cause: "")
+    witness.died("killed by SIGSEGV")
+    witness.next_is_made()
+    text = witness.told()
+    assert text == (f"{LOST}no process can be made: " + "x" * 5000)[: len(text)]
+    assert 4000 < len(text) < 4096
+    assert not witness.is_expected()
+
+
+def test_a_keeper_that_is_gone_has_no_score() -> None:
+    """Its number may be another process's."""
+    life: Any = SimpleNamespace(keeper=os.getpid())
+    alone = ward.Ward(life, None)
+    timers: list[Any] = []
+    alone._daemon = SimpleNamespace(after=lambda *arguments: timers.append(arguments))
+    alone._copy_score()
+    assert len(timers) == 1
+    alone.alone_since = 1.0
+    alone._copy_score()
+    assert len(timers) == 1

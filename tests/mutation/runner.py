@@ -136,9 +136,13 @@ class Runner:
                 return NOTICED, "the test run crashed"
             if failed == "":
                 break
-            # A test that fails now and then says nothing: it must pass without the mutant.
+            # A test that fails now and then says nothing: it must pass without the mutant, and fail
+            # with it once more.
             last = [(test, seconds) for test, seconds in tests if test == failed]
-            if self.answer(number=0, tests=last, seconds=600) == "":
+            if (
+                self.answer(number=0, tests=last, seconds=600) == ""
+                and self.answer(number=number, tests=last, seconds=600) != ""
+            ):
                 self.noticed[self.numbers[number].path, failed.partition("::")[0]] += 1
                 return NOTICED, failed
             tests = [row for row in tests if row not in last]
@@ -169,6 +173,8 @@ class Runner:
     def attempt_alone(self, number: int) -> tuple[str, str]:
         """The same for what runs while a module is imported: in a new interpreter."""
         files = self.files_for(self.numbers[number].path)
+        if not files:
+            return SURVIVED, ""  # without a name, pytest would run all there is
         self.file.write_bytes(number.to_bytes(4, "little") + bytes(SIZE - 4))
         try:
             command = self.command("-x", "-rfE", *files, *deselected())
@@ -191,6 +197,9 @@ class Runner:
 def imports(test: str, path: str) -> bool:
     """Does the text of a test import a source by its name?"""
     package, _, name = path.rpartition(".")[0].replace("/", ".").rpartition(".")
+    if name == "__init__":
+        below = rf"|from {package} import " if "." in package else ""  # all import the top
+        return re.search(rf"^\s*(import {package}${below})", test, re.MULTILINE) is not None
     return (
         re.search(rf"^\s*from {package}(\.{name} import| import .*\b{name}\b)", test, re.MULTILINE)
         is not None

@@ -6,15 +6,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.mutation import c_source, processes, python_source
 from tests.mutation.modules import modules
 from tests.mutation.pyxsd_mutant import HEAD, SIZE
-from tests.mutation.results import EQUIVALENT, NOTICED, SURVIVED, Results
-from tests.mutation.runner import imports
+from tests.mutation.results import EQUIVALENT, HUNG, NOTICED, SURVIVED, Results
+from tests.mutation.runner import Runner, imports
 from tests.mutation.schema import Mutant, chosen
 from tests.mutation.tree import BLOCK, mutate
 
@@ -195,6 +198,10 @@ def test_the_score_leaves_out_the_equivalent(tmp_path: Path) -> None:
         ("from pyxsd.system import log_file", "pyxsd/system/log.py", False),
         ("from pyxsd._core import Server", "pyxsd/_core.pyx", True),
         ("# from pyxsd._core import Server", "pyxsd/_core.pyx", False),
+        ("import pyxsd", "pyxsd/__init__.py", True),
+        ("import pyxsd.cli", "pyxsd/__init__.py", False),
+        ("from pyxsd import cli", "pyxsd/__init__.py", False),
+        ("from pyxsd.setup import cli", "pyxsd/setup/__init__.py", True),
     ],
 )
 def test_who_imports_a_source(line: str, path: str, does: bool) -> None:
@@ -250,3 +257,37 @@ def test_nothing_is_left_behind(tmp_path: Path, sleep: str, seconds: str, status
 def test_there_is_room_for_all_modules() -> None:
     """Each has a block of numbers in the file that says which mutant runs."""
     assert len(modules()) * BLOCK <= SIZE - HEAD
+
+
+#: What becomes of the first of two tests, or of both; what becomes of the mutant, and by which.
+ANSWERS: list[tuple[list[str | None], tuple[str, str]]] = [
+    ([""], (SURVIVED, "")),
+    ([None], (NOTICED, "the test run crashed")),
+    (["hung"], (HUNG, "")),
+    (["a", "", "a"], (NOTICED, "a")),
+    (["a", "", None], (NOTICED, "a")),
+    (["a", "a", "b", "", "b"], (NOTICED, "b")),
+    (["a", "a", ""], (SURVIVED, "")),  # it fails without the mutant
+    (["a", "", "", ""], (SURVIVED, "")),  # it fails now and then
+]
+
+
+@pytest.mark.parametrize(("answers", "became"), ANSWERS)
+def test_which_failures_count(answers: list[str | None], became: tuple[str, str]) -> None:
+    left = list(answers)
+    made: Any = Runner.__new__(Runner)
+    made.imported = frozenset()
+    made.numbers = {7: SimpleNamespace(path="pyxsd/x.py")}
+    made.noticed = Counter()
+    made.tests_for = lambda _number: [("a", 1.0), ("b", 1.0)]
+    made.answer = lambda **_order: left.pop(0)
+    assert made.attempt(7) == became
+    assert not left
+
+
+def test_what_no_test_reaches_is_tried_with_none() -> None:
+    made: Any = Runner.__new__(Runner)
+    made.imported = frozenset({7})
+    made.numbers = {7: SimpleNamespace(path="pyxsd/x.py")}
+    made.reach = {}
+    assert made.attempt(7) == (SURVIVED, "")

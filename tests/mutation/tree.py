@@ -65,8 +65,6 @@ def build(mutants: Iterable[Mutant]) -> tuple[dict[int, Mutant], list[Mutant]]:
         # To optimise many mutants takes longer than the tests lose without it.
         texts["setup.py"] = (PROJECT / "setup.py").read_text().replace('"-O2"', '"-O0"')
         copies.update(TREE, texts)
-        if not (TREE / "docs").exists():
-            (TREE / "docs").symlink_to(PROJECT / "docs")
         for name, folder in (("mutant.h", "glue"), ("pyxsd_mutant.py", ".")):
             target, content = TREE / folder / name, (HERE / name).read_bytes()
             if not target.exists() or target.read_bytes() != content:

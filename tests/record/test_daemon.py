@@ -17,16 +17,23 @@ from tests.clients.daemon import PROJECT, Client, Daemon, wait_for
 from tests.domains.standin import DEAD, SHUTDOWN, Stand, home, introduce, works
 from tests.world import TYPES, packet
 
+KEPT = ("PATH", "PYXSD_MUTANTS")  # of the environment
 ASKED = 1  # requests of Daemon.wait_ready()
 PERSISTED = (b"store,", b"watch,")
 
 
-def replay(directory: Path | str, *more: str) -> subprocess.CompletedProcess[bytes]:
+def replay(
+    directory: Path | str, *more: str, stdout: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[bytes]:
     """The command, without any environment of the daemon."""
     return subprocess.run(
         [sys.executable, "-m", "pyxsd", "--replay", str(directory), *more],
-        env={"PYTHONPATH": str(PROJECT), "PATH": os.environ["PATH"]},
-        capture_output=True,
+        env={
+            "PYTHONPATH": str(PROJECT),
+            **{name: os.environ[name] for name in KEPT if name in os.environ},
+        },
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         check=False,
     )
 
@@ -94,6 +101,9 @@ def test_a_host_is_run_again() -> None:
                 works(domain, client)
             assert client.ask("CONTROL", b"memreport\0")[1] == b"OK\0"
             assert client.ask("CONTROL", b"logfile\0/no/such/folder\0")[1].startswith(b"cannot")
+            for word in (b"off", b"on"):
+                client.ask("CONTROL", b"log\0" + word + b"\0")
+                assert client.ask("CONTROL", b"log\0")[1] == b"Log is " + word + b"\n\0"
             threads = []
             for number in range(4):
                 other = stand.client()
@@ -152,6 +162,17 @@ def test_requests_are_shown_one_by_one(made: Path) -> None:
     assert all(re.match(rb"\[\d{8}T\d\d:\d\d:\d\d\.\d{3}Z\]", line) for line in lines)
     assert sum(b" read " in line for line in lines) == 10
     assert b"51 requests were run again, up to number 51 at " in again.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_nowhere_to_write(made: Path) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        again = replay(made, stdout=full)
+    finally:
+        os.close(full)
+    assert again.returncode == 1
+    assert again.stderr.endswith(b"\npyxsd: standard output: No space left on device\n")
 
 
 @pytest.mark.parametrize("n", [1, 17, 40])
@@ -241,6 +262,11 @@ def test_switched_on_and_off(tmp_path: Path) -> None:
     last = replay(directory)
     assert b"/three" in last.stdout and b"/two" not in last.stdout
     assert b'"/two"' in replay(directory, "--as", "text").stdout
+    # Up to the last request before a recording began it is that one, with nothing to run.
+    ran = re.search(rb"(\d+) requests were run again, up to number (\d+)", last.stderr)
+    assert ran is not None
+    none = replay(directory, "--until", str(int(ran[2]) - int(ran[1])))
+    assert b"recording-000002: 0 requests were run again" in none.stderr
 
 
 def test_without_a_directory() -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -76,7 +77,7 @@ def replay(where: Path, *more: str, program: tuple[str, ...] = ("-m", "pyxsd")) 
         [sys.executable, *program, "--replay", str(where), *more],
         env={
             name: os.environ[name]
-            for name in ("PATH", "LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS")
+            for name in ("PATH", "LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS", "PYXSD_MUTANTS")
             if name in os.environ
         },
         cwd=PROJECT,
@@ -430,3 +431,12 @@ def test_its_time_is_that_of_the_first_turn(
     for kind, subject, payload in notes:
         journal.note(kind, subject, 0, payload)
     assert crash._wall(journal.take()) == wall
+
+
+def test_the_next_image_waits_for_no_writer_that_has_failed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    released: list[bool] = []
+    memory: Any = SimpleNamespace(release=lambda: released.append(True))
+    with pytest.raises(crash.NotRecorded, match="Not a directory"):
+        crash.record(memory, (b"", b""), "", str(tmp_path / "file" / "crashes"), Config())
+    assert released == [True]

@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
-from pyxsd import _debug
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pyxsd import _debug, control
 from tests.keeper.test_daemon import KeptDaemon
 from tests.world import TYPES
 
@@ -25,5 +30,17 @@ def test_other_builds_do_not_know_it() -> None:
         # Not even to whoever calls it: this process goes on.
         for name in (b"segv", b"abort", b"exit", b"kill"):
             _debug.crash(name)
+        with pytest.raises(ValueError, match="segv, abort, exit or kill"):
+            _debug.crash(b"other")
     finally:
         daemon.stop()
+
+
+@pytest.mark.parametrize("words", [[], [b"abort"]])
+def test_what_it_is_asked_for(words: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first word, or a fault of the memory where there is none."""
+    asked: list[bytes] = []
+    monkeypatch.setattr(control, "_debug", SimpleNamespace(crash=asked.append))
+    host: Any = None
+    assert control.Control(host, host).crash(None, words) == control.OK
+    assert asked == (words or [b"segv"])

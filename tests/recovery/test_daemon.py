@@ -99,6 +99,17 @@ def test_no_line_of_the_access_log_is_missing(tmp_path: Path) -> None:
     assert sum(lines.values()) - number <= 30
 
 
+def test_lines_of_several_turns_that_were_still_to_be_written(tmp_path: Path) -> None:
+    """They are written by whoever goes on; what was written is not again."""
+    env = {"PYXSD_CRASH": "1"}
+    with killed(tmp_path, env) as daemon, daemon.client() as client:
+        for n in range(5):
+            client.ask("WRITE", b"/n\0line-%d-" % n)
+        assert client.ask("CONTROL", b"crash\0kill\0001\0")[1] == b"alive\0"
+    lines = re.findall(rb"line-(\d+)-", daemon.access_log_file.read_bytes())
+    assert lines == [b"%d" % n for n in range(5)]
+
+
 def test_where_there_is_no_room_it_serves_on(tmp_path: Path) -> None:
     """And says so once.  When there is room again, a death costs nothing again."""
     env = {

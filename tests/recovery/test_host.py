@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pyxsd._journal import HOST, WRITE, Journal
 from pyxsd._memory import Memory
-from pyxsd.record.host import CALLS, PAGE_BYTES
-from pyxsd.recovery.again import store_again
+from pyxsd.record.host import CALLS, FIRST_OF_COMMANDS, PAGE_BYTES
+from pyxsd.recovery.again import Again, store_again
 from pyxsd.recovery.host import Kept, NoPage
 from pyxsd.xen import XenError
 from tests.rings.kit import Rings
@@ -179,3 +180,27 @@ def test_an_index_is_stored_at_once_where_there_is_a_page() -> None:
     assert domain.indices == (requests, replies + 3) and domain.owed is None
     world.server.journal.stop()
     world.close()
+
+
+@pytest.mark.parametrize("number", [FIRST_OF_COMMANDS - 1, FIRST_OF_COMMANDS])
+def test_whose_call_was_under_way(number: int) -> None:
+    """Xen's, or that of the host of commands."""
+    doubted: list[tuple[str, int]] = []
+    xen, commands = (
+        SimpleNamespace(doubt=lambda which, name=name: doubted.append((name, which)))
+        for name in ("xen", "commands")
+    )
+    made: Any = Again.__new__(Again)
+    made._memory = SimpleNamespace(logged=0)
+    made._formatted, made._lines = 0, b""
+    made._under_way = (HOST, number, 0, 0)
+    made.domains = SimpleNamespace(table={}, xen=xen)
+    made.server = SimpleNamespace(
+        log=SimpleNamespace(take=lambda: (b"", 0)),
+        host=SimpleNamespace(commands=SimpleNamespace(host=commands)),
+        domains={},
+    )
+    made.journal = SimpleNamespace(has_refused=False)
+    made._close_others = lambda: None
+    made._resumed()
+    assert doubted == [("xen" if number < FIRST_OF_COMMANDS else "commands", number)]

@@ -16,9 +16,9 @@ from pyxsd.recovery.again import store_again
 from pyxsd.state import image
 from pyxsd.state.errors import StateError
 from tests.recovery.kit import Kept, Recovered, without_clock
-from tests.rings.kit import Rings
+from tests.rings.kit import BAD_LENGTH, Rings
 from tests.state.twins import timeless
-from tests.world import World, packet
+from tests.world import TYPES, World, packet
 
 PAGE = 4096
 #: Offsets in the header, see _memory.pxd.
@@ -212,6 +212,27 @@ def test_the_ring_is_found_whose_index_was_under_way(no_leaks: None) -> None:
         assert struct.unpack_from("=I", page, offset)[0] == index - 7
         store_again(world.server, world.host.domains, kind, 1 << 63 | 1, index, 7)
         assert struct.unpack_from("=I", page, offset)[0] == index
+    kept.close()
+    world.close()
+
+
+@pytest.mark.parametrize("begins_anew", [False, True])
+def test_a_broken_ring_is_told_again(no_leaks: None, begins_anew: bool) -> None:
+    """The process before may have died on its way to the page.  Nobody is told of what is over."""
+    world = Rings()
+    without_clock(world.server)
+    kept = Kept(world)
+    world.feed("d1", struct.pack("=4I", TYPES["READ"], 1, 0, 5000))
+    assert world.is_bad(1)
+    if begins_anew:
+        world.reconnect(1)
+    again = Recovered(kept.memory)
+    connection = again.server.domains[1]
+    assert connection.bad is not begins_anew
+    assert connection.transport.inner.failed == 0
+    connection.transport.fail_again()
+    assert connection.transport.inner.failed == (0 if begins_anew else BAD_LENGTH)
+    again.close()
     kept.close()
     world.close()
 

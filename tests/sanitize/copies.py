@@ -30,6 +30,7 @@ PARTS = (
     "setup.py",
     "pyproject.toml",
     "README.md",
+    "CHANGELOG.md",
     "MANIFEST.in",
     "LICENSE",
 )

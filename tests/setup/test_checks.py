@@ -216,6 +216,15 @@ def test_lines_of_the_report(
     assert said in capsys.readouterr().out.splitlines()
 
 
+def test_a_file_in_the_place_of_a_folder_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {CONFIG: f"{RIGHT}xenstored-log-file = {CONFIG}/x\n"}
+    cli.main(["check", "--root", str(make(tmp_path, {**DEBIAN, **files}))])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "folder of the log," in line]
+    assert lines == [f"error:   the folder of the log, {CONFIG}, is no folder"]
+
+
 MIB = 1 << 20
 # free bytes, inodes and free inodes (0, 0: the file system has no table of them), what is said
 SPACE = [

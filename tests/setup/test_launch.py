@@ -154,3 +154,16 @@ def test_a_part_is_missing(
     monkeypatch.setitem(sys.modules, "pyxsd.cli", None)
     assert start() == launch.STATUS_NOT_INSTALLED == 5
     assert "Its package is damaged, or was made for another Python than" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("goes_to_the_journal", [True, False])
+def test_what_is_said_goes_to_the_system_s_log(
+    run: Path, monkeypatch: pytest.MonkeyPatch, goes_to_the_journal: bool
+) -> None:
+    """As well, where it does not go there anyway; a stderr that is closed is none."""
+    monkeypatch.setattr(launch, "is_journal", lambda _stream: goes_to_the_journal)
+    for stream in (sys.stderr, None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert start() == BECAME
+        is_copied = stream is not None and not goes_to_the_journal
+        assert isinstance(sys.stderr, launch.SystemLog) is is_copied

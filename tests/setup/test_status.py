@@ -261,8 +261,9 @@ def test_in_use_where_the_settings_are_doubtful(
     assert (code, bool(said)) == ((0, True) if used else (1, False))
 
 
-def test_an_older_pyxsd_tells_no_version(tmp_path: Path) -> None:
-    """It answers CONTROL commands that it does not know with OK."""
+@pytest.mark.parametrize("answer", [rb"\x03\0\0\0OK\0", rb"\x09\0\0\0OK\0", rb"\x03\0"], ids=repr)
+def test_an_older_pyxsd_tells_no_version(tmp_path: Path, answer: bytes) -> None:
+    """It answers CONTROL commands that it does not know with OK; or it goes within its answer."""
     path = str(tmp_path / "s")
     code = """
 import socket, sys
@@ -272,9 +273,10 @@ server.listen()
 print("up", flush=True)
 client, _ = server.accept()
 client.recv(100)
-client.sendall(bytes(12) + b"\\x03\\0\\0\\0OK\\0")
+client.sendall(bytes(12) + b"ANSWER")
+client.shutdown(socket.SHUT_WR)
 client.recv(1)
-"""
+""".replace("ANSWER", answer.decode())
     with subprocess.Popen(
         ["python3", "-c", code, path], stdout=subprocess.PIPE, cwd=ROOT
     ) as server:

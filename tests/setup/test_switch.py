@@ -8,10 +8,13 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from pyxsd.setup import cli, switch
+from pyxsd.setup import cli, running, switch
+from pyxsd.setup.choose import Refused
 from tests.domains.standin import home, introduce, require, works
 from tests.setup.dom0 import DEBIAN, make
 from tests.switch.kit import SwitchedStand, real
@@ -169,3 +172,41 @@ def test_nothing_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     for command in ("take-over", "give-back"):
         assert cli.main([command, "--root", str(root), "--yes"]) == 1
         assert "nothing to do: no xenstored answers on" in capsys.readouterr().err
+
+
+class Busy:
+    """A conversation with a daemon that is busy with what it was asked, `busy` times."""
+
+    busy = 1
+
+    def __init__(self, _path: str, seconds: float) -> None:
+        self.seconds = seconds
+        self.asked: list[str] = []
+
+    def __enter__(self) -> Busy:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def ask(self, *words: str) -> str:
+        """The answer."""
+        self.asked.append(words[0])
+        return switch.BUSY.decode() if self.asked.count("-s") in range(1, self.busy + 1) else "OK"
+
+
+@pytest.mark.parametrize(("late", "refused"), [(0.0, False), (0.001, True)])
+def test_when_it_is_called_off(monkeypatch: pytest.MonkeyPatch, late: float, refused: bool) -> None:
+    """Not before its time is over."""
+    instants = [100.0, 100.0 + 60 + switch.EXTRA_SECONDS + late]
+    clock = SimpleNamespace(monotonic=lambda: instants.pop(0), sleep=lambda _seconds: None)
+    monkeypatch.setattr(switch, "time", clock)
+    monkeypatch.setattr(switch, "Conversation", Busy)
+    found: Any = SimpleNamespace(socket="/s", kind="oxenstored", version="", pid=5)
+    monkeypatch.setattr(running, "look", lambda _path: found)
+    plan = switch.Plan(found, "oxenstored", "/oxenstored")
+    if refused:
+        with pytest.raises(Refused, match="called off"):
+            switch.run(plan, 60)
+    else:
+        assert switch.run(plan, 60) == "Done: oxenstored serves now, process 5."

@@ -15,6 +15,7 @@ import pytest
 
 import pyxsd
 from pyxsd.setup import choose, cli, running, update
+from tests.clients.daemon import PROJECT
 from tests.setup.dom0 import DEBIAN, make
 from tests.update.kit import UpdatedDaemon
 
@@ -213,3 +214,9 @@ def test_what_the_daemon_says_of_crash_recovery(
 ) -> None:
     Answers(monkeypatch, told)
     assert update.crash_recovery(now) == kept
+
+
+def test_the_manual_says_how_long_it_may_take() -> None:
+    page = (PROJECT / "packaging" / "man" / "pyxsd-setup.8").read_text()
+    seconds, more = update.SECONDS, update.EXTRA_SECONDS
+    assert f"after these and {more} more; 0 to {cli.MOST_SECONDS} (default: {seconds})" in page

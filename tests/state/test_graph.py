@@ -82,6 +82,7 @@ TWICE = [
     (node(b"x") + with_value_of(0), "there is no node 0"),
     (node(b"x") + with_value_of(1), "the node 1 has no value"),
     (with_value_of(0, 4), "a node that is 4"),
+    (part(3, 0, 8, 5, struct.pack("=I", 1) + b"x" * 8), "a node that is longer than its record"),
 ]
 
 

@@ -158,6 +158,15 @@ DAMAGED = [
     (HEADER + GLOBAL + record(6, struct.pack("<HHI", 1, 0, 5)) + END, "1 names are missing"),
     (HEADER + GLOBAL + record(8, struct.pack("<IHHQ", 1, 3, 2, 0)) + END, "at any known place"),
     (HEADER + GLOBAL + record(8, struct.pack("<IHHQ", 1, 0, 0, 0)) + END, "at any known place"),
+    (
+        HEADER
+        + GLOBAL
+        + struct.pack("<II", 8, 16)
+        + struct.pack("<IHHI", 1, 3, 2, 0)
+        + b"/a\0t\0"
+        + bytes(15),
+        "path and token are longer than the record",
+    ),
     (HEADER + record(1, bytes(16)) + END, "8 bytes are left over"),
     (
         HEADER

@@ -15,7 +15,7 @@ import pytest
 
 from pyxsd._core import Server
 from pyxsd._wire import MemoryTransport
-from pyxsd.state import image, records, show
+from pyxsd.state import image, records, show, trial
 from pyxsd.state.host_state import StateError
 from pyxsd.system.configuration import Config
 from tests.fuzz.program import RECORD
@@ -819,3 +819,28 @@ def test_whole_packets_reach_nobody_twice() -> None:
     assert rest[0] == rest[1]
     whole, left = packets(got + rest[0])
     assert (len(got), len(whole), left) == (20, 1, b"")
+
+
+@pytest.mark.parametrize("longer", [b"SERV", b"LATE", b"TURN", b"CONN"])
+def test_records_that_are_too_long(longer: bytes) -> None:
+    world = example()
+    more = put_together(
+        [
+            (record.type, bytes(record.body) + (b"\1" if record.type == longer else b""))
+            for record in records.read(image.save(world.server), image.TYPES)
+        ]
+    )
+    world.close()
+    with pytest.raises(StateError, match=longer.decode()):
+        load(more)
+
+
+def test_a_trial_that_fails_leaves_nothing(no_leaks: None) -> None:
+    world = example()
+    data = changed(image.save(world.server), b"SERV", "tree", 99)
+    world.close()
+    gc.collect()
+    before = live_counts()
+    with pytest.raises(StateError):
+        trial.loaded(image.read(data), any_key=True)
+    assert not differences(before, live_counts())

@@ -214,3 +214,13 @@ def test_a_permission_that_is_none(letter: bytes) -> None:
     entry = struct.pack("<cBH", b"n", 0, 0)
     at = data.rindex(entry, 0, data.index(b"/a\0"))
     assert compare(data[:at] + letter + data[at + 1 :], True)[1] == 1
+
+
+@pytest.mark.parametrize(("more", "less"), [(-8, 0), (8, 0), (0x10000, 0), (0, 1), (0, 2), (0, 8)])
+def test_a_record_that_is_longer_than_the_file(more: int, less: int) -> None:
+    """Or shorter than its node; or the file ends within it."""
+    data = write_stream(state_of([node(b"/"), node(b"/a")]))
+    at = data.index(b"/a\0") - 4 - 16 - 8  # a permission, the fields before it, the head
+    type_, length = struct.unpack_from("<II", data, at)
+    body = data[at + 8 : at + 8 + length - less]
+    assert compare(data[:at] + struct.pack("<II", type_, length + more) + body, True) == (1, 1)

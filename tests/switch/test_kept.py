@@ -11,10 +11,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pyxsd.keeper.report import Report
+from pyxsd.switch import kept
+from pyxsd.switch.departure import Departure
 from tests.clients.daemon import Client, wait_for
 from tests.domains.standin import GONE, works
 from tests.switch.dies import STEPS
@@ -359,3 +363,21 @@ def test_a_daemon_that_is_recorded() -> None:
         )
         assert done.returncode == 0, done.stdout
         assert "WATCH" in done.stdout or "watch" in done.stdout
+
+
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_a_program_stays_chosen_while_its_client_is_there(is_connected: bool) -> None:
+    report = Report()
+    client: Any = SimpleNamespace(id=5)
+    report.choose(kept.choice(Departure(OX, "/ox", []), client))
+    resumed: list[Any] = []
+    server = SimpleNamespace(
+        connections={5: client} if is_connected else {},
+        host=SimpleNamespace(
+            dialogue=lambda: SimpleNamespace(resume=lambda *words: resumed.append(words[1:]))
+        ),
+    )
+    ward: Any = SimpleNamespace(life=SimpleNamespace(report=report))
+    kept.go_on(SimpleNamespace(server=server), ward)
+    assert bool(report.choice()) is is_connected
+    assert resumed == [(client if is_connected else None, "")]

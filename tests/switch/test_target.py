@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from pyxsd.switch import c_options, target
+from pyxsd.switch import arrival, c_options, inherited, target
 from pyxsd.switch.c_paths import is_watchable
 from pyxsd.update.program import ProgramError
 
@@ -117,6 +123,7 @@ def test_what_is_none(answer: target.Answer) -> None:
         (b"/" + b"a" * 3072, False),
         (b"a" * 2048, True),
         (b"a" * 2049, False),
+        (b"@" + b"a" * 2047, True),
         (b"@" + b"a" * 2048, False),
     ],
 )
@@ -142,3 +149,31 @@ MINDED = [
 @pytest.mark.parametrize("error,expected", MINDED)
 def test_keys_that_oxenstored_does_not_know(error: str, expected: bool) -> None:
     assert target.minds_our_keys_alone(target.Answer(2, "", error)) == expected
+
+
+def test_a_listener_among_other_descriptors() -> None:
+    """Where nothing says which one it is: the only one that listens."""
+    before = {int(name) for name in os.listdir("/proc/self/fd")}
+    reading, writing = os.pipe()
+    one, other = socket.socketpair()
+    with one, other, socket.socket(socket.AF_UNIX) as listener:
+        assert inherited._own_listener(set(before)) == -1
+        listener.bind("")
+        listener.listen()
+        assert inherited._own_listener(set(before)) == listener.fileno()
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_port_that_nobody_knows() -> None:
+    """It is told, and the domain is not served."""
+    said: list[str] = []
+
+    def unknown(_domid: int, _port: int) -> int:
+        raise OSError(errno.ESRCH, "No such process")
+
+    made: Any = arrival.Arrival.__new__(arrival.Arrival)
+    made._warn = said.append
+    client: Any = SimpleNamespace(name="dom5", domid=5, local_port=7)
+    assert made._remote_port(client, SimpleNamespace(remote_port=unknown)) == 0
+    assert said == ["dom5: its port is not known: No such process"]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,19 @@ def test_who_used_least_comes_first(world: World) -> None:
         assert len(world.drain("d2")) == 1 and not world.drain("d1")
         assert not world.server.flush()
         assert len(world.drain("d1")) == 1
+
+
+def test_who_came_first_is_served_first(make_world: Callable[..., World]) -> None:
+    """Of those that have used no time, however many they are."""
+    world = make_world(())
+    agenda = world.server.agenda
+    agenda.turn_ns = 0
+    names = [f"s{n}" for n in range(2, 12)]
+    for name in names:
+        queue(world, name, ASK)
+    for name in names:
+        world.server.flush()
+        assert [n for n in names if world.drain(n)] == [name]
 
 
 def test_who_comes_back_has_saved_up_nothing(world: World) -> None:

@@ -109,6 +109,37 @@ def running(make_world: Make, tmp_path: Path) -> Iterator[Make]:
 # -- timers -------------------------------------------------------------------
 
 
+def test_the_rest_is_loaded_piece_by_piece(running: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a pause."""
+    daemon = running().daemon
+    loaded: list[int] = []
+
+    def pieces(_reserve: Any, _failed: Any) -> Iterator[None]:
+        for piece in range(3):
+            loaded.append(piece)
+            yield
+
+    monkeypatch.setattr(daemon_module, "load_rest", pieces)
+    before = time.monotonic()
+    daemon.after(2 * FAR, lambda: None)
+    daemon.load_rest()
+    (due, _), _ = daemon.timers
+    assert not loaded and due >= before + daemon_module.LOAD_PAUSE
+    daemon._do_what_is_due(FAR)
+    assert loaded == [0, 1, 2]
+    assert len(daemon.timers) == 1
+
+
+def test_what_was_left_out_of_the_log_is_told_from_time_to_time(
+    running: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = running()
+    told: list[bool] = []
+    monkeypatch.setattr(one.log, "tell_left_out", lambda: told.append(True))
+    one.daemon._periodic()
+    assert told == [True]
+
+
 def test_timers_run_when_they_are_due_in_their_order(running: Make) -> None:
     """At their very time, too; the loop sleeps until the next one."""
     daemon = running().daemon

@@ -172,3 +172,17 @@ def test_statistics_without_a_free_descriptor(tmp_path: Path) -> None:
     assert line_of(process) == "done"
     assert "mem stat: resident(" in (tmp_path / "log").read_text()
     process.communicate()
+
+
+# soft limit, and how far it is lowered
+LEFT = [(100_000, 100_000 - descriptors.SUCCESSORS), (64, 32), (7, 4), (-1, None)]
+
+
+@pytest.mark.parametrize(("soft", "after"), LEFT)
+def test_leave_some(monkeypatch: pytest.MonkeyPatch, soft: int, after: int | None) -> None:
+    """Half of a small one, nothing of none."""
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (soft, 200_000))
+    monkeypatch.setattr(resource, "setrlimit", lambda _which, pair: limits.append(pair))
+    descriptors.leave_some()
+    assert limits == ([] if after is None else [(after, 200_000)])

@@ -54,19 +54,25 @@ def test_every_module_is_linked() -> None:
     assert len({id(sys.modules[name]) for name in linked.NAMES}) == len(linked.NAMES)
 
 
-def test_a_copy_without_one_has_its_own_modules(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_one", [False, True])
+def test_a_copy_has_its_own_modules(tmp_path: Path, has_one: bool) -> None:
     """An editable installation of another folder does not give it the modules from there."""
     folder = Path(pyxsd.__file__).parent
     (tmp_path / "pyxsd").mkdir()
     for name in ("__init__.py", "linked.py"):
         (tmp_path / "pyxsd" / name).write_bytes((folder / name).read_bytes())
+    if has_one:
+        (tmp_path / "pyxsd" / "_linked.py").write_text("NAMES = ()\n")
     code = "import sys, pyxsd; print([type(finder).__name__ for finder in sys.meta_path])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", ""))),
+        },
         text=True,
         stdout=subprocess.PIPE,
         check=True,
     )
-    assert "Linked" not in done.stdout
+    assert ("Linked" in done.stdout) == has_one

@@ -13,6 +13,7 @@ import stat
 import struct
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -340,3 +341,18 @@ def test_a_lock_that_cannot_be_made(path: str) -> None:
     os.symlink("/nowhere", path + listening.LOCK_SUFFIX)
     with pytest.raises(ServiceError, match=f"cannot open {path}"):
         listening.listen(path)
+
+
+def test_a_lock_is_given_up_when_its_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At that very instant."""
+    instants = [100.0, 103.0, 105.0]
+    slept: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: instants.pop(0), sleep=slept.append)
+    monkeypatch.setattr(listening, "time", clock)
+    with open(tmp_path / "lock", "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(AlreadyRunning, match="another daemon is starting in /run"):
+            listening._lock(str(tmp_path / "lock"), "/run", 5.0)
+    assert len(slept) == 1

@@ -344,6 +344,11 @@ def test_a_rotation_that_is_refused_loses_nothing(
     clock.now += RETRY_SECONDS
     log.write(block(8, 2), 2)
     assert contents(log_path) == {"F": "8 9", "F.1": "0 1 2 3 4 5 6 7"}
+    # The next time it is told again.
+    Refusal(monkeypatch)
+    log.write(block(10, 2), 2)
+    assert contents(log_path) == {"F": "8 9 10 11", "F.1": "0 1 2 3 4 5 6 7"}
+    assert told == [f"log {log_path}: not rotated: Permission denied"] * 2
     assert log.lost == 0
 
 

@@ -42,6 +42,8 @@ STORE = [
     b"/e/f\0f",
     b"/ab\0A",
     b"/ab/c\0C",
+    b"/@s\0s",
+    b"/@s/b\0b",
 ]
 W, R, D, G, M, RM, SP = "WRITE", "READ", "DIRECTORY", "GET_PERMS", "MKDIR", "RM", "SET_PERMS"
 
@@ -169,6 +171,19 @@ CASES = [
         "a name that goes on was read",
         [(R, b"/ab/c\0"), (R, b"/a\0"), (W, b"/e/f\0x")],
         [("s1", W, b"/ab/c\0y")],
+        FAILED,
+    ),
+    Case(
+        "a name with @ below itself",
+        [(R, b"/@s/b\0"), (R, b"@s\0"), (W, b"/e/f\0x")],
+        [("s1", W, b"/ab\0y")],
+        MERGED,
+        REPLAYED,
+    ),
+    Case(
+        "a name with @ was read with what is below it",
+        [(R, b"/@s/b\0"), (R, b"@s\0"), (W, b"/e/f\0x")],
+        [("s1", W, b"@s\0y")],
         FAILED,
     ),
     Case("release touches all", [(W, b"/a/b\0x")], [("s1", "RELEASE", b"2\0")], REPLAYED),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pyxsd._glue import ffi
-from pyxsd.xen import Xen, XenError
+from pyxsd.xen import Lookups, Xen, XenError
 
 
 class Api:
@@ -20,6 +20,8 @@ class Api:
         self.next = 0x1000
         self.unmapped: list[tuple[str, int]] = []
         self.refuses: set[int] = set()
+        self.bound = {3, 5, 9}
+        self.destroyed = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
@@ -38,6 +40,16 @@ class Api:
 
     def unmap_page(self, _glue: Any, page: Any) -> int:
         return self._unmap("page", page)
+
+    def destroy(self, glue: Any) -> None:
+        self.destroyed += 1
+        self.real.destroy(glue)
+
+    def unbind(self, _glue: Any, port: int) -> int:
+        if port not in self.bound:
+            return -errno.ENOTCONN
+        self.bound.discard(port)
+        return 0
 
     def unmap_file(self, _glue: Any, page: Any) -> int:
         return self._unmap("file", page)
@@ -60,3 +72,24 @@ def test_pages_go_back_as_they_came() -> None:
     xen.map_file("again")
     xen.close()
     assert sorted(api.unmapped[2:]) == [("file", 0x4000), ("page", 0x3000)]
+
+
+@pytest.mark.parametrize(("most", "left"), [(0, {5}), (1, {5, 9}), (2, {5}), (7, {5})])
+def test_ports_that_nobody_knows(most: int, left: set[int]) -> None:
+    """The lowest ones go, `most` at most; 0: all of them."""
+    xen = Xen()
+    api = xen._api = Api(xen._api)
+    assert xen.unbind_unknown({5}, most) == 3 - len(left)
+    assert api.bound == left
+    xen.close()
+    assert api.destroyed == 1
+
+
+def test_lookups_end_once() -> None:
+    """However often they are closed."""
+    made: Any = Lookups.__new__(Lookups)
+    api = made._api = Api(Xen()._api)
+    made._glue = api.create()
+    for _ in range(2):
+        made.close()
+        assert api.destroyed == 1

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import os
+import socket
+from types import SimpleNamespace
 
 import pytest
 
+from pyxsd.update import channel
 from pyxsd.update.channel import MemoryFile, read_memory_file
 
 
@@ -43,3 +46,14 @@ def test_refused(sealed: bool) -> None:
         read_memory_file(fd, 4)
     with pytest.raises(OSError):
         os.fstat(fd)
+
+
+def test_an_end_at_the_last_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no time is left it is not waited for, and nobody says that it has come."""
+    instants = [0.0, 5.0]
+    monkeypatch.setattr(channel, "time", SimpleNamespace(monotonic=lambda: instants.pop(0)))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        end = channel.Channel(ours.detach())
+        assert end.wait_for_end(5.0) == (False, [])
+        end.close()
