@@ -74,6 +74,10 @@ cdef class Connection:
     cdef int64_t most_watches
     cdef int64_t most_transactions
 
+    # Something is going to wait behind its watches: `pending` and `overfull`, which are None until
+    # then, are there from now on.  Most clients never need them.
+    cdef int begin_waiting(self) except -1
+
 # Must it wait with its next request?  outstanding: replies that may wait.
 cdef inline bint is_blocked(Connection c, int64_t outstanding) noexcept:
     return c.out.replies >= outstanding or c.overflowing != 0 or c.credit <= 0.0 \

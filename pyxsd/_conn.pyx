@@ -41,8 +41,6 @@ cdef class Connection:
         self.label = b"DOM0" if self.is_socket else b"DOM%d" % domid
         self.out = OutQueue.__new__(OutQueue)
         self.transactions = {}
-        self.pending = OrderedDict()
-        self.overfull = OrderedDict()
         self.debts = None
         self.jobs = None
         self.credit = 1e9
@@ -53,6 +51,12 @@ cdef class Connection:
         global _live
         _live -= 1
         buffer_free(&self.inp)
+
+    cdef int begin_waiting(self) except -1:
+        if self.pending is None:
+            self.pending = OrderedDict()
+            self.overfull = OrderedDict()
+        return 0
 
     @property
     def domid(self):
@@ -98,7 +102,7 @@ cdef class Connection:
     @property
     def waiting_events(self):
         """Events that wait behind this connection's watches."""
-        return sum(len(pending) for pending in self.pending.values())
+        return sum(len(pending) for pending in self.pending.values()) if self.pending else 0
 
     @property
     def asked_for(self):

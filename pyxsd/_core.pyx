@@ -450,6 +450,7 @@ cdef class Server:
         cdef bint fresh = not self.drains  # nothing read in this turn yet
         cdef bint more = False       # and more is known to be there
         cdef Journal journal = self.agenda.journal
+        cdef State s = self.s
         cdef Py_ssize_t got
         while True:
             while True:
@@ -473,7 +474,7 @@ cdef class Server:
                 if verdict == REFUSES:
                     self._refuse(c, &head)
                 else:
-                    dispatch(self.s, c, &head, c.inp.data + c.inp.head + HEADER_SIZE)
+                    dispatch(s, c, &head, c.inp.data + c.inp.head + HEADER_SIZE)
                 c.ops += 1
                 self.ops += 1
                 if journal.numbers:
@@ -486,7 +487,7 @@ cdef class Server:
                 points += _points(&head)
                 if points >= POINTS:
                     points = 0
-                    if journal_clock(self.agenda.journal) >= until:
+                    if journal_clock(journal) >= until:
                         return AGAIN
             if not fresh:
                 return AGAIN if more else DONE

@@ -49,7 +49,8 @@ cdef int dispatch(State s, Connection c, const Header *head, const char *payload
         if c.closed:
             # It released its own domain.
             return 0
-        log_request(s, &r, c.label)
+        if s.log.active:
+            log_request(s, &r, c.label)
         if c.awaits:
             c.asked = head[0]
             return 0

@@ -573,9 +573,11 @@ cdef class Events:
     cdef int _delay(self, Connection cause, Connection to, Watch *watch, const char *path,
                     size_t n, bint own) except -1:
         """Lets an event wait behind its watch, else on account of who caused it."""
-        cdef Pending pending = to.pending.get(watch.serial)
+        cdef Pending pending
         cdef uint64_t k = 0
         cdef bytes text
+        to.begin_waiting()
+        pending = to.pending.get(watch.serial)
         if cause is None or cause.closed:
             cause = self.kernel
         if own:

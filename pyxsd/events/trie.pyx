@@ -28,8 +28,8 @@ their own.
 
 cimport cython
 from libc.stdint cimport uintptr_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memchr, memcmp, memcpy
+from libc.stdlib cimport free, malloc
+from libc.string cimport memchr, memcmp, memcpy, memset
 from pyxsd._siphash cimport hash_key, sip_word_bytes
 from pyxsd.events.radix cimport (
     radix_begin, radix_drop, radix_end, radix_find, radix_live, radix_make, radix_next, radix_step,
@@ -52,6 +52,12 @@ cdef inline uint64_t _hash(const void *owner, const RadixNode *node, const char 
                            size_t n) noexcept nogil:
     return sip_word_bytes(&hash_key, <uintptr_t>owner ^ (<uint64_t><uintptr_t>node << 16),
                           token, n)
+
+
+cdef inline bint _is_of(const Watch *watch, const void *owner, const char *token,
+                        size_t n) noexcept nogil:
+    return watch.owner == owner and watch.token_len == n \
+        and memcmp(watch.text + watch.path_len + 1, token, n) == 0
 
 
 @cython.final
@@ -89,9 +95,7 @@ cdef class WatchTrie:
         cdef Watch *watch
         while link != NULL:
             watch = <Watch *>link
-            if link.hash == h and watch.owner == owner and watch.node == node \
-                    and watch.token_len == n \
-                    and memcmp(watch.text + watch.path_len + 1, token, n) == 0:
+            if link.hash == h and watch.node == node and _is_of(watch, owner, token, n):
                 return watch
             link = link.next
         return NULL
@@ -99,8 +103,13 @@ cdef class WatchTrie:
     cdef Watch *find(self, const void *owner, const Path *path,
                      const char *token, size_t n) noexcept:
         cdef RadixNode *node = radix_find(&self.paths, path)
+        cdef Watch *watch
         if node == NULL or node.content == NULL:
             return NULL
+        watch = <Watch *>node.content
+        if watch.next == NULL:
+            # Most paths have one watch: no hash is needed for it.
+            return watch if _is_of(watch, owner, token, n) else NULL
         return self._lookup(owner, node, token, n, _hash(owner, node, token, n))
 
     cdef Watch *add(self, void *owner, Watch **list, const Path *path,
@@ -118,11 +127,13 @@ cdef class WatchTrie:
         # One whose path is new cannot be there.
         if node.content != NULL and self._lookup(owner, node, token, token_len, h) != NULL:
             return NULL
-        watch = <Watch *>calloc(1, sizeof(Watch) + given_len + token_len + 2)
+        # Not calloc(), which takes nothing from the thread's cache of what was freed.
+        watch = <Watch *>malloc(sizeof(Watch) + given_len + token_len + 2)
         if watch == NULL:
             if node.content == NULL:
                 radix_drop(&self.paths, node)
             raise MemoryError()
+        memset(watch, 0, sizeof(Watch))
         self.serial += 1
         watch.owner = owner
         watch.node = node
@@ -133,7 +144,9 @@ cdef class WatchTrie:
         watch.token_len = <uint16_t>token_len
         watch.special = path.special
         memcpy(watch.text, given, given_len)
+        watch.text[given_len] = 0
         memcpy(watch.text + given_len + 1, token, token_len)
+        watch.text[given_len + 1 + token_len] = 0
         watch.next = <Watch *>node.content
         if watch.next != NULL:
             watch.next.prev = watch

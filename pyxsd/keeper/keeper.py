@@ -23,10 +23,10 @@ import os
 import signal
 import sys
 import time
-from typing import NamedTuple
 
 from pyxsd.keeper import clone
 from pyxsd.keeper.report import BECOMES, ENDED, HANDED_OVER, LOST, SERVING, STARTING, Report
+from pyxsd.named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ One value (state.values), a dict:
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from pyxsd.named import NamedTuple
 from pyxsd.state import values
 from pyxsd.state.host_state import StateError
 

@@ -8,7 +8,6 @@ no mark at its end and no checksum: that one is cut between two lines cannot be 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from pyxsd.state import dump
 from pyxsd.state.host_state import (
@@ -22,6 +21,7 @@ from pyxsd.state.host_state import (
     Watch,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyxsd.state.node_reading import NodesOfFile
 

@@ -8,8 +8,8 @@ db alone, such as another xenstored or a rotation of the access log, makes it ou
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
+from pyxsd.named import NamedTuple
 from pyxsd.state import surroundings
 from pyxsd.state.dump import DATABASE, IMAGE
 from pyxsd.state.errors import StateError

@@ -15,9 +15,15 @@ state with faults is not the whole one; callers that can refuse it should.
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, NamedTuple, Optional, TypeVar
 
+from pyxsd.named import NamedTuple
 from pyxsd.state.errors import StateError as StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional, TypeVar
+
+    Kind = TypeVar("Kind", bound="Fields")
 
 LETTERS = "nrwb"  # the access of a permission entry as a letter, by its number
 
@@ -46,9 +52,6 @@ class Watch(NamedTuple):
     path: bytes  # relative where the client gave it so
     token: bytes
     depth: Optional[int] = None  # how many levels below the path are watched; None: all
-
-
-Kind = TypeVar("Kind", bound="Fields")
 
 
 class Fields(SimpleNamespace):

@@ -384,7 +384,7 @@ def waiting_events(Connection c not None):
     cdef Pending pending
     cdef list found = []
     cdef const Watch *watch
-    for pending in c.pending.values():
+    for pending in c.pending.values() if c.pending else ():
         watch = pending.watch
         token = watch.text[watch.path_len + 1:watch.path_len + 1 + watch.token_len]
         for path, *_ in (*pending.waiting, *pending.overflow.values()):

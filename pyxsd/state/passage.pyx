@@ -472,7 +472,7 @@ cdef class Passage:
     cdef int pendings(self, Codec codec, Connection c) except -1:
         """What waits behind the watches of a connection."""
         cdef Pending pending
-        cdef list held = [] if codec.loading else list(c.pending.values())
+        cdef list held = [] if codec.loading else list(c.pending.values() if c.pending else ())
         cdef uint64_t serial
         cdef size_t i
         for i in range(codec.count(len(held), 16)):
@@ -484,7 +484,7 @@ cdef class Passage:
                 pending = held[i]
                 codec.u64(&pending.serial)
             self.pending(codec, pending)
-        serials = [] if codec.loading else list(c.overfull)
+        serials = [] if codec.loading else list(c.overfull or ())
         for i in range(codec.count(len(serials), 8)):
             if not codec.loading:
                 serial = serials[i]
@@ -496,6 +496,7 @@ cdef class Passage:
     cdef Pending new_pending(self, Connection c, uint64_t serial):
         cdef Watch *watch = self.watch_of(serial)
         cdef Pending pending = Pending(c)
+        c.begin_waiting()
         if <Connection>watch.owner is not c or serial in c.pending:
             raise ValueError(f"the watch {serial} is another's, or there twice")
         pending.serial = serial

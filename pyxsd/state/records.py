@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import NamedTuple
 
+from pyxsd.named import NamedTuple
 from pyxsd.state.errors import StateError
 
 TYPE_CHECKING = False

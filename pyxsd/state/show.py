@@ -7,8 +7,8 @@ It needs no Xen, no root and no configuration, and only reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
+from pyxsd.named import NamedTuple
 from pyxsd.state import carry, dump, records, stream
 from pyxsd.state.database import read_db, write_db
 from pyxsd.state.host_state import LETTERS, Client, HostState, Node, StateError

@@ -8,7 +8,6 @@ memory in proportion to its size whatever it says.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
 
 from pyxsd.state import stream
 from pyxsd.state.host_state import (
@@ -24,7 +23,10 @@ from pyxsd.state.host_state import (
 )
 from pyxsd.state.stream import round8
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyxsd.state.node_reading import NodesOfFile
 
 

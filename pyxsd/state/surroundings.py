@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import NamedTuple
 
+from pyxsd.named import NamedTuple
 from pyxsd.state import values
 from pyxsd.state.errors import StateError
 

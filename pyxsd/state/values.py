@@ -15,7 +15,10 @@ One letter says what follows:
 from __future__ import annotations
 
 import struct
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DEPTH_MAX = 16  # lists and dicts within each other
 

@@ -11,6 +11,7 @@ cdef struct Counts:
     uint32_t refs            # trees that share the table
     uint32_t used            # slots in use
     uint32_t size            # slots, a power of two; at most half of them in use
+    uint32_t last            # the slot of whoever was counted last: mostly the next one, too
     CountSlot slot[1]
 
 # An empty table of the smallest size.

@@ -98,7 +98,7 @@ cdef class Forgetting:
             if next == NULL:
                 return 0
             if domids_have(&self.domids, perms_owner(next.perms)):
-                self.tree.remove_child(node, next.name, next.name_len)
+                self.tree.remove_child(node, next)
                 self.changed = True
                 return 0
             self.edited_depth += 1

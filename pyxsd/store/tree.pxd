@@ -65,9 +65,9 @@ cdef class Tree:
     # changes nothing.  The parent must exist.  The counts are count_difference()'s.
     cdef int graft(self, const Path *path, Node *node) except -1
 
-    # The same changes for an exclusive node found otherwise than by look().
+    # The same changes for an exclusive node, or a child of one, found otherwise than by look().
     cdef int replace_perms(self, Node *node, bint counted, Perms *perms) except -1
-    cdef int remove_child(self, Node *parent, const char *name, size_t n) except -1
+    cdef int remove_child(self, Node *parent, Node *node) except -1
 
     # How many nodes a domain owns.
     cdef int64_t count_of(self, int64_t owner) noexcept

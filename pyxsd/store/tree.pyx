@@ -303,16 +303,16 @@ cdef class Tree:
             self.grave.bury(self.root)
             self.root = node
             return 0
+        # Another version of the parent has the same child.
         parent = at.parent if at.exclusive else self._edit(path, last)
-        return self.remove_child(parent, path.text + path.start[last], path.size[last])
+        return self.remove_child(parent, at.node)
 
-    cdef int remove_child(self, Node *parent, const char *name, size_t n) except -1:
-        cdef Node *node = node_child(parent, name, n)
+    cdef int remove_child(self, Node *parent, Node *node) except -1:
         cdef Survey gone
         # What can fail comes first; taking out of a table that is not shared cannot.
         counts_own(&self.counts)
         if node.children == NULL:
-            page_remove(&parent.children, name, n)
+            page_remove(&parent.children, node.name, node.name_len)
             self.count_add(perms_owner(node.perms), -1)
             self.nodes -= 1
             self.dropped += _bytes(node)
@@ -320,7 +320,7 @@ cdef class Tree:
             return 0
         self._survey(node, True, &gone)
         try:
-            page_remove(&parent.children, name, n)
+            page_remove(&parent.children, node.name, node.name_len)
         except MemoryError:
             counts_unref(gone.owners)
             raise

@@ -12,8 +12,7 @@ program that was here before does not exist any more, so what makes no sense is 
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
-
+from pyxsd.named import NamedTuple
 from pyxsd.system.options import C_ARGUMENTS, TABLE, Exit, Options, parse
 
 LIVE_UPDATE = "U"
@@ -79,7 +78,7 @@ class _Option(NamedTuple):
 
     letter: str  # of C_TABLE, or "" for one of pyxsd's own
     name: str  # as pyxsd spells it, where it is its own
-    argument: Optional[str]
+    argument: str | None
 
 
 def is_c_line(argv: list[str]) -> bool:

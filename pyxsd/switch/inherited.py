@@ -11,8 +11,8 @@ from __future__ import annotations
 import _socket  # the bare module: `socket` takes 5 ms to import and adds nothing that is used
 import os
 import stat
-from typing import NamedTuple
 
+from pyxsd.named import NamedTuple
 from pyxsd.state.database import read_db
 from pyxsd.state.host_state import HostState, StateError
 from pyxsd.state.node_reading import NodesOfFile

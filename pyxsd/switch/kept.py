@@ -9,9 +9,10 @@ chosen.
 
 from __future__ import annotations
 
-import json
+import os
 
 from pyxsd.keeper.report import NOT_LEAVING, PREPARES
+from pyxsd.state import values
 from pyxsd.switch.departure import Departure
 from pyxsd.switch.leaving import take_back
 
@@ -26,8 +27,8 @@ HAS_DIED = "the process that was asked has died"
 
 def choice(departure: Departure, connection: Any) -> bytes:
     """What the report says of a program and of the client that has chosen it."""
-    row = (connection.id, departure.kind, departure.path, departure.own, departure.given)
-    return json.dumps(row).encode()
+    words = [[os.fsencode(word) for word in row] for row in (departure.own, departure.given)]
+    return values.encode([connection.id, departure.kind, os.fsencode(departure.path), *words])
 
 
 def go_on(daemon: Any, ward: Ward) -> None:
@@ -36,8 +37,9 @@ def go_on(daemon: Any, ward: Ward) -> None:
     text, stage = report.choice(), report.stage()
     if not text:
         return
-    number, *row = json.loads(text)
-    departure = Departure(*row)
+    number, kind, path, *words = values.decode(text)
+    own, given = ([os.fsdecode(word) for word in row] for row in words)
+    departure = Departure(kind, os.fsdecode(path), own, given)
     if stage == PREPARES:
         take_back(daemon, departure.kind)
     connection = daemon.server.connections.get(number)

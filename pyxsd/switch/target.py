@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import NamedTuple
 
+from pyxsd.named import NamedTuple
 from pyxsd.switch.c_options import unpack
 from pyxsd.system.configuration import keys
 from pyxsd.system.options import Exit, Options, parse

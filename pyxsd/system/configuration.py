@@ -5,16 +5,21 @@ What lives here: the table of keys, which is the body of `Config` (field, kind, 
 parser of the file's text; the words a value may be.  It opens one file for reading and does
 nothing else: no logging, no decision whether a warning is fatal.
 
-This is on the way to READY: `dataclasses` would add 15 ms to it.  Annotations that are strings
-would double what the NamedTuple adds, so they are not postponed here.
+This is on the way to READY: `dataclasses` would add 15 ms to it.
 """
+
+from __future__ import annotations
 
 import errno
 import os
 import stat
-from typing import Annotated, Any, NamedTuple
 
+from pyxsd.named import NamedTuple
 from pyxsd.system.spelling import hint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DEFAULT_PATH = "/etc/xen/oxenstored.conf"
 
@@ -46,9 +51,9 @@ FACILITIES = {
 }  # fmt: skip
 
 # Kinds of string values, named so that a field's annotation says how its value is read.
-Destination = Annotated[str, "Destination"]  # a path, or syslog:<facility>
-Level = Annotated[str, "Level"]  # a key of LEVELS
-Errno = Annotated[str, "Errno"]  # a key of _ERRNOS
+Destination = str  # a path, or syslog:<facility>
+Level = str  # a key of LEVELS
+Errno = str  # a key of _ERRNOS
 
 # The least value of keys of which a smaller one has no meaning.  That of quotas is another one in
 # each case, see docs/configuration.md.
@@ -124,12 +129,7 @@ class Config(NamedTuple):
 
 def keys() -> dict[str, str]:
     """The keys as they are spelt in the file, each with its kind (`bool`, `int`, ...)."""
-    return {
-        field.replace("_", "-"): kind.__metadata__[0]
-        if hasattr(kind, "__metadata__")
-        else kind.__name__
-        for field, kind in Config.__annotations__.items()
-    }
+    return {field.replace("_", "-"): kind for field, kind in Config.__annotations__.items()}
 
 
 def _bool(raw: bytes) -> bool:

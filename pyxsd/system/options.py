@@ -12,11 +12,16 @@ its default file.  (An empty word is ignored here too: it is what a shell script
 variable in quotes.)
 """
 
-from typing import Any, NamedTuple, Optional, Union
+from __future__ import annotations
 
 from pyxsd import __version__
+from pyxsd.named import NamedTuple
 from pyxsd.system import configuration as config
 from pyxsd.system.spelling import hint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 STATUS_USAGE = 2  # exit status of a wrong command line, and of --config-test's refusal
 
@@ -52,7 +57,7 @@ class Exit(NamedTuple):
 
 
 # option, field of Options, the value it sets (None: its argument), what --help says
-TABLE: tuple[tuple[str, str, Optional[bool], str], ...] = (
+TABLE: tuple[tuple[str, str, bool | None, str], ...] = (
     ("--no-domain-init", "domain_init", False, "do not set up domain 0"),
     ("--config-file", "config_file", None, f"read this file, not {config.DEFAULT_PATH}"),
     ("--no-fork", "daemonize", False, "stay in the foreground"),
@@ -108,7 +113,7 @@ def may_be_c_line(argv: list[str]) -> bool:
     )
 
 
-def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
+def parse(argv: list[str], program: str = "pyxsd") -> Options | Exit:
     """Read the words behind the program's name.
 
     Faults end with STATUS_USAGE and two lines on stderr: what is wrong, and how to see the
@@ -116,7 +121,7 @@ def parse(argv: list[str], program: str = "pyxsd") -> Union[Options, Exit]:
     An old daemon asks a new binary whether it could take over by `--live ... --help`; that, in
     any order, is --config-test.
     """
-    rows: dict[str, tuple[str, Optional[bool]]] = {
+    rows: dict[str, tuple[str, bool | None]] = {
         option: (field, value) for option, field, value, _text in TABLE
     }
     rows[TAKE_OVER] = ("take_over", None)

@@ -23,7 +23,8 @@ import mmap
 import os
 import struct
 import time
-from typing import NamedTuple
+
+from pyxsd.named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import errno
 import os
 import signal
 import sys
-from typing import NamedTuple
 
+from pyxsd.named import NamedTuple
 from pyxsd.system.options import CAN_TAKE_OVER, TAKE_OVER
 from pyxsd.update.channel import Channel
 

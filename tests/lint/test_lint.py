@@ -137,6 +137,8 @@ def test_a_start_imports_only_what_it_needs() -> None:
         "dataclasses",
         "inspect",
         "ast",
+        "json",
+        "typing",
         "pyxsd.state.show",
         "pyxsd.state.image",
         "pyxsd.state.surroundings",
