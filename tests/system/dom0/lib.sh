@@ -33,6 +33,7 @@ until_true() {
 fails() { ! "$@"; }
 same() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'"; return 1; }; }
 contains() { grep -qF -- "$2" "$1" || { echo "no '$2' in: $(cat "$1")"; return 1; }; }
+status_says() { pyxsd-setup status >/tmp/status; contains /tmp/status "$1"; }
 node_is() { same "$(xenstore-read "$1" 2>&1)" "$2"; }
 no_node() { fails xenstore-exists "$1" || { echo "$1 is still there: $(xenstore-ls "$1")"; return 1; }; }
 
