@@ -73,6 +73,7 @@ check leftovers.nodes diff /tmp/nodes.before /tmp/nodes.after
 check leftovers.watches diff /tmp/watches.before /tmp/watches.after
 check leftovers.descriptors until_true 20 count_is descriptors "$DESCRIPTORS"
 check leftovers.event-channels until_true 20 count_is channels "$CHANNELS"
+check leftovers.domains until_true 20 count_is domains 1
 check end.alive alive
 check end.answers answers
 [ "$SERVES" = cxenstored ] || check end.stops stop

@@ -55,7 +55,7 @@ SWITCHED = ["command", "serves", "same-process", "oom-score"]
 
 SETUP = ["check", "select", "status"]
 START = ["script", "answers", "alive", "oom-score"]
-LEFTOVERS = ["nodes", "watches", "descriptors", "event-channels"]
+LEFTOVERS = ["nodes", "watches", "descriptors", "event-channels", "domains"]
 END = ["alive", "answers", "stops"]
 REBOOTED = [
     "command",
@@ -204,7 +204,7 @@ def _deaths(planned: _Plan, full: bool) -> None:
         planned.add("g1-save", *DIED)
         planned.add("g1-restore", *RESTORED)
         planned.add("g2-destroy", *DIED)
-        planned.add("life-kills", *KILLED)
+        planned.add("life-kills", "enough", "status")
         planned.add("g1-restored", *RINGS)
     planned.add("socket-after", *SUITE)
     planned.add("ring-after", *SUITE)
@@ -212,13 +212,15 @@ def _deaths(planned: _Plan, full: bool) -> None:
     planned.add("g3", *DEVICES)
     planned.add("g1-update", *UPDATED, "kept")
     planned.add("g1-updated", *RINGS)
+    planned.add("keeper", "killed", "another", "told", "oom-score")
+    planned.add("g1-rekept", *RINGS)
     planned.add("updated-kills", *KILLED)
     planned.add("g3-updated", *RINGS)
     planned.add("g3-destroy", *DIED)
     planned.add("g1-shutdown", *DIED)
 
 
-def _switches(planned: _Plan, _full: bool) -> None:
+def _switches(planned: _Plan, full: bool) -> None:
     """switches.sh"""
     before = planned.serves
     planned.add("g1-create", *BORN)
@@ -242,6 +244,15 @@ def _switches(planned: _Plan, _full: bool) -> None:
     planned.add("g3", *DEVICES)
     planned.add("g3-first", *RINGS)
     planned.add("g3-destroy", *DIED)
+    if full:
+        planned.serves = "pyxsd"
+        planned.add("kept-take-over", *SWITCHED)
+        planned.add("kept", "configured")
+        planned.add("g1-kept", *RINGS)
+        planned.add("kept-kills", *KILLED)
+        planned.serves = before
+        planned.add("kept-give-back", *SWITCHED)
+        planned.add("g1-unkept", *RINGS)
     planned.add("g1-shutdown", *DIED)
 
 

@@ -14,7 +14,7 @@ from .checks import DAEMONS, SIZES, STARTS, STORIES, Run
 __all__ = ["DAEMONS", "SIZES", "STARTS", "STORIES", "Run", "Session", "hold", "runs"]
 
 #: Seconds after which a machine is given up; a loaded host may take several times what is usual.
-PATIENCE = {"quick": 400.0, "full": 1200.0}
+PATIENCE = {"quick": 700.0, "full": 1500.0}
 
 
 @dataclass(frozen=True)
