@@ -64,7 +64,9 @@ keeper_killed() {
     keeper=$(pid)
     score=$(oom_score)
     check keeper.killed kill -KILL "$keeper"
-    check keeper.another until_true 60 kept_anew "$keeper"
+    # An attempt that takes more than 15 seconds, as it may on a busy machine, has failed; the fifth
+    # comes a minute behind the fourth.
+    check keeper.another until_true 240 kept_anew "$keeper" || exit 1
     check keeper.told grep -q "crash recovery: process $(pid) is the keeper after" $LOG
     check keeper.oom-score same "$(oom_score)" "$score"
     rings g1-rekept g1
@@ -74,7 +76,7 @@ deaths() {
     check deaths.configured kept_anew
     guest_make g1 1
     guest_make g2 2
-    guest_make g3 3
+    guest_make g3 3 pvh
     begin_killing 20 patient
     born g1-create g1 timeout $XL_PATIENCE xl create /images/g1.cfg
     end_killing boot-kills 20 patient

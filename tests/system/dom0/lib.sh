@@ -52,11 +52,12 @@ watched() {
 }
 
 # Guests. Their number gives address and hardware address.
-guest_make() { # NAME NUMBER
+guest_make() { # NAME NUMBER [TYPE]
     dd if=/dev/zero of="/images/$1.img" bs=1024 count=64 2>/dev/null
     printf 'disk of %s\n' "$1" | dd of="/images/$1.img" conv=notrunc 2>/dev/null
     cat >"/images/$1.cfg" <<END
 name = "$1"
+type = "${3:-pv}"
 kernel = "/boot/vmlinux"
 ramdisk = "/boot/guest.cpio"
 memory = 144

@@ -162,7 +162,7 @@ rebooted() {
 life_of_two() {
     local first uuid
     guest_make g2 2
-    guest_make g3 3
+    guest_make g3 3 pvh
     born g2-create g2 timeout $XL_PATIENCE xl create /images/g2.cfg
     born g3-create g3 timeout $XL_PATIENCE xl create /images/g3.cfg
     rings g2-first g2

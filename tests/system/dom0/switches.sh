@@ -27,15 +27,17 @@ switched_while_kept() {
     check kept.configured kept_anew
     begin_killing 5 patient
     rings g1-kept g1
+    rings g3-kept g3
     end_killing kept-kills 5 patient
     switched kept-give-back
     rings g1-unkept g1
+    rings g3-unkept g3
 }
 
 switches() {
     guest_make g1 1
     guest_make g2 2
-    guest_make g3 3
+    guest_make g3 3 pvh
     born g1-create g1 timeout $XL_PATIENCE xl create /images/g1.cfg
     rings g1-first g1
     switched take-over
@@ -49,7 +51,7 @@ switches() {
     rings g1-given g1
     born g3-create g3 timeout $XL_PATIENCE xl create /images/g3.cfg
     rings g3-first g3
-    destroyed g3-destroy g3
     [ "$SYSTEM_size" != full ] || switched_while_kept
+    destroyed g3-destroy g3
     shut_down g1-shutdown g1
 }

@@ -249,10 +249,12 @@ def _switches(planned: _Plan, full: bool) -> None:
         planned.add("kept-take-over", *SWITCHED)
         planned.add("kept", "configured")
         planned.add("g1-kept", *RINGS)
+        planned.add("g3-kept", *RINGS)
         planned.add("kept-kills", *KILLED)
         planned.serves = before
         planned.add("kept-give-back", *SWITCHED)
         planned.add("g1-unkept", *RINGS)
+        planned.add("g3-unkept", *RINGS)
     planned.add("g1-shutdown", *DIED)
 
 
