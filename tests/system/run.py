@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Run the system test by hand: `run.py [--daemon D] [--start S]... [--quick|--full] [--logs DIR]`.
+"""Run the system test by hand: `run.py [--daemon D] [--story S]... [--start S]... [--quick]`.
 
 Prints the CHECK lines and what is wrong. Exit status: 0 good, 1 not, 2 something is missing.
 """
@@ -22,6 +22,7 @@ def main() -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description="A real Xen under QEMU, with a xenstored.")
     parser.add_argument("--daemon", choices=session.DAEMONS, default="pyxsd")
+    parser.add_argument("--story", choices=tuple(session.STORIES), action="append")
     parser.add_argument("--start", choices=session.STARTS, action="append")
     parser.add_argument("--quick", dest="size", action="store_const", const="quick")
     parser.add_argument("--full", dest="size", action="store_const", const="full")
@@ -35,12 +36,18 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, help="keep the logs of good runs too, in this folder")
     options = parser.parse_args()
     size = options.size or "full"
-    starts = options.start or (session.STARTS if size == "full" else session.STARTS[:1])
+    runs = session.runs(options.daemon, size)
+    if options.start or options.story:
+        runs = [
+            session.Run(options.daemon, start, size, story)
+            for start in options.start or session.STARTS[:1]
+            for story in options.story or ["lives"]
+        ]
     wrong = 0
-    for start in starts:
-        folder = Path(tempfile.mkdtemp(prefix=f"pyxsd-system-{start}-", dir=options.logs))
+    for run in runs:
+        folder = Path(tempfile.mkdtemp(prefix=f"pyxsd-system-{run.story}-", dir=options.logs))
         try:
-            done = session.hold(folder, options.daemon, start, size, options.package)
+            done = session.hold(folder, run, options.package)
         except MissingError as error:
             print(f"system test: {error}", file=sys.stderr)
             return 2

@@ -5,80 +5,95 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from realxen import checks, packages
+from realxen import checks, packages, session
+from realxen.checks import DAEMONS, SIZES, STARTS, STORIES, Run
 from realxen.cpio import Archive
 
 
-def known_failures(daemon: str, planned: set[str]) -> set[str]:
-    """Return those of the planned checks that the daemon must fail."""
-    pattern = checks.KNOWN_FAILURES.get(daemon)
-    return {name for name in planned if pattern and pattern.fullmatch(name)}
-
-
-def log_of(names: set[str], failed: set[str], end: str = "SYSTEM END 0") -> str:
-    """Return a serial log in which these checks were made."""
-    lines = [f"CHECK {name} {'fail why' if name in failed else 'ok'}" for name in sorted(names)]
+def log_of(outcomes: dict[str, bool], end: str = "SYSTEM END 0") -> str:
+    """Return a serial log in which these checks passed or failed."""
+    lines = [f"CHECK {name} {'ok' if passed else 'fail why'}" for name, passed in outcomes.items()]
     return "\n".join(["(XEN) booting", *lines, end]) + "\n"
 
 
-PLANS = [
-    (daemon, start, size)
-    for daemon in ("pyxsd", "oxenstored", "cxenstored")
-    for start in ("debian", "launch")
-    for size in ("quick", "full")
+RUNS = [
+    Run(daemon, start, size, story)
+    for daemon in DAEMONS
+    for start in STARTS
+    for size in SIZES
+    for story in STORIES
 ]
+QUICK = [Run(daemon, "debian", "quick") for daemon in DAEMONS]
+SWITCHES = [Run(daemon, "debian", "quick", "switches") for daemon in ("oxenstored", "cxenstored")]
 
 
-@pytest.mark.parametrize(("daemon", "start", "size"), PLANS)
-def test_a_complete_run_is_good(daemon: str, start: str, size: str) -> None:
+@pytest.mark.parametrize("run", RUNS, ids=str)
+def test_a_complete_run_is_good(run: Run) -> None:
     """All planned checks, all as they must be."""
-    planned = checks.plan(daemon, start, size)
-    log = log_of(planned, known_failures(daemon, planned))
-    assert checks.verdict(log, daemon, start, size) == []
+    assert checks.verdict(log_of(checks.plan(run)), run) == []
 
 
-@pytest.mark.parametrize("daemon", ["pyxsd", "oxenstored", "cxenstored"])
-def test_failures_are_told(daemon: str) -> None:
+@pytest.mark.parametrize("run", QUICK + SWITCHES, ids=str)
+def test_failures_are_told(run: Run) -> None:
     """A failed, a missing, an unknown check, an early end, a difference that is none."""
-    planned = checks.plan(daemon, "debian", "quick")
-    known = known_failures(daemon, planned)
+    planned = checks.plan(run)
+    without = {name: passed for name, passed in planned.items() if name != "g1.network"}
     table = [
-        (log_of(planned, known | {"end.alive"}), "end.alive: why"),
-        (log_of(planned - {"g1.network"}, known), "1 missing: g1.network"),
-        (log_of(planned | {"g9.new"}, known), "g9.new: nobody expected this check"),
-        (log_of(planned, known, "SYSTEM END 1"), "dom0 did not come to its end"),
+        (log_of({**planned, "end.alive": False}), "end.alive: why"),
+        (log_of(without), "1 missing: g1.network"),
+        (log_of({**planned, "g9.new": True}), "g9.new: nobody expected this check"),
+        (log_of(planned, "SYSTEM END 1"), "dom0 did not come to its end"),
     ]
-    if known:
-        table.append(
-            (
-                log_of(planned, known - {"g1-first.parts"}),
-                f"g1-first.parts: passed, but {daemon} is known to fail it",
-            )
-        )
+    for name in ("g1-first.parts", "g1-given.parts"):
+        if not planned.get(name, True):
+            complaint = f"{name}: passed, but who serves then is known to fail it"
+            table.append((log_of({**planned, name: True}), complaint))
     for log, complaint in table:
-        assert checks.verdict(log, daemon, "debian", "quick") == [complaint]
+        assert checks.verdict(log, run) == [complaint]
+
+
+@pytest.mark.parametrize("run", SWITCHES, ids=str)
+def test_who_serves_decides_what_is_expected(run: Run) -> None:
+    """A daemon must fail what it is known to fail, and pyxsd must not, which serves between."""
+    planned = checks.plan(run)
+    parts = [planned[f"g1-{label}.parts"] for label in ("first", "taken", "given")]
+    assert parts == [False, True, False]
+    asked = [f"{label}.watches-gone" in planned for label in ("g2-destroy", "g3-destroy")]
+    assert asked == [True, run.daemon != "cxenstored"]
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_machines(daemon: str) -> None:
+    """The quick ones are among the full ones; only pyxsd dies, and is switched to."""
+    quick, full = session.runs(daemon, "quick"), session.runs(daemon, "full")
+    assert {replace(run, size="full") for run in quick} <= set(full)
+    assert len(set(full)) == len(full)
+    stories = {run.story for run in full}
+    assert stories == (set(STORIES) if daemon == "pyxsd" else {"lives"})
+
+
+FULL = Run("pyxsd", "debian", "full")
 
 
 def test_a_check_that_passes_once_and_fails_once_is_told() -> None:
     """A guest that boots twice makes its checks twice; each counts."""
-    planned = checks.plan("pyxsd", "debian", "full")
-    log = "CHECK g1.network fail no answer\n" + log_of(planned, known_failures("pyxsd", planned))
-    assert checks.verdict(log, "pyxsd", "debian", "full") == ["g1.network: no answer"]
+    log = "CHECK g1.network fail no answer\n" + log_of(checks.plan(FULL))
+    assert checks.verdict(log, FULL) == ["g1.network: no answer"]
 
 
 def test_a_guest_that_is_cut_short_must_not_fail_before() -> None:
     """Its checks may come or not; one that comes counts."""
-    planned = checks.plan("pyxsd", "debian", "full")
-    rest = log_of(planned, known_failures("pyxsd", planned))
+    rest = log_of(checks.plan(FULL))
     table = [
         ("CHECK g2-cut.values ok\n", []),
         ("CHECK g2-cut.values fail no\n", ["g2-cut.values: no"]),
     ]
     for line, complaints in table:
-        assert checks.verdict(line + rest, "pyxsd", "debian", "full") == complaints
+        assert checks.verdict(line + rest, FULL) == complaints
 
 
 def test_archives_are_read_by_cpio(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ until_true() {
 fails() { ! "$@"; }
 same() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'"; return 1; }; }
 contains() { grep -qF -- "$2" "$1" || { echo "no '$2' in: $(cat "$1")"; return 1; }; }
+status_says() { pyxsd-setup status >/tmp/status; contains /tmp/status "$1"; }
 node_is() { same "$(xenstore-read "$1" 2>&1)" "$2"; }
 no_node() { fails xenstore-exists "$1" || { echo "$1 is still there: $(xenstore-ls "$1")"; return 1; }; }
 
@@ -51,11 +52,12 @@ watched() {
 }
 
 # Guests. Their number gives address and hardware address.
-guest_make() { # NAME NUMBER
+guest_make() { # NAME NUMBER [TYPE]
     dd if=/dev/zero of="/images/$1.img" bs=1024 count=64 2>/dev/null
     printf 'disk of %s\n' "$1" | dd of="/images/$1.img" conv=notrunc 2>/dev/null
     cat >"/images/$1.cfg" <<END
 name = "$1"
+type = "${3:-pv}"
 kernel = "/boot/vmlinux"
 ramdisk = "/boot/guest.cpio"
 memory = 144
@@ -99,4 +101,6 @@ node_list() { xenstore-ls -f / | cut -d' ' -f1 | grep -vxE '/vm|/libxl' | sort; 
 # How many files the daemon has open, how many event channels dom0 has.
 descriptors() { ls "/proc/$(pid)/fd" | wc -l; }
 channels() { /usr/lib/xen-4.17/bin/lsevtchn 0 | wc -l; }
+# Those that Xen has: one whose page is still mapped stays as a "(null)" when it has ended.
+domains() { xl list | tail -n +2 | wc -l; }
 count_is() { same "$("$1")" "$2"; } # FUNCTION COUNT

@@ -50,7 +50,7 @@ no_loop() { fails grep -qs "$1" /sys/block/loop*/loop/backing_file; }
 # Older daemons say D1 for DOM1. C xenstored cannot be asked for its watches.
 watch_of() { watch_list | grep -E "watch D(OM)?$1:? "; }
 no_watch_of() { fails watch_of "$1"; }
-can_list_watches() { [ "$SYSTEM_daemon" != cxenstored ]; }
+can_list_watches() { [ "$SERVES" != cxenstored ]; }
 
 # died LABEL NAME ID UUID COMMAND...: runs the command that ends domain ID, looks for what stayed.
 died() {
@@ -88,23 +88,41 @@ updated() {
     rings g1-updated g1
 }
 
+# destroyed LABEL NAME
+destroyed() {
+    local id uuid
+    id=$(domid_of "$2")
+    uuid=$(uuid_of "$id")
+    died "$1" "$2" "$id" "$uuid" timeout $XL_PATIENCE xl destroy "$2"
+}
+
+shut_down() { # LABEL NAME
+    local id uuid
+    id=$(domid_of "$2")
+    uuid=$(uuid_of "$id")
+    died "$1" "$2" "$id" "$uuid" timeout $XL_PATIENCE xl shutdown -w "$2"
+}
+
+# The story of guests and what becomes of them.
+lives() {
+    life_of_one
+    [ "$SYSTEM_size" != full ] || life_of_two
+}
+
 # One guest: created, tried, and shut down; pyxsd is updated meanwhile. The full size also saves,
 # restores and reboots the guest.
 life_of_one() {
-    local id uuid
     guest_make g1 1
     born g1-create g1 timeout $XL_PATIENCE xl create /images/g1.cfg
     rings g1-first g1
     check g1-disk.written disk_written g1
     check g1-net.ping ping -c 1 -W 10 10.9.0.11
-    [ "$SYSTEM_daemon" != pyxsd ] || updated
+    [ "$SERVES" != pyxsd ] || updated
     if [ "$SYSTEM_size" = full ]; then
         saved_and_restored
         rebooted
     fi
-    id=$(domid_of g1)
-    uuid=$(uuid_of "$id")
-    died g1-shutdown g1 "$id" "$uuid" timeout $XL_PATIENCE xl shutdown -w g1
+    shut_down g1-shutdown g1
 }
 
 saved_and_restored() {
@@ -142,20 +160,18 @@ rebooted() {
 
 # Two guests at once; one is destroyed in the middle of its work, the other must not notice.
 life_of_two() {
-    local first second uuid
+    local first uuid
     guest_make g2 2
-    guest_make g3 3
+    guest_make g3 3 pvh
     born g2-create g2 timeout $XL_PATIENCE xl create /images/g2.cfg
     born g3-create g3 timeout $XL_PATIENCE xl create /images/g3.cfg
     rings g2-first g2
     rings g3-first g3
     first=$(domid_of g2)
-    second=$(domid_of g3)
     uuid=$(uuid_of "$first")
     xenstore-write "/local/domain/$first/data/command" "1000 suite g2-cut"
     check g2-destroy.busy probe await "/local/domain/$first/data/probe" "" 30
     died g2-destroy g2 "$first" "$uuid" timeout $XL_PATIENCE xl destroy g2
     check_ask g3-alone.echo g3 echo still-here still-here
-    uuid=$(uuid_of "$second")
-    died g3-destroy g3 "$second" "$uuid" timeout $XL_PATIENCE xl destroy g3
+    destroyed g3-destroy g3
 }

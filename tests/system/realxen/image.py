@@ -226,22 +226,22 @@ def _interpreter_archive() -> Path:
     return target
 
 
-def build(folder: Path, daemon: str, package: Path | None) -> Image:
+def build(folder: Path, with_pyxsd: bool, package: Path | None) -> Image:
     """Build the images for a run.
 
     Args:
         folder: where to.
-        daemon: oxenstored, cxenstored or pyxsd; only the last adds Python to the image.
+        with_pyxsd: pyxsd is in the image, and Python.
         package: a Debian package or a wheel of pyxsd; None: see `pytree.add_pyxsd`.
 
     Raises:
         MissingError: something is missing; the text says what.
     """
     parts = [folder / "base.cpio"]
-    packed = f"Debian's {daemon}"
+    packed = "without pyxsd"
     guest_image(folder / "guest.cpio")
     dom0_base(parts[0], folder / "guest.cpio")
-    if daemon == "pyxsd":
+    if with_pyxsd:
         archive = Archive()
         if package is not None and package.suffix == ".deb":
             packed = pytree.add_deb(archive, package)

@@ -21,6 +21,8 @@ XEN_OPTIONS = (
 )
 KERNEL_OPTIONS = "console=hvc0 nokaslr mitigations=off loglevel=4 panic=1 random.trust_cpu=on"
 MEMORY_MB = 1392
+#: PVH guests need svm and npt.
+CPU = "qemu64,+svm,+npt"
 
 
 def command(image: Image, serial: Path, parameters: dict[str, str]) -> list[str]:
@@ -32,7 +34,7 @@ def command(image: Image, serial: Path, parameters: dict[str, str]) -> list[str]
     return [
         *("nice", "-n", "10"),
         str(packages.find("usr/bin/qemu-system-x86_64")),
-        *("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64", "-machine", "pc"),
+        *("-accel", "tcg,thread=multi,tb-size=512", "-cpu", CPU, "-machine", "pc"),
         *("-smp", "1", "-m", str(MEMORY_MB), "-nodefaults", "-no-user-config"),
         *("-display", "none", "-no-reboot", "-serial", f"file:{serial}"),
         *("-kernel", str(image.hypervisor), "-append", XEN_OPTIONS),

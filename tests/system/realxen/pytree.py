@@ -28,7 +28,9 @@ BUILT_HERE = Path(__file__).resolve().parents[3] / "pyxsd"
 
 #: Where pyxsd and what it needs lie in the image.
 SITE = "/usr/lib/pyxsd"
-LAUNCHER = "/usr/sbin/pyxsd"
+
+#: The programs in /usr/sbin, and what they run where no metadata says it.
+PROGRAMS = {"pyxsd": "pyxsd.cli:main", "pyxsd-setup": "pyxsd.setup.cli:main"}
 
 #: Parts of the library that no daemon loads.
 LEFT_OUT = frozenset(
@@ -167,17 +169,17 @@ def _located(module: str) -> Path:
     return origin.parent if spec.submodule_search_locations else origin
 
 
-def _entry_point(folder: Path) -> tuple[str, str]:
-    """Return module and function of the script pyxsd, from the metadata beside a package."""
+def _entry_point(folder: Path, program: str) -> tuple[str, str]:
+    """Return module and function of a program, from the metadata beside a package."""
     parser = configparser.ConfigParser()
     parser.read(folder.glob("pyxsd-*.dist-info/entry_points.txt"))
-    entry = parser.get("console_scripts", "pyxsd", fallback="pyxsd.cli:main")
+    entry = parser.get("console_scripts", program, fallback=PROGRAMS[program])
     module, _, function = entry.partition(":")
     return module, function
 
 
 def add_pyxsd(archive: Archive, wheel: Path | None) -> str:
-    """Add pyxsd, what it imports besides Python's library, and its launcher.
+    """Add pyxsd, what it imports besides Python's library, and its programs.
 
     Returns what was packed, for the log.
 
@@ -199,16 +201,17 @@ def add_pyxsd(archive: Archive, wheel: Path | None) -> str:
         if not any(package.glob("_linked*.so")):
             raise MissingError(f"{package} has no compiled modules: build pyxsd first")
         _add_package(archive, package, SITE)
-        module, function = _entry_point(package.parent)
+        for program in PROGRAMS:
+            module, function = _entry_point(package.parent, program)
+            archive.file(
+                f"/usr/sbin/{program}",
+                f"#!{interpreter_path()} -IS\n"
+                "import sys\n"
+                f"sys.path.insert(0, {SITE!r})\n"
+                f"from {module} import {function}\n"
+                f"sys.exit({function}())\n".encode(),
+                0o755,
+            )
     for needed in NEEDED:
         _add_package(archive, _located(needed), SITE)
-    archive.file(
-        LAUNCHER,
-        f"#!{interpreter_path()} -IS\n"
-        "import sys\n"
-        f"sys.path.insert(0, {SITE!r})\n"
-        f"from {module} import {function}\n"
-        f"sys.exit({function}())\n".encode(),
-        0o755,
-    )
     return str(wheel or package)

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from . import checks, image, machine
+from .checks import DAEMONS, SIZES, STARTS, STORIES, Run
 
-DAEMONS = ("pyxsd", "oxenstored", "cxenstored")
-STARTS = ("debian", "launch")
-SIZES = ("quick", "full")
+__all__ = ["DAEMONS", "SIZES", "STARTS", "STORIES", "Run", "Session", "hold", "runs"]
 
 #: Seconds after which a machine is given up; a loaded host may take several times what is usual.
-PATIENCE = {"quick": 400.0, "full": 1200.0}
+PATIENCE = {"quick": 700.0, "full": 1500.0}
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,25 @@ def package_given() -> Path | None:
     return Path(name) if name else None
 
 
-def hold(folder: Path, daemon: str, start: str, size: str, package: Path | None) -> Session:
+def runs(daemon: str, size: str) -> list[Run]:
+    """Return the machines of a size, for the daemon that is tried."""
+    if daemon != "pyxsd":
+        return [Run(daemon, start, size) for start in (STARTS if size == "full" else STARTS[:1])]
+    quick = [
+        Run(daemon, "debian", size),
+        Run(daemon, "debian", size, "deaths"),
+        Run("cxenstored", "debian", size, "switches"),
+    ]
+    more = [Run(daemon, "launch", size), Run("oxenstored", "launch", size, "switches")]
+    return quick + more if size == "full" else quick
+
+
+def hold(folder: Path, run: Run, package: Path | None) -> Session:
     """Build, run and judge.
 
     Args:
         folder: for the images, serial.log and qemu.log; the images are removed afterwards.
-        daemon: one of DAEMONS.
-        start: one of STARTS.
-        size: one of SIZES.
+        run: what the machine does.
         package: a Debian package (.deb) or a wheel of pyxsd, or None for the pyxsd that this
             interpreter imports. A Debian package is chosen in dom0 with pyxsd-setup, and started
             by its launcher.
@@ -54,19 +64,21 @@ def hold(folder: Path, daemon: str, start: str, size: str, package: Path | None)
         MissingError: something that is needed is missing.
     """
     began = time.monotonic()
-    packaged = daemon == "pyxsd" and package is not None and package.suffix == ".deb"
-    built = image.build(folder, daemon, package)
+    packaged = run.daemon == "pyxsd" and package is not None and package.suffix == ".deb"
+    run = replace(run, packaged=packaged)
+    built = image.build(folder, run.has_pyxsd, package)
     build_time = machine.elapsed(began)
     began = time.monotonic()
-    parameters = {"daemon": daemon, "start": start, "size": size, "packaged": str(int(packaged))}
-    log = machine.run(built, folder, parameters, PATIENCE[size])
+    parameters = {name: str(value) for name, value in asdict(run).items()}
+    parameters["packaged"] = str(int(packaged))
+    log = machine.run(built, folder, parameters, PATIENCE[run.size])
     (folder / "run.log").write_text(log)
     for left in (*folder.glob("*.cpio"), built.hypervisor):
         left.unlink()
     results = checks.results(log)
     summary = (
-        f"{daemon} ({built.packed}), start {start}, {size}: {len(results)} checks, "
-        f"image {build_time}, machine {machine.elapsed(began)}"
+        f"{run.story} of {run.daemon} ({built.packed}), start {run.start}, {run.size}: "
+        f"{len(results)} checks, image {build_time}, machine {machine.elapsed(began)}"
     )
-    wrong = checks.verdict(log, daemon, start, size, packaged)
+    wrong = checks.verdict(log, run)
     return Session(wrong, results, log, summary)
