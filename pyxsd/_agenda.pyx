@@ -1,17 +1,27 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What is to be done, and in which order.
 
-Time belongs to everybody.  Whoever has something to be served waits in a heap that is
-ordered by the time for which the daemon has served it so far; who used least comes first.
-A turn of the loop takes one after the other out of it, serves each for at most slice_ns, and
-ends after turn_ns; what is left waits for the next turn, which follows without a sleep.
-So a client that asks now and then is served before a thousand that always ask, and one
-that asks for dear things waits longer than one that asks for cheap ones.
+Time belongs to everybody.  Whoever has something to be served waits in one of three queues.  A
+turn of the loop takes one after the other out of them, serves each for at most a slice, and ends
+after turn_ns; what is left waits for the next turn, which follows without a sleep.
+
+Of the queues, the one that was served for the least time comes first.  So domain 0, whose queue
+is its own, gets a third of the time at least and does not wait for what a thousand guests
+ask; and so does a guest that asks one thing at a time and waits for the answer.  Of those
+the first that came is the next one: they cost little, and a fair share of a thousandth of the time
+would let the one of them who asks most often wait longest.  It is not what a guest that has filled
+its ring can do to the others: where the last time more than one request of it was served, or where
+it takes more than SINGLE_NS on average, it waits among the others, and so does what is left of a
+slice.
+
+In the queues of domain 0 and of the others who used least time comes first.  So a client that asks
+now and then is served before a thousand that always ask, and one that asks for dear things
+waits longer than one that asks for cheap ones.  The count is of time, not of requests, since a
+guest can make one request cost a thousand times what another one costs.
 
 A connection that had nothing to ask cannot save up time: when it comes back it is put at
-most BONUS_NS before those who wait.  A connection that was served stays where its time puts
-it.  The count is of time, not of requests, since a guest can make one request cost a thousand
-times what another one costs.
+most BONUS_NS before those who wait.  So is a queue that was empty, by TURN_NS.  A connection that
+was served stays where its time puts it.
 """
 
 cimport cython
@@ -24,13 +34,26 @@ from pyxsd._limits cimport Q_OUTSTANDING
 from pyxsd._wire cimport buffer_len
 
 cdef enum:
-    SLICE_NS = 100000
-    TURN_NS = 300000
+    SLICE_NS = 50000
+    TURN_NS = 150000
     BONUS_NS = 200000
+    SINGLE_NS = 20000        # for one in SINGLE, and the most that its requests take on average
 
 
 cdef inline bint _before(const Waiting *a, const Waiting *b) noexcept:
     return a.used < b.used or (a.used == b.used and a.order < b.order)
+
+
+cdef void _rise(Waiting *heap, size_t at, Waiting entry) noexcept:
+    """Puts one in behind `at` others that are a heap."""
+    cdef size_t above
+    while at:
+        above = (at - 1) >> 1
+        if not _before(&entry, &heap[above]):
+            break
+        heap[at] = heap[above]
+        at = above
+    heap[at] = entry
 
 
 @cython.final
@@ -45,16 +68,24 @@ cdef class Agenda:
         self.turn_ns = TURN_NS
 
     def __dealloc__(self):
+        cdef int which
         self.clear()
-        free(self.heap)
+        for which in range(QUEUES):
+            free(self.queues[which].heap)
         free(self.flushing)
 
     cdef int clear(self) except -1:
-        cdef size_t i, count = self.count
+        cdef Queue *queue
+        cdef size_t i, count
+        cdef int which
         self.count = 0
-        for i in range(count):
-            (<Connection>self.heap[i].connection).is_ready = False
-            Py_DECREF(<object>self.heap[i].connection)
+        for which in range(QUEUES):
+            queue = &self.queues[which]
+            count = queue.count
+            queue.count = 0
+            for i in range(count):
+                (<Connection>queue.heap[i].connection).is_ready = False
+                Py_DECREF(<object>queue.heap[i].connection)
         self.flushed(self.flush_count)
         self.changed = []
         return 0
@@ -84,86 +115,131 @@ cdef class Agenda:
             memmove(self.flushing, self.flushing + count, self.flush_count * sizeof(void *))
 
     cdef int ready(self, Connection c) except -1:
-        cdef Waiting *heap
-        cdef Waiting entry
-        cdef size_t at, above
+        if not c.is_guest:
+            return self._wait(c, DOM0)
+        return self._wait(c, OTHERS if c.asks_many or c.pace > SINGLE_NS else SINGLE)
+
+    cdef int left(self, Connection c) except -1:
+        return self._wait(c, OTHERS if c.is_guest else DOM0)
+
+    cdef int _wait(self, Connection c, int which) except -1:
+        cdef Queue *queue = &self.queues[which]
         if c.is_ready or c.closed:
             return 0
-        if self.count == self.room:
-            heap = <Waiting *>realloc(self.heap, (2 * self.room + 16) * sizeof(Waiting))
-            if heap == NULL:
-                raise MemoryError()
-            self.heap = heap
-            self.room = 2 * self.room + 16
-        if c.used + BONUS_NS < self.least:
-            c.used = self.least - BONUS_NS
+        self.make_room(which, queue.count + 1)
+        if which == SINGLE:
+            self._put(queue, c, 0, self.arrivals + 1)
+        else:
+            if c.used + BONUS_NS < queue.least:
+                c.used = queue.least - BONUS_NS
+            self._put(queue, c, c.used, self.arrivals + 1)
         self.arrivals += 1
-        entry.used = c.used
-        entry.order = self.arrivals
+        return 0
+
+    cdef int make_room(self, int which, size_t n) except -1:
+        cdef Queue *queue = &self.queues[which]
+        cdef size_t room = 2 * queue.room + 16
+        cdef Waiting *heap
+        if n <= queue.room:
+            return 0
+        if room < n:
+            room = n
+        heap = <Waiting *>realloc(queue.heap, room * sizeof(Waiting))
+        if heap == NULL:
+            raise MemoryError()
+        queue.heap = heap
+        queue.room = room
+        return 0
+
+    cdef void _put(self, Queue *queue, Connection c, uint64_t used, uint64_t order) noexcept:
+        cdef Waiting entry
+        if queue.count == 0 and queue.used + TURN_NS < self.least:
+            queue.used = self.least - TURN_NS
+        entry.used = used
+        entry.order = order
         entry.connection = <void *>c
         Py_INCREF(c)
         c.is_ready = True
-        at = self.count
         self.count += 1
-        while at:
-            above = (at - 1) >> 1
-            if not _before(&entry, &self.heap[above]):
-                break
-            self.heap[at] = self.heap[above]
-            at = above
-        self.heap[at] = entry
+        queue.count += 1
+        _rise(queue.heap, queue.count - 1, entry)
+
+    cdef int append(self, int which, Connection c, uint64_t used, uint64_t order) except -1:
+        cdef Queue *queue = &self.queues[which]
+        cdef Waiting *last
+        if c.is_ready or c.closed:
+            raise ValueError(f"the connection {c.id} waits twice, or is closed")
+        if queue.count:
+            last = &queue.heap[queue.count - 1]
+            if (last.used, last.order) >= (used, order):
+                raise ValueError(f"the connection {c.id} waits in the wrong place")
+        self.make_room(which, queue.count + 1)
+        self._put(queue, c, used, order)
         return 0
 
     cdef Connection next(self):
-        cdef Waiting first = self.heap[0]
-        cdef Waiting last
+        cdef Queue *queue = NULL
+        cdef Queue *other
+        cdef int which
+        cdef Waiting first, last
         cdef size_t at = 0, below
-        cdef Connection c = <Connection>first.connection
+        cdef Connection c
+        for which in range(QUEUES):
+            other = &self.queues[which]
+            if other.count and (queue == NULL or other.used < queue.used):
+                queue = other
+                self.serving = which
+        if queue.used > self.least:
+            self.least = queue.used
+        first = queue.heap[0]
+        c = <Connection>first.connection
         Py_DECREF(c)
         c.is_ready = False
-        if first.used > self.least:
-            self.least = first.used
+        if first.used > queue.least:
+            queue.least = first.used
         self.count -= 1
-        last = self.heap[self.count]
+        queue.count -= 1
+        last = queue.heap[queue.count]
         while True:
             below = 2 * at + 1
-            if below >= self.count:
+            if below >= queue.count:
                 break
-            if below + 1 < self.count and _before(&self.heap[below + 1], &self.heap[below]):
+            if below + 1 < queue.count and _before(&queue.heap[below + 1], &queue.heap[below]):
                 below += 1
-            if not _before(&self.heap[below], &last):
+            if not _before(&queue.heap[below], &last):
                 break
-            self.heap[at] = self.heap[below]
+            queue.heap[at] = queue.heap[below]
             at = below
-        if self.count:
-            self.heap[at] = last
+        if queue.count:
+            queue.heap[at] = last
         return c
+
+    cdef uint64_t slice(self) noexcept:
+        return min(self.slice_ns, <uint64_t>SINGLE_NS) if self.serving == SINGLE else self.slice_ns
 
     def drop_closed(self):
         """Leaves out those that were closed while they waited, as they are when their turn comes: a
         server made of an image has none of them."""
-        cdef Waiting *heap = self.heap
+        cdef Queue *queue
         cdef Connection c
         cdef Waiting entry
-        cdef size_t i, at, above, kept = 0
-        for i in range(self.count):
-            entry = heap[i]
-            c = <Connection>entry.connection
-            if c.closed:
-                c.is_ready = False
-                Py_DECREF(c)
-                continue
-            # What was before it is a heap.
-            at = kept
-            kept += 1
-            while at:
-                above = (at - 1) >> 1
-                if not _before(&entry, &heap[above]):
-                    break
-                heap[at] = heap[above]
-                at = above
-            heap[at] = entry
-        self.count = kept
+        cdef size_t i, kept
+        cdef int which
+        for which in range(QUEUES):
+            queue = &self.queues[which]
+            kept = 0
+            for i in range(queue.count):
+                entry = queue.heap[i]
+                c = <Connection>entry.connection
+                if c.closed:
+                    c.is_ready = False
+                    Py_DECREF(c)
+                    continue
+                # What was before it is a heap.
+                _rise(queue.heap, kept, entry)
+                kept += 1
+            self.count -= queue.count - kept
+            queue.count = kept
         kept = 0
         for i in range(self.flush_count):
             c = <Connection>self.flushing[i]
@@ -175,8 +251,13 @@ cdef class Agenda:
                 kept += 1
         self.flush_count = kept
 
-    cdef void charge(self, Connection c, uint64_t ns) noexcept:
-        c.used += ns
+    cdef void charge(self, Connection c, uint64_t ns, uint64_t requests) noexcept:
+        self.queues[self.serving].used += ns
+        if self.serving != SINGLE:
+            c.used += ns
+        c.asks_many = requests > 1
+        # That one took very long, as where the machine did something else, is soon forgotten.
+        c.pace = (3 * <uint64_t>c.pace + min(ns, <uint64_t>(4 * SINGLE_NS))) >> 2
 
     cdef int unblock(self, Connection c) except -1:
         if c.stalled and not is_blocked(c, self.limits.most[Q_OUTSTANDING]):

@@ -327,7 +327,7 @@ cdef class Server:
         if not c.closed:
             journal_note(self.agenda.journal, J_SERVE, self.drains, c.id)
         if self._step(c, journal_clock(self.agenda.journal) + self.agenda.slice_ns):
-            self.agenda.ready(c)
+            self.agenda.left(c)
 
     def drain(self, Connection c not None):
         """Serves what was read from a client before, for at most one slice of time, and reads
@@ -623,7 +623,7 @@ cdef class Server:
         cdef Agenda agenda = self.agenda
         cdef Journal journal = agenda.journal
         cdef Connection c
-        cdef uint64_t begin, end
+        cdef uint64_t begin, end, ops
         cdef bint again
         journal_note(journal, J_WORK, 0, now)
         if agenda.count:
@@ -632,12 +632,12 @@ cdef class Server:
             end = now + agenda.turn_ns
             while True:
                 c = agenda.next()
-                begin = now
-                again = self._step(c, begin + agenda.slice_ns)
+                begin, ops = now, c.ops
+                again = self._step(c, begin + agenda.slice())
                 now = journal_clock(journal)
-                agenda.charge(c, now - begin)
+                agenda.charge(c, now - begin, c.ops - ops)
                 if again:
-                    agenda.ready(c)
+                    agenda.left(c)
                 if agenda.count == 0 or now >= end:
                     break
         if self._has_remains():

@@ -23,6 +23,7 @@ HOLD_STARTS: int
 READ_ON: int
 INTERRUPT: int
 SHUT: int
+BURY: int
 
 @final
 class Journal:

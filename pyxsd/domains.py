@@ -26,11 +26,12 @@ served from here at once: Server.serve_later() does it when the request is done.
 
 from __future__ import annotations
 
+import struct
 import time
 
 from sortedcontainers import SortedDict
 
-from pyxsd._journal import INTERRUPT, SCAN, SHUT
+from pyxsd._journal import BURY, INTERRUPT, SCAN, SHUT
 from pyxsd._ring import FEATURES, RingTransport
 from pyxsd._wire import RequestError
 from pyxsd.xen import DEAD, SHUTDOWN, UNKNOWN
@@ -48,6 +49,7 @@ DOMID_FIRST_RESERVED = 0x7FF0
 MFN_UNKNOWN = -1  # of a domain that another xenstored has introduced
 PORT_MAX = 0xFFFFFFFF
 INTRODUCED, RELEASED = b"@introduceDomain", b"@releaseDomain"
+BURIED_AT_ONCE = 32  # dead domains, in one piece: some 20 us each, and one walk of the store
 COMPLAINT_PAUSE = 60.0  # seconds between complaints about the event channel device
 
 
@@ -106,6 +108,7 @@ class Domains:
         self.down: set[int] = set()  # domids that are shut down
         self.unasked: set[int] = set()  # domids to ask about at the next interrupt
         self.closed: set[int] = set()  # domids whose page or port could not be had at a restart
+        self.dead: list[int] = []  # of the unasked, those for bury_next(); kept by nobody else
         self.complained_at = -COMPLAINT_PAUSE
 
     # -- beginning ------------------------------------------------------------
@@ -534,8 +537,24 @@ class Domains:
                 self.down.add(domid)
             else:
                 self.down.discard(domid)
+        if len(dead) > BURIED_AT_ONCE:
+            late = set(dead[BURIED_AT_ONCE:])
+            self.unasked |= late
+            self.dead = sorted(late.union(self.dead))
+            dead, told, read = ([d for d in found if d not in late] for found in (dead, told, read))
         self._bury(dead, told)
         return read
+
+    def bury_next(self) -> None:
+        """Buries some more of those that were found dead, and could not all be buried at once."""
+        domids, self.dead = self.dead[:BURIED_AT_ONCE], self.dead[BURIED_AT_ONCE:]
+        self.server.journal.note(BURY, 0, 0, struct.pack(f"={len(domids)}I", *domids))
+        self.bury(domids)
+
+    def bury(self, domids: Iterable[int]) -> None:
+        """Asks about domains again, and buries those that are dead; as a journal says, or now."""
+        there = [domid for domid in domids if domid in self.table]
+        self.unasked.difference_update(self._look(there, True))
 
     def _state(self, domain: Domain) -> DomainState | None:
         """What Xen says of a domain; None (logged once) where it cannot be read."""
@@ -626,8 +645,8 @@ class Domains:
 
     # -- every turn -----------------------------------------------------------
 
-    def on_events(self) -> None:
-        """Serves the domains whose ports are pending."""
+    def on_events(self) -> bool:
+        """Serves the domains whose ports are pending; is there something for bury_next()?"""
         channels = self.xen.channels
         try:
             others = self.server.on_ports(channels, self.by_port)
@@ -637,13 +656,14 @@ class Domains:
             ports = channels.taken
             if not ports and isinstance(error, OSError):
                 self._start_afresh(error)
-                return
+                return bool(self.dead)
             # Somebody's ring failed: those behind it must not be forgotten.
             self._serve_later(self.by_port[port] for port in ports if port in self.by_port)
             raise
         finally:
             # Whatever happened: a port that stays masked is never heard of again.
             channels.release()
+        return bool(self.dead)
 
     def _start_afresh(self, error: OSError) -> None:
         """The pending ports cannot be read: looks at all rings and asks about all domains.

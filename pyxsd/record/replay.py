@@ -9,6 +9,7 @@ run again: where it reached the server there is a record.
 
 from __future__ import annotations
 
+import struct
 import traceback
 
 from pyxsd import _journal
@@ -201,6 +202,9 @@ class Steps:
         else:
             self.domains.shut(domain)
 
+    def _bury(self, _subject: int, _result: int, payload: bytes) -> None:
+        self.domains.bury(domid for (domid,) in struct.iter_unpack("=I", payload))
+
 
 class Replay(Steps):
     """One recording that is run again.
@@ -286,4 +290,5 @@ STEPS = {
     _journal.READ_ON: "_read_on",
     _journal.INTERRUPT: "_interrupt",
     _journal.SHUT: "_shut",
+    _journal.BURY: "_bury",
 }

@@ -3,7 +3,6 @@
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from pyxsd._agenda cimport Waiting
 from pyxsd._conn cimport Connection
 from pyxsd._core cimport Server
 from pyxsd._listing cimport Listing
@@ -85,5 +84,4 @@ cdef class Passage:
     cdef int job(self, Codec codec, Job job) except -1
     cdef bint is_below(self, const Watch *watch) noexcept
     cdef object connections(self, Codec codec, by_id)
-    cdef int make_heap(self, size_t n) except -1
-    cdef int wait(self, Connection c, Waiting *one) except -1
+    cdef int queue(self, Codec codec, int which) except -1

@@ -8,10 +8,9 @@ field of its record once.
 from collections import deque
 
 cimport cython
-from cpython.ref cimport Py_INCREF
-from libc.stdlib cimport bsearch, free, malloc, qsort, realloc
+from libc.stdlib cimport bsearch, free, qsort, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
-from pyxsd._agenda cimport Agenda, Waiting
+from pyxsd._agenda cimport QUEUES, Agenda, Queue, Waiting
 from pyxsd._commit cimport Transactions
 from pyxsd._conn cimport WANT_IN, WANT_OUT
 from pyxsd._history cimport History
@@ -169,6 +168,8 @@ cdef class Passage:
         codec.flag(&c.awaits)
         codec.raw(&c.asked, sizeof(c.asked))
         codec.u64(&c.used)
+        codec.flag(&c.asks_many)
+        codec.u32(&c.pace)
         codec.i32(&c.interest)
         codec.f64(&c.credit)
         codec.u32(&c.last_tx)
@@ -723,29 +724,13 @@ cdef class Passage:
     cdef int turn(self, Codec codec) except -1:
         cdef Agenda agenda = self.server.agenda
         cdef Connection c
-        cdef Waiting one
-        cdef size_t i, n
-        cdef list held = []
+        cdef size_t i
+        cdef int which
+        cdef list held
         codec.u64(&agenda.least)
         codec.u64(&agenda.arrivals)
-        if not codec.loading:
-            for i in range(agenda.count):
-                c = <Connection>agenda.heap[i].connection
-                if not c.closed:
-                    held.append((agenda.heap[i].used, agenda.heap[i].order, c))
-            held.sort(key=_rank)
-        n = codec.count(len(held), 24)
-        if codec.loading:
-            self.make_heap(n)
-        for i in range(n):
-            c = None
-            if not codec.loading:
-                one.used, one.order, c = held[i]
-            codec.u64(&one.used)
-            codec.u64(&one.order)
-            c = self.named(codec, c)
-            if codec.loading:
-                self.wait(c, &one)
+        for which in range(QUEUES):
+            self.queue(codec, which)
         held = []
         if not codec.loading:
             for i in range(agenda.flush_count):
@@ -758,29 +743,36 @@ cdef class Passage:
                 agenda.touch(c)
         return 0
 
-    cdef int make_heap(self, size_t n) except -1:
+    cdef int queue(self, Codec codec, int which) except -1:
         cdef Agenda agenda = self.server.agenda
-        cdef Waiting *heap = <Waiting *>malloc((n + 16) * sizeof(Waiting))
-        if heap == NULL:
-            raise MemoryError()
-        free(agenda.heap)
-        agenda.heap = heap
-        agenda.room = n + 16
-        return 0
-
-    cdef int wait(self, Connection c, Waiting *one) except -1:
-        """Loading: the next one that waits; what is sorted is a heap."""
-        cdef Agenda agenda = self.server.agenda
-        cdef Waiting *last = &agenda.heap[agenda.count - 1]
-        if c.is_ready or c.closed:
-            raise ValueError(f"the connection {c.id} waits twice, or is closed")
-        if agenda.count and (last.used, last.order) >= (one.used, one.order):
-            raise ValueError(f"the connection {c.id} waits in the wrong place")
-        one.connection = <void *>c
-        agenda.heap[agenda.count] = one[0]
-        Py_INCREF(c)
-        c.is_ready = True
-        agenda.count += 1
+        cdef Queue *queue = &agenda.queues[which]
+        cdef uint64_t used = queue.used
+        cdef Connection c
+        cdef Waiting one
+        cdef size_t i, n
+        cdef list held = []
+        codec.u64(&queue.least)
+        if not codec.loading:
+            for i in range(queue.count):
+                c = <Connection>queue.heap[i].connection
+                if not c.closed:
+                    held.append((queue.heap[i].used, queue.heap[i].order, c))
+            held.sort(key=_rank)
+        n = codec.count(len(held), 24)
+        if codec.loading:
+            agenda.make_room(which, n)
+        for i in range(n):
+            c = None
+            if not codec.loading:
+                one.used, one.order, c = held[i]
+            codec.u64(&one.used)
+            codec.u64(&one.order)
+            c = self.named(codec, c)
+            if codec.loading:
+                agenda.append(which, c, one.used, one.order)
+        codec.u64(&used)
+        if codec.loading:
+            queue.used = used
         return 0
 
 

@@ -313,91 +313,72 @@ def test_depth_of_special_watches(rings: Rings, depth: bytes, answer: str) -> No
     assert error(rings, "s0", "WATCH", b"@releaseDomain/1\0t\0" + depth + b"\0") == "EINVAL"
 
 
-def test_hundreds_die_at_once(told: Rings) -> None:
-    """All are gone after one interrupt; two watchers of all of them are told of each."""
-    for domid in range(100, 400):
+def bury_all(rings: Rings) -> int:
+    """As the daemon does behind each turn; how many turns that took."""
+    turns = 0
+    while rings.host.domains.dead:
+        rings.host.domains.bury_next()
+        rings.turn()
+        turns += 1
+    return turns
+
+
+@pytest.mark.parametrize("count", [32, 33, 300])
+def test_hundreds_die_at_once(told: Rings, count: int) -> None:
+    """All are gone after one interrupt; two watchers of all of them are told of each.  So many at
+    a time that others are served in between."""
+    domids = range(100, 100 + count)
+    for domid in domids:
         told.guest(domid)
         told.host.introduce(None, domid, 1, 7)
     told.turn()
-    for domid in range(100, 400):
+    for domid in domids:
         told.xen.set_state(domid, "gone")
     watch(told, "s0", b"@releaseDomain", b"deep", b"1\0")
     told.drain("s1")
     told.virq()
     assert events(told, "s1") == [GENERIC]
-    assert len(events(told, "s0")) == 300
+    assert len(events(told, "s0")) == 32
+    assert sorted(told.server.domains) == [0, 1, 2, 3, 4, *domids[32:]]
+    turns = (count - 1) // 32
+    assert bury_all(told) == turns
+    assert events(told, "s1") == [GENERIC] * turns
+    assert [path for path, _ in events(told, "s0")] == [
+        b"@releaseDomain/%d" % domid for domid in domids[32:]
+    ]
     assert sorted(told.server.domains) == [0, 1, 2, 3, 4]
     assert len(told.xen.mapped) == len(told.xen.bound) == 4
+    assert not told.host.domains.unasked
 
 
-def test_a_change_that_was_told_before_the_introduction(told: Rings) -> None:
-    """Xen tells of a change once: a domain that was not known then is asked about later."""
-    told.guest(9)
-    told.virq()  # its change is told, and means nothing yet
-    told.host.introduce(None, 9, 1, 7)
-    told.turn()
-    events(told, "s1")
-    told.xen.states[9] = "gone"  # told already
-    told.virq()
-    assert events(told, "s1") == [GENERIC]
-    assert 9 not in told.server.domains
-
-
-@pytest.mark.parametrize("then", ["interrupt", "scan"])
-def test_a_state_that_could_not_be_read_once(told: Rings, then: str) -> None:
-    """It is asked about again, though Xen tells of that change no more; logged once."""
-    told.virq()
-    told.xen.fail.add("state")
-    told.xen.set_state(1, "gone")
-    told.virq()
-    told.virq()
-    assert 1 in told.server.domains
-    assert sum("state of domain 1" in text for _, _, text in told.host.messages) == 1
-    told.xen.fail.clear()
-    if then == "interrupt":
-        told.virq()
-    else:
-        told.host.domains.scan()
-        told.turn()
-    assert events(told, "s1") == [GENERIC]
-    assert sorted(told.server.domains) == [0, 2, 3, 4]
-
-
-def test_a_scan_tells_of_a_shutdown_once(told: Rings) -> None:
-    """It looks at domains whose state is not known; interrupts tell of it again, scans do not."""
-    told.xen.states[1] = "shutdown"
-    for _ in range(3):
-        told.host.domains.scan()
-        told.turn()
-    assert events(told, "s1") == [GENERIC]
-
-
-def test_an_interrupt_that_fails_half_way(told: Rings) -> None:
-    """The deaths that it was about are seen at the next one."""
-    told.virq()
-    told.xen.set_state(1, "gone")
-    domains: Any = told.host.domains
-    bury = domains._bury
-
-    def broken(*_: Any) -> None:
-        raise RuntimeError("no")
-
-    domains._bury = broken
-    with pytest.raises(RuntimeError):
-        domains.on_virq()
-    domains._bury = bury
-    told.virq()
-    assert events(told, "s1") == [GENERIC]
-    assert 1 not in told.server.domains
-
-
-def test_interrupts_while_many_domains_start(make_rings: Make) -> None:
-    """With Xen's list of changes each interrupt asks about those that changed, not about all:
-    1,000 domains that start one by one cost a few questions each."""
-    rings = make_rings(())
-    rings.xen.tells = True
-    for domid in range(1, 1001):
+def crowd_of_dead(rings: Rings) -> range:
+    """Eighty that Xen says are gone, of which the first 32 are buried."""
+    domids = range(100, 180)
+    for domid in domids:
         rings.guest(domid)
         rings.host.introduce(None, domid, 1, 7)
-        rings.virq()
-    assert rings.xen.asked <= 3 * 1000
+    rings.turn()
+    for domid in domids:
+        rings.xen.set_state(domid, "gone")
+    rings.virq()
+    assert sorted(rings.server.domains)[-1] == 179
+    return domids
+
+
+def test_what_happens_to_the_dead_that_wait(told: Rings) -> None:
+    """One is released, one comes again as another domain, and another interrupt finds all of them
+    dead once more."""
+    crowd_of_dead(told)
+    ok(told, "s0", "RELEASE", b"150\0")
+    told.bear(160)
+    assert 150 not in told.server.domains and 160 in told.server.domains
+    told.virq()
+    bury_all(told)
+    assert sorted(told.server.domains) == [0, 1, 2, 3, 4, 160]
+    told.works(160)
+
+
+def test_the_dead_that_wait_are_known_to_whoever_goes_on(told: Rings) -> None:
+    """They are among those to be asked about, which an image says."""
+    domids = crowd_of_dead(told)
+    assert set(domids[32:]) <= told.host.domains.unasked

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,11 @@ def replay(
 
 def files(directory: Path) -> list[Path]:
     return sorted(directory.glob("recording-*"))
+
+
+def is_gone(client: Client, domid: int) -> bool:
+    """Is no domain with this domid introduced?"""
+    return client.ask("IS_DOMAIN_INTRODUCED", b"%d\0" % domid)[1] == b"F\0"
 
 
 def busy(client: Client, number: int) -> None:
@@ -120,8 +126,15 @@ def test_a_host_is_run_again() -> None:
             stand.host.set_state(5, SHUTDOWN, 0)
             assert client.event() == b"@releaseDomain\0t\0"
             stand.host.set_state(6, DEAD, 0)
-            wait_for(lambda: client.ask("IS_DOMAIN_INTRODUCED", b"6\0")[1] == b"F\0", "it lives")
+            wait_for(partial(is_gone, client, 6), "it lives")
             assert client.ask("RELEASE", b"7\0")[1] == b"OK\0"
+            crowd = [stand.host.create(domid) for domid in range(100, 180)]
+            for domain in crowd:
+                assert introduce(client, domain) == b"OK\0"
+            for domain in crowd:
+                stand.host.set_state(domain.domid, DEAD, 0)
+            for domain in crowd:
+                wait_for(partial(is_gone, client, domain.domid), "it lives")
             client.ask("WRITE", b"/last\0\0\xff")
             assert b"recording-000001" in client.ask("CONTROL", b"record\0")[1]
         stand.terminate()

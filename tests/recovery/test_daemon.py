@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.daemon import wait_for
-from tests.domains.standin import SHUTDOWN, Stand, home, introduce, works
+from tests.domains.standin import DEAD, SHUTDOWN, Stand, home, introduce, works
 from tests.recovery.killed import PROGRAM, killed
 
 
@@ -79,6 +79,27 @@ def test_what_a_guest_writes_while_nobody_serves(stand: Stand, tmp_path: Path) -
         assert client.event() == b"@releaseDomain\0t\0"
         domain.reconnect()
         works(domain, client)
+
+
+def test_a_crowd_that_dies_while_nobody_serves(stand: Stand, tmp_path: Path) -> None:
+    """More than are buried in one piece; and whoever buries them is killed, too."""
+    with stand.client() as client:
+        domids = range(100, 220)
+        for domid in domids:
+            introduce(client, stand.host.create(domid))
+        client.ask("WATCH", b"@releaseDomain\0t\0001\0")
+        assert client.event() == b"@releaseDomain\0t\0"
+        serving = int((tmp_path / "serving").read_text())
+        os.kill(serving, signal.SIGSTOP)
+        for domid in domids:
+            stand.host.set_state(domid, DEAD, 0)
+        kill(tmp_path)
+        with suppress(ProcessLookupError):
+            os.kill(int((tmp_path / "serving").read_text()), signal.SIGKILL)
+        told = {client.event() for _ in domids}
+        assert told == {b"@releaseDomain/%d\0t\0" % domid for domid in domids}
+        for domid in domids:
+            assert client.ask("IS_DOMAIN_INTRODUCED", b"%d\0" % domid)[1] == b"F\0"
 
 
 def test_no_line_of_the_access_log_is_missing(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ CONNECTION: Fields = [
                 ("awaits", "?"),
                 ("asked", "16s"),
                 ("used", "Q"),
+                ("asks_many", "?"),
+                ("pace", "I"),
                 ("interest", "i"),
                 ("credit", "d"),
                 ("last_tx", "I"),
@@ -195,7 +197,15 @@ RECORDS: dict[bytes, Fields] = {
     b"TURN": [
         ("least", "Q"),
         ("arrivals", "Q"),
-        ("waiting", [("used", "Q"), ("order", "Q"), ("id", "Q")]),
+        *(
+            field
+            for queue in ("dom0", "single", "others")
+            for field in (
+                (f"{queue}_least", "Q"),
+                (f"{queue}_waiting", [("used", "Q"), ("order", "Q"), ("id", "Q")]),
+                (f"{queue}_used", "Q"),
+            )
+        ),
         ("flushing", [("id", "Q")]),
     ],
 }

@@ -687,10 +687,10 @@ MEANINGLESS = [
         [{"commit": 0, "id": 1, "before": 2, "after": 3, "weight": 5, "mark": 0}],
         "the change 0 after",
     ),
-    (b"TURN", "waiting", [{"used": 1, "order": 1, "id": 77}], "77 is missing"),
+    (b"TURN", "single_waiting", [{"used": 1, "order": 1, "id": 77}], "77 is missing"),
     (
         b"TURN",
-        "waiting",
+        "others_waiting",
         [{"used": 1, "order": 1, "id": 2}, {"used": 0, "order": 2, "id": 3}],
         "waits in the wrong place",
     ),

@@ -16,6 +16,15 @@ ROOT = Path(__file__).resolve().parents[2]
 ASK = packet("GET_DOMAIN_PATH", b"1\0")
 
 
+@pytest.fixture
+def crowd(world: World) -> World:
+    """d1 to d9 are there."""
+    for domid in range(1, 10):
+        if domid not in world.server.domains:
+            world.introduce(domid)
+    return world
+
+
 def queue(world: World, name: str, data: bytes) -> None:
     """Bytes from a client, which will be served in its turn."""
     connection, transport = world.connection(name)
@@ -23,22 +32,124 @@ def queue(world: World, name: str, data: bytes) -> None:
     world.server.serve_later(connection)
 
 
-def test_who_used_least_comes_first(world: World) -> None:
-    """However early the others came."""
-    agenda = world.server.agenda
-    queue(world, "d1", b"".join(packet("WRITE", b"k%d\0" % n + b"v" * 500) for n in range(900)))
+def order_of_service(world: World, names: str) -> list[str]:
+    """Who gets answers, turn by turn, until all of these have one; each turn serves one of them."""
+    found: list[str] = []
+    left = names.split()
+    while left:
+        assert world.server.agenda.count
+        world.server.flush()
+        answered = [name for name in left if world.drain(name)]
+        assert len(answered) <= 1, "a turn ends behind the first one that it serves"
+        found += answered
+        left = [name for name in left if name not in answered]
     while world.server.flush():
         pass
-    world.drain("d1")
-    agenda.turn_ns = 0  # a turn ends behind the first one that it serves
+    for name in names.split():
+        world.drain(name)
+    return found
+
+
+def make_busy(world: World, name: str, count: int) -> None:
+    """The client has asked so many things at once, and used the time for them."""
+    last = min(count, 2)  # what the last slice of more than that has is chance
+    for data in (packet("WRITE", b"k\0" + b"v" * 500) * (count - last), ASK * last):
+        queue(world, name, data)
+        while world.server.flush():
+            pass
+        world.drain(name)
+
+
+@pytest.mark.parametrize("names", ["d1 d2", "s1 s2", "s1 d0"])
+def test_who_used_least_comes_first(world: World, names: str) -> None:
+    """However early the others came: among guests that ask many things at once, and in domain 0."""
+    world.server.agenda.turn_ns = 0
+    first, second = names.split()
+    make_busy(world, first, 900)
+    make_busy(world, second, 2)
     for _ in range(3):
-        queue(world, "d1", ASK)
-        queue(world, "d2", ASK)
-        assert agenda.count == 2
-        assert world.server.flush()
-        assert len(world.drain("d2")) == 1 and not world.drain("d1")
-        assert not world.server.flush()
-        assert len(world.drain("d1")) == 1
+        queue(world, first, ASK * 2)
+        queue(world, second, ASK * 2)
+        assert world.server.agenda.count == 2
+        assert order_of_service(world, names) == [second, first]
+
+
+def test_who_asks_one_thing_at_a_time_comes_in_order(crowd: World) -> None:
+    """However much they have asked so far."""
+    crowd.server.agenda.turn_ns = 0
+    for name, times in (("d1", 300), ("d2", 1), ("d3", 20)):
+        for _ in range(times):
+            queue(crowd, name, ASK)
+            order_of_service(crowd, name)
+    for names in ("d1 d2 d3", "d3 d2 d1", "d2 d3 d1"):
+        for name in names.split():
+            queue(crowd, name, ASK)
+        assert order_of_service(crowd, names) == names.split()
+
+
+@pytest.mark.parametrize(
+    ("asked", "names", "served"),
+    [
+        pytest.param({"d1": 2, "d2": 2, "d3": 1}, "d1 d2 d3", "d3 d1 d2", id="one-before-many"),
+        pytest.param({"d1": 2, "d3": 1, "s1": 1}, "d1 d3 s1", "s1 d3 d1", id="dom0-before-guests"),
+        pytest.param({"d1": 1, "d2": 1, "s1": 9}, "d1 s1 d2", "s1 d1 d2", id="dom0-with-many"),
+    ],
+)
+def test_the_queues(crowd: World, asked: dict[str, int], names: str, served: str) -> None:
+    """By what was asked the last time, since nobody knows what lies in a ring before it is read."""
+    agenda = crowd.server.agenda
+    for name, count in asked.items():
+        make_busy(crowd, name, count)
+    make_busy(crowd, "d9", 2000)  # each queue but that of the others is behind
+    agenda.turn_ns = 0
+    for name in names.split():
+        queue(crowd, name, ASK)
+    assert order_of_service(crowd, names) == served.split()
+
+
+def test_no_queue_starves_another(crowd: World) -> None:
+    """All ask without end; each gets a third of the time."""
+    agenda = crowd.server.agenda
+    agenda.turn_ns = agenda.slice_ns = 20_000
+    names = ("s1", "d1", "d2")
+    ops = {name: crowd.connection(name)[0].ops for name in names}
+    for _ in range(3000):
+        for name in names:
+            connection, transport = crowd.connection(name)
+            if not transport.unread:
+                transport.feed(ASK * (1 if name == "d2" else 40))
+                crowd.server.serve_later(connection)
+        crowd.server.flush()
+        for name in names:
+            crowd.drain(name)
+    served = {name: crowd.connection(name)[0].ops - ops[name] for name in names}
+    assert min(served.values()) > 300, served
+
+
+def test_who_asks_one_dear_thing_at_a_time_is_one_of_the_others(crowd: World) -> None:
+    """Until it has asked for cheap things for a while."""
+    agenda = crowd.server.agenda
+    ok(crowd, "d1", "MKDIR", b"a\0")
+    ok(crowd, "s0", "WATCH", b"/local/domain/1/a\0t\0")
+    deep = b"a" + b"/b" * 900
+    for _ in range(6):  # each of them makes, and removes, 900 nodes
+        for type_, path in (("MKDIR", deep), ("RM", b"a/b")):
+            queue(crowd, "d1", packet(type_, path + b"\0"))
+            while crowd.server.flush():
+                pass
+            assert crowd.drain("d1")
+    make_busy(crowd, "d9", 2)
+    make_busy(crowd, "d9", 2000)
+    agenda.turn_ns = 0
+    queue(crowd, "d1", ASK)
+    queue(crowd, "d2", ASK)
+    assert order_of_service(crowd, "d1 d2") == ["d2", "d1"]
+    for _ in range(30):
+        queue(crowd, "d1", ASK)
+        order_of_service(crowd, "d1")
+    queue(crowd, "d1", ASK)
+    queue(crowd, "d2", ASK)
+    assert order_of_service(crowd, "d1 d2") == ["d1", "d2"]
 
 
 def test_who_came_first_is_served_first(make_world: Callable[..., World]) -> None:
