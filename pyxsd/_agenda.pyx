@@ -37,6 +37,7 @@ cdef enum:
     SLICE_NS = 50000
     TURN_NS = 150000
     BONUS_NS = 200000
+    LONGEST_NS = 1000000     # that is counted of one slice, since no request should take more
     SINGLE_NS = 20000        # for one in SINGLE, and the most that its requests take on average
 
 
@@ -252,12 +253,16 @@ cdef class Agenda:
         self.flush_count = kept
 
     cdef void charge(self, Connection c, uint64_t ns, uint64_t requests) noexcept:
+        # What took longer was the machine's doing, as a rule.
+        ns = min(ns, <uint64_t>LONGEST_NS)
         self.queues[self.serving].used += ns
         if self.serving != SINGLE:
             c.used += ns
-        c.asks_many = requests > 1
-        # That one took very long, as where the machine did something else, is soon forgotten.
-        c.pace = (3 * <uint64_t>c.pace + min(ns, <uint64_t>(4 * SINGLE_NS))) >> 2
+        if requests:
+            c.asks_many = requests > 1
+        if requests or ns > c.pace:
+            # That one took very long, as where the machine did something else, is forgotten at once.
+            c.pace = (3 * <uint64_t>c.pace + min(ns, <uint64_t>(2 * SINGLE_NS))) >> 2
 
     cdef int unblock(self, Connection c) except -1:
         if c.stalled and not is_blocked(c, self.limits.most[Q_OUTSTANDING]):

@@ -50,7 +50,7 @@ cdef enum:
     J_REFUSE = 22
     J_INTERRUPT = 23
     J_SHUT = 24
-    J_BURY = 25
+    J_LOOK = 25
     J_KINDS = 26
 
 # A record without its payload.
@@ -168,7 +168,7 @@ cdef inline size_t journal_payload(const Record *record) noexcept:
     """The length of a record's payload, without what fills it up."""
     if record.result > 0 and (record.kind == J_TURN or record.kind == J_READ
                               or record.kind == J_ANSWER or record.kind == J_PORTS
-                              or record.kind == J_HOST or record.kind == J_BURY):
+                              or record.kind == J_HOST or record.kind == J_LOOK):
         return record.result
     return 0
 

@@ -23,7 +23,7 @@ HOLD_STARTS: int
 READ_ON: int
 INTERRUPT: int
 SHUT: int
-BURY: int
+LOOK: int
 
 @final
 class Journal:

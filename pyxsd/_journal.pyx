@@ -27,7 +27,7 @@ positive.  Numbers are those of this machine.
     READ_ON     `result` bytes, at most, of connection `subject` are to wait, and nothing is served
     INTERRUPT   the interrupt for domains that change state is bound (result 1) or let go of (0)
     SHUT        the page of domain `subject` cannot be had for now
-    BURY        domains (payload: 4 bytes each) found dead in a crowd are asked about again
+    LOOK        domains (payload: 4 bytes each) are asked about, for whom there was no time before
     SETTLE      an image is about to be made: those that were closed while they waited are left out
     HOLD        the trees of now are held, since somebody writes them down in slices
     RELEASE     and no longer
@@ -86,7 +86,7 @@ _NAMES = {
     J_RESTART: "RESTART", J_HOST: "HOST", J_SAME: "SAME",
     J_SETTLE: "SETTLE", J_HOLD: "HOLD", J_RELEASE: "RELEASE", J_REFUSE: "REFUSE",
     J_HOLD_STARTS: "HOLD_STARTS", J_READ_ON: "READ_ON", J_INTERRUPT: "INTERRUPT",
-    J_SHUT: "SHUT", J_BURY: "BURY",
+    J_SHUT: "SHUT", J_LOOK: "LOOK",
 }
 
 #: The kinds of records by name.
@@ -99,8 +99,8 @@ SETTLE, READ, WRITE = J_SETTLE, J_READ, J_WRITE
 HOLD_STARTS, READ_ON, INTERRUPT = J_HOLD_STARTS, J_READ_ON, J_INTERRUPT
 #: And that of a daemon that has gone on without all pages.
 SHUT = J_SHUT
-#: And that of domains that were found dead in a crowd.
-BURY = J_BURY
+#: And that of many domains that may have changed.
+LOOK = J_LOOK
 
 # Far in the future: who asks for the time finds that it is over.
 cdef uint64_t NEVER = <uint64_t>1 << 62

@@ -150,8 +150,8 @@ class Daemon:
                     break  # another process serves now
                 # Returns for what hardly ever happens; requests are served in there.
                 loop.run(self.due, self.config.persistent)
-                if self.domains.dead:
-                    self.after(0.0, self.domains.bury_next)
+                if self.domains.next:
+                    self.after(0.0, self.domains.look_next)
             except Exception as error:
                 if self.reraise:
                     raise

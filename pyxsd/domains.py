@@ -31,7 +31,7 @@ import time
 
 from sortedcontainers import SortedDict
 
-from pyxsd._journal import BURY, INTERRUPT, SCAN, SHUT
+from pyxsd._journal import INTERRUPT, LOOK, SCAN, SHUT
 from pyxsd._ring import FEATURES, RingTransport
 from pyxsd._wire import RequestError
 from pyxsd.xen import DEAD, SHUTDOWN, UNKNOWN
@@ -49,7 +49,8 @@ DOMID_FIRST_RESERVED = 0x7FF0
 MFN_UNKNOWN = -1  # of a domain that another xenstored has introduced
 PORT_MAX = 0xFFFFFFFF
 INTRODUCED, RELEASED = b"@introduceDomain", b"@releaseDomain"
-BURIED_AT_ONCE = 32  # dead domains, in one piece: some 20 us each, and one walk of the store
+ASKED_AT_ONCE = 64  # domains whose state is asked for between two turns: some 3 us each
+BURIED_AT_ONCE = 32  # of them, where they are dead: some 20 us each, and one walk of the store
 COMPLAINT_PAUSE = 60.0  # seconds between complaints about the event channel device
 
 
@@ -108,7 +109,8 @@ class Domains:
         self.down: set[int] = set()  # domids that are shut down
         self.unasked: set[int] = set()  # domids to ask about at the next interrupt
         self.closed: set[int] = set()  # domids whose page or port could not be had at a restart
-        self.dead: list[int] = []  # of the unasked, those for bury_next(); kept by nobody else
+        # Of the unasked, those for look_next(); an image does not say it.
+        self.next: dict[int, None] = {}
         self.complained_at = -COMPLAINT_PAUSE
 
     # -- beginning ------------------------------------------------------------
@@ -498,7 +500,8 @@ class Domains:
         domids = self._to_ask()
         # Xen tells of a change once: whatever fails below, they are asked about again.
         self.unasked.update(domids)
-        self.unasked.difference_update(self._look(domids, True))
+        self.next.update(dict.fromkeys(domids[ASKED_AT_ONCE:]))
+        self.unasked.difference_update(self._look(domids[:ASKED_AT_ONCE], True))
 
     def _to_ask(self) -> list[int]:
         """The introduced domains that may have changed, ascending."""
@@ -540,19 +543,21 @@ class Domains:
         if len(dead) > BURIED_AT_ONCE:
             late = set(dead[BURIED_AT_ONCE:])
             self.unasked |= late
-            self.dead = sorted(late.union(self.dead))
+            self.next.update(dict.fromkeys(sorted(late)))
             dead, told, read = ([d for d in found if d not in late] for found in (dead, told, read))
         self._bury(dead, told)
         return read
 
-    def bury_next(self) -> None:
-        """Buries some more of those that were found dead, and could not all be buried at once."""
-        domids, self.dead = self.dead[:BURIED_AT_ONCE], self.dead[BURIED_AT_ONCE:]
-        self.server.journal.note(BURY, 0, 0, struct.pack(f"={len(domids)}I", *domids))
-        self.bury(domids)
+    def look_next(self) -> None:
+        """Asks about some more of those for whom there was no time."""
+        domids = list(self.next)[:ASKED_AT_ONCE]
+        for domid in domids:
+            del self.next[domid]
+        self.server.journal.note(LOOK, 0, 0, struct.pack(f"={len(domids)}I", *domids))
+        self.look_again(domids)
 
-    def bury(self, domids: Iterable[int]) -> None:
-        """Asks about domains again, and buries those that are dead; as a journal says, or now."""
+    def look_again(self, domids: Iterable[int]) -> None:
+        """Asks about domains, and buries the dead: now, or as a journal says."""
         there = [domid for domid in domids if domid in self.table]
         self.unasked.difference_update(self._look(there, True))
 
@@ -646,7 +651,7 @@ class Domains:
     # -- every turn -----------------------------------------------------------
 
     def on_events(self) -> bool:
-        """Serves the domains whose ports are pending; is there something for bury_next()?"""
+        """Serves the domains whose ports are pending; is there something for look_next()?"""
         channels = self.xen.channels
         try:
             others = self.server.on_ports(channels, self.by_port)
@@ -656,14 +661,14 @@ class Domains:
             ports = channels.taken
             if not ports and isinstance(error, OSError):
                 self._start_afresh(error)
-                return bool(self.dead)
+                return bool(self.next)
             # Somebody's ring failed: those behind it must not be forgotten.
             self._serve_later(self.by_port[port] for port in ports if port in self.by_port)
             raise
         finally:
             # Whatever happened: a port that stays masked is never heard of again.
             channels.release()
-        return bool(self.dead)
+        return bool(self.next)
 
     def _start_afresh(self, error: OSError) -> None:
         """The pending ports cannot be read: looks at all rings and asks about all domains.

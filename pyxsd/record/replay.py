@@ -202,8 +202,8 @@ class Steps:
         else:
             self.domains.shut(domain)
 
-    def _bury(self, _subject: int, _result: int, payload: bytes) -> None:
-        self.domains.bury(domid for (domid,) in struct.iter_unpack("=I", payload))
+    def _look(self, _subject: int, _result: int, payload: bytes) -> None:
+        self.domains.look_again(domid for (domid,) in struct.iter_unpack("=I", payload))
 
 
 class Replay(Steps):
@@ -290,5 +290,5 @@ STEPS = {
     _journal.READ_ON: "_read_on",
     _journal.INTERRUPT: "_interrupt",
     _journal.SHUT: "_shut",
-    _journal.BURY: "_bury",
+    _journal.LOOK: "_look",
 }

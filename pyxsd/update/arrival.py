@@ -152,8 +152,8 @@ def adopt(domains: Domains, rows: list[surroundings.Row], around: Surroundings) 
         domains.adopt(rows, domains.server.domains)
     except ValueError as error:
         raise StateError(str(error)) from None
-    # Some of them may have been found dead, and wait to be buried.
-    domains.dead = sorted(domains.unasked)
+    # They may have changed, and waited for somebody to look at them.
+    domains.next = dict.fromkeys(sorted(domains.unasked))
 
 
 def refuse(old: channel.Channel, error: BaseException) -> None:

@@ -316,8 +316,8 @@ def test_depth_of_special_watches(rings: Rings, depth: bytes, answer: str) -> No
 def bury_all(rings: Rings) -> int:
     """As the daemon does behind each turn; how many turns that took."""
     turns = 0
-    while rings.host.domains.dead:
-        rings.host.domains.bury_next()
+    while rings.host.domains.next:
+        rings.host.domains.look_next()
         rings.turn()
         turns += 1
     return turns
@@ -343,7 +343,7 @@ def test_hundreds_die_at_once(told: Rings, count: int) -> None:
     turns = (count - 1) // 32
     assert bury_all(told) == turns
     assert events(told, "s1") == [GENERIC] * turns
-    assert [path for path, _ in events(told, "s0")] == [
+    assert sorted(path for path, _ in events(told, "s0")) == [
         b"@releaseDomain/%d" % domid for domid in domids[32:]
     ]
     assert sorted(told.server.domains) == [0, 1, 2, 3, 4]
