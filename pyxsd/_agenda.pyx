@@ -261,7 +261,7 @@ cdef class Agenda:
         if requests:
             c.asks_many = requests > 1
         if requests or ns > c.pace:
-            # That one took very long, as where the machine did something else, is forgotten at once.
+            # That one took very long, as where the machine did something else, is soon forgotten.
             c.pace = (3 * <uint64_t>c.pace + min(ns, <uint64_t>(2 * SINGLE_NS))) >> 2
 
     cdef int unblock(self, Connection c) except -1:

@@ -43,7 +43,7 @@ cdef class Connection:
     cdef bint to_flush               # has output for the end of the turn
     cdef bint is_ready               # waits for its share of the turn
     cdef uint64_t used               # time it was served, nanoseconds; see the agenda
-    cdef readonly bint asks_many     # more than one request of it was served the last time
+    cdef bint asks_many              # more than one request of it was served the last time
     cdef readonly uint32_t pace      # what serving it takes on average of late, nanoseconds
     cdef bint changed                # closed, or `interest` is not what is registered
     cdef readonly int interest       # WANT_*: what the loop should wait for; -1: nothing at all
