@@ -31,6 +31,7 @@ KERNEL_OPTIONS = (
     "systemd.unit=test.target systemd.show_status=false"
 )
 
+LAUNCHER = "/usr/sbin/pyxsd"
 PROGRAMS = ("bash", "cat", "env", "mkdir", "prlimit", "rm", "sleep")
 
 FILES = {
@@ -39,7 +40,7 @@ FILES = {
     "/etc/os-release": 'ID=test\nNAME="a machine for tests"\nVERSION_ID=1\n',
     "/etc/machine-id": "0123456789abcdef0123456789abcdef\n",
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\n",
-    "/etc/default/xencommons": f"XENSTORED={pytree.LAUNCHER}\n",
+    "/etc/default/xencommons": f"XENSTORED={LAUNCHER}\n",
     "/etc/xen/oxenstored.conf": "xenstored-kva = /standin/host/xsd_kva\n"
     "xenstored-port = /standin/host/xsd_port\n"
     "xenstored-log-level = info\n",
@@ -83,7 +84,7 @@ def _drop_in() -> bytes:
     launcher = "ExecStart=/usr/sbin/pyxsd-launch "
     if launcher not in text:
         raise packages.MissingError("the drop-in of the packages starts another program")
-    return text.replace(launcher, f"ExecStart={pytree.LAUNCHER} ").encode()
+    return text.replace(launcher, f"ExecStart={LAUNCHER} ").encode()
 
 
 def build(target: Path) -> None:
