@@ -56,6 +56,7 @@ cdef class Agenda:
     cdef Connection next(self)
     # For how long that one may be served, nanoseconds.
     cdef uint64_t slice(self) noexcept
+    cdef uint64_t _single_ns(self) noexcept
     # It was served for so long, with so many requests.
     cdef void charge(self, Connection c, uint64_t ns, uint64_t requests) noexcept
     # Room for so many in a queue; and the next one of them, in their order.

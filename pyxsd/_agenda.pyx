@@ -11,7 +11,7 @@ ask; and so does a guest that asks one thing at a time and waits for the answer.
 the first that came is the next one: they cost little, and a fair share of a thousandth of the time
 would let the one of them who asks most often wait longest.  It is not what a guest that has filled
 its ring can do to the others: where the last time more than one request of it was served, or where
-it takes more than SINGLE_NS on average, it waits among the others, and so does what is left of a
+it takes more than 20 us on average, it waits among the others, and so does what is left of a
 slice.
 
 In the queues of domain 0 and of the others who used least time comes first.  So a client that asks
@@ -38,7 +38,7 @@ cdef enum:
     TURN_NS = 150000
     BONUS_NS = 200000
     LONGEST_NS = 1000000     # that is counted of one slice, since no request should take more
-    SINGLE_NS = 20000        # for one in SINGLE, and the most that its requests take on average
+    PACE_NS = 40000          # that one slice counts at most in the average
 
 
 cdef inline bint _before(const Waiting *a, const Waiting *b) noexcept:
@@ -118,7 +118,7 @@ cdef class Agenda:
     cdef int ready(self, Connection c) except -1:
         if not c.is_guest:
             return self._wait(c, DOM0)
-        return self._wait(c, OTHERS if c.asks_many or c.pace > SINGLE_NS else SINGLE)
+        return self._wait(c, OTHERS if c.asks_many or c.pace > self._single_ns() else SINGLE)
 
     cdef int left(self, Connection c) except -1:
         return self._wait(c, OTHERS if c.is_guest else DOM0)
@@ -215,8 +215,12 @@ cdef class Agenda:
             queue.heap[at] = last
         return c
 
+    cdef uint64_t _single_ns(self) noexcept:
+        """For one in SINGLE, and the most that its slices take on average: 20 us."""
+        return self.slice_ns // 5 * 2
+
     cdef uint64_t slice(self) noexcept:
-        return min(self.slice_ns, <uint64_t>SINGLE_NS) if self.serving == SINGLE else self.slice_ns
+        return self._single_ns() if self.serving == SINGLE else self.slice_ns
 
     def drop_closed(self):
         """Leaves out those that were closed while they waited, as they are when their turn comes: a
@@ -262,7 +266,7 @@ cdef class Agenda:
             c.asks_many = requests > 1
         if requests or ns > c.pace:
             # That one took very long, as where the machine did something else, is soon forgotten.
-            c.pace = (3 * <uint64_t>c.pace + min(ns, <uint64_t>(2 * SINGLE_NS))) >> 2
+            c.pace = (3 * <uint64_t>c.pace + min(ns, <uint64_t>PACE_NS)) >> 2
 
     cdef int unblock(self, Connection c) except -1:
         if c.stalled and not is_blocked(c, self.limits.most[Q_OUTSTANDING]):

@@ -145,13 +145,13 @@ class Daemon:
         loop = self.loop
         while not self.stopping:
             try:
+                if self.domains.next:
+                    self.after(0.0, self.domains.look_next)
                 self._do_what_is_due(loop.poller.now)
                 if self.stopping:
                     break  # another process serves now
                 # Returns for what hardly ever happens; requests are served in there.
                 loop.run(self.due, self.config.persistent)
-                if self.domains.next:
-                    self.after(0.0, self.domains.look_next)
             except Exception as error:
                 if self.reraise:
                     raise

@@ -152,8 +152,6 @@ def adopt(domains: Domains, rows: list[surroundings.Row], around: Surroundings) 
         domains.adopt(rows, domains.server.domains)
     except ValueError as error:
         raise StateError(str(error)) from None
-    # They may have changed, and waited for somebody to look at them.
-    domains.next = dict.fromkeys(sorted(domains.unasked))
 
 
 def refuse(old: channel.Channel, error: BaseException) -> None:

@@ -245,7 +245,7 @@ def test_a_package_that_is_half_there(place: Place) -> None:
     source = Path(launch.__file__).parents[1]
     for folder in ("setup", "system"):
         shutil.copytree(source / folder, package / folder)
-    for name in ("__init__.py", "cli.py"):
+    for name in ("__init__.py", "cli.py", "named.py"):
         shutil.copy(source / name, package)
     libraries = [str(place.folder / "lib"), *(p for p in sys.path if p.endswith("-packages"))]
     starter = place.folder / "starter.py"

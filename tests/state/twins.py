@@ -25,7 +25,14 @@ from tests.state import layout
 from tests.world import World
 
 # How long something took differs between two servers.
-TIMES = {b"TURN": ("least", "waiting"), b"CONN": ("used",)}
+QUEUES = ("dom0", "single", "others")
+TIMES = {
+    b"TURN": (
+        "least",
+        *(f"{queue}_{what}" for queue in QUEUES for what in ("least", "waiting", "used")),
+    ),
+    b"CONN": ("used", "pace"),
+}
 
 
 class Recorded(Ledger):
