@@ -28,6 +28,7 @@ positive.  Numbers are those of this machine.
     INTERRUPT   the interrupt for domains that change state is bound (result 1) or let go of (0)
     SHUT        the page of domain `subject` cannot be had for now
     LOOK        domains (payload: 4 bytes each) are asked about, for whom there was no time before
+                (subject 0), or once more by whoever goes on (1)
     SETTLE      an image is about to be made: those that were closed while they waited are left out
     HOLD        the trees of now are held, since somebody writes them down in slices
     RELEASE     and no longer

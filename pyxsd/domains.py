@@ -553,13 +553,22 @@ class Domains:
         domids = list(self.next)[:ASKED_AT_ONCE]
         for domid in domids:
             del self.next[domid]
-        self.server.journal.note(LOOK, 0, 0, struct.pack(f"={len(domids)}I", *domids))
-        self.look_again(domids)
+        self._look_now(domids, False)
 
-    def look_again(self, domids: Iterable[int]) -> None:
+    def look_for_dead(self) -> None:
+        """Whoever was to bury some of the unasked has died.  They stay unasked: what Xen tells at
+        the next interrupt may leave out one that is gone by then."""
+        self._look_now(sorted(self.unasked), True)
+
+    def _look_now(self, domids: list[int], stay: bool) -> None:
+        self.server.journal.note(LOOK, stay, 0, struct.pack(f"={len(domids)}I", *domids))
+        self.look_again(domids, stay)
+
+    def look_again(self, domids: Iterable[int], stay: bool) -> None:
         """Asks about domains, and buries the dead: now, or as a journal says."""
-        there = [domid for domid in domids if domid in self.table]
-        self.unasked.difference_update(self._look(there, True))
+        read = self._look([domid for domid in domids if domid in self.table], not stay)
+        if not stay:
+            self.unasked.difference_update(read)
 
     def _state(self, domain: Domain) -> DomainState | None:
         """What Xen says of a domain; None (logged once) where it cannot be read."""

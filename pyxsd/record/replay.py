@@ -202,8 +202,9 @@ class Steps:
         else:
             self.domains.shut(domain)
 
-    def _look(self, _subject: int, _result: int, payload: bytes) -> None:
-        self.domains.look_again(domid for (domid,) in struct.iter_unpack("=I", payload))
+    def _look(self, subject: int, _result: int, payload: bytes) -> None:
+        domids = [domid for (domid,) in struct.iter_unpack("=I", payload)]
+        self.domains.look_again(domids, subject != 0)
 
 
 class Replay(Steps):

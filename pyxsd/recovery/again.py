@@ -294,8 +294,8 @@ class Again(Steps):
                     or b"the process that was asked has died\0",
                 )
         self._look_at_rings()
-        # Some may have been found dead, and wait to be buried.
-        self.domains.next = dict.fromkeys(sorted(self.domains.unasked))
+        if self._xen is not None and self.domains.unasked:
+            self.domains.look_for_dead()
         self._shut_missing()
         self.protection.go_on()
         if self._xen is not None:
