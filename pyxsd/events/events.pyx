@@ -853,11 +853,16 @@ cdef class Events:
 
     cdef int _withdraw(self, Pending pending, number) except -1:
         """Takes an event back whose cause is gone."""
-        path, k, _ = pending.overflow.pop(number)
+        event = pending.overflow.get(number)
+        if event is None:
+            return 0  # there was just no memory left for the account
+        path, k, _ = event
         if k == 0:
             pending.paths.discard(path)
-        if not pending.overflow:
+        if len(pending.overflow) == 1:
             pending.to.overfull.pop(pending.serial, None)
             if not pending.waiting:
                 pending.to.pending.pop(pending.serial, None)
+        # Last of all: where memory runs out before, all of this is done once more.
+        del pending.overflow[number]
         return 0
