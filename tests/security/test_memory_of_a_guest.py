@@ -51,5 +51,5 @@ def test_all_at_once(
     parts = json.loads(done.stdout)
     # It has got as far as each of the bounds lets it.
     assert parts["open"] == 11 and parts["requests"] > 100, parts
-    assert parts["replies"] > 256_000 and parts["events"] > 250_000, parts
+    assert parts["replies"] > 256_000 and parts["events"] > 230_000, parts
     assert 2_000_000 < parts["sum"] < MOST, parts
