@@ -34,6 +34,7 @@ SUITES = (
 LEFT_OUT = tuple(
     f"tests/unit/test_{name}.py"
     for name in (
+        "agenda_pace",
         "background",
         "config",
         "daemon_log",
