@@ -305,8 +305,9 @@ def test_a_death_behind_what_was_read() -> None:
         with stand.client() as client, stand.client() as one, stand.client() as held:
             tx_id = begin_to_leave(client, one, real(C))
             held.send("TRANSACTION_START", b"\0")
-            for n in range(100):
-                held.send("WRITE", b"/tool/held\0%d" % n)
+            # In one piece: the kernel keeps some 90 for somebody who does not read.
+            writes = [packet("WRITE", b"/tool/held\0%d" % n) for n in range(100)]
+            held.sock.sendall(b"".join(writes))
             one.ask("WRITE", b"/tool/x\0y")
             assert one.ask("TRANSACTION_END", b"T\0", tx_id)[1] == OK
             assert client.answer()[1].rstrip(b"\0") == DIED
