@@ -128,13 +128,12 @@ cdef class Agenda:
         if c.is_ready or c.closed:
             return 0
         self.make_room(which, queue.count + 1)
-        if which == SINGLE:
-            self._put(queue, c, 0, self.arrivals + 1)
-        else:
-            if c.used + BONUS_NS < queue.least:
-                c.used = queue.least - BONUS_NS
-            self._put(queue, c, c.used, self.arrivals + 1)
+        if queue.count == 0 and queue.used + TURN_NS < self.least:
+            queue.used = self.least - TURN_NS
+        if which != SINGLE and c.used + BONUS_NS < queue.least:
+            c.used = queue.least - BONUS_NS
         self.arrivals += 1
+        self._put(queue, c, 0 if which == SINGLE else c.used, self.arrivals)
         return 0
 
     cdef int make_room(self, int which, size_t n) except -1:
@@ -154,8 +153,6 @@ cdef class Agenda:
 
     cdef void _put(self, Queue *queue, Connection c, uint64_t used, uint64_t order) noexcept:
         cdef Waiting entry
-        if queue.count == 0 and queue.used + TURN_NS < self.least:
-            queue.used = self.least - TURN_NS
         entry.used = used
         entry.order = order
         entry.connection = <void *>c

@@ -746,12 +746,12 @@ cdef class Passage:
     cdef int queue(self, Codec codec, int which) except -1:
         cdef Agenda agenda = self.server.agenda
         cdef Queue *queue = &agenda.queues[which]
-        cdef uint64_t used = queue.used
         cdef Connection c
         cdef Waiting one
         cdef size_t i, n
         cdef list held = []
         codec.u64(&queue.least)
+        codec.u64(&queue.used)
         if not codec.loading:
             for i in range(queue.count):
                 c = <Connection>queue.heap[i].connection
@@ -770,9 +770,6 @@ cdef class Passage:
             c = self.named(codec, c)
             if codec.loading:
                 agenda.append(which, c, one.used, one.order)
-        codec.u64(&used)
-        if codec.loading:
-            queue.used = used
         return 0
 
 

@@ -202,8 +202,8 @@ RECORDS: dict[bytes, Fields] = {
             for queue in ("dom0", "single", "others")
             for field in (
                 (f"{queue}_least", "Q"),
-                (f"{queue}_waiting", [("used", "Q"), ("order", "Q"), ("id", "Q")]),
                 (f"{queue}_used", "Q"),
+                (f"{queue}_waiting", [("used", "Q"), ("order", "Q"), ("id", "Q")]),
             )
         ),
         ("flushing", [("id", "Q")]),
