@@ -95,15 +95,15 @@ cdef class History:
                     const Path *path) except -1:
         cdef uint64_t mark = 0
         cdef int64_t copied = after.copied - before.copied
-        # What was let go of beside the copied nodes: those on the path, where there is one.
-        cdef int64_t nodes = copied if path == NULL else min(copied, <int64_t>path.parts + 1)
-        cdef int64_t dropped = max(after.dropped - before.dropped - nodes * NODE_BYTES, 0)
-        cdef int64_t weight
-        cdef Node *node
+        cdef int64_t nodes, dropped, weight
+        cdef Node *node = before.find(path) if path != NULL else NULL
         if path != NULL and after.nodes >= before.nodes:
             # What one had that was written.  The copies of those on its path share theirs.
-            node = before.find(path)
             dropped = node_content(node) if node != NULL else 0
+        else:
+            # What was let go of beside the copied nodes: those on the path, where there is one.
+            nodes = copied if path == NULL else min(copied, <int64_t>path.parts + 1)
+            dropped = max(after.dropped - before.dropped - nodes * NODE_BYTES, 0)
         weight = CHANGE_WEIGHT + copied + (bytes + dropped) // NODE_BYTES
         # Where the counts changed, a table with all owners of nodes is kept, too.
         weight += after.counts_beside(before) // NODE_BYTES
@@ -113,7 +113,7 @@ cdef class History:
         if c.kept and c.kept + weight > WEIGHT_MAX:
             self._forget(c, c.kept + weight - WEIGHT_MAX)
         # An equal value leaves the node what it is.
-        if path != NULL and before.find(path) != after.find(path):
+        if path != NULL and node != after.find(path):
             mark = node_mark(path)
         return self.keep(self.commits, c, before, after, weight, mark)
 

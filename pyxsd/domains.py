@@ -668,12 +668,11 @@ class Domains:
                 self.on_virq()
         except Exception as error:
             ports = channels.taken
-            if not ports and isinstance(error, OSError):
-                self._start_afresh(error)
-                return bool(self.next)
-            # Somebody's ring failed: those behind it must not be forgotten.
-            self._serve_later(self.by_port[port] for port in ports if port in self.by_port)
-            raise
+            if ports or not isinstance(error, OSError):
+                # Somebody's ring failed: those behind it must not be forgotten.
+                self._serve_later(self.by_port[port] for port in ports if port in self.by_port)
+                raise
+            self._start_afresh(error)
         finally:
             # Whatever happened: a port that stays masked is never heard of again.
             channels.release()

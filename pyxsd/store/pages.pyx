@@ -216,11 +216,10 @@ cdef Page *_room(Page **ref, int capacity) except NULL:
     cdef Page *page = ref[0]
     cdef size_t front = _front(page.level)
     cdef char *start
-    cdef int size = page.capacity
-    if size >= capacity:
+    cdef int size
+    if page.capacity >= capacity:
         return page
-    while size < capacity:
-        size *= 2
+    size = _fitting(capacity)
     start = <char *>realloc(<char *>page - front, front + sizeof(Page)
                             + (size - 1) * sizeof(void *))
     if start == NULL:
