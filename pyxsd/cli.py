@@ -17,7 +17,7 @@ from pyxsd.state import restore
 from pyxsd.system import background, configuration, descriptors, listening, options, pid_file
 from pyxsd.system.daemon_log import BANNER, DaemonLog, open_daemon_log
 from pyxsd.system.destinations import open_access_log
-from pyxsd.system.errors import ServiceError
+from pyxsd.system.errors import ServiceError, in_words
 from pyxsd.system.log import Log
 from pyxsd.system.notify import Notifier
 from pyxsd.system.printable import printable
@@ -748,5 +748,4 @@ def _start_domain0(domains: Domains, config: Config, daemon_log: DaemonLog) -> N
     try:
         domains.start_domain0(config.xenstored_kva, config.xenstored_port)
     except (OSError, ValueError) as error:
-        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        daemon_log.error("xenstored", f"domain 0 has no ring: {text}")
+        daemon_log.error("xenstored", f"domain 0 has no ring: {in_words(error)}")

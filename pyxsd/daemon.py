@@ -23,6 +23,7 @@ from pyxsd.state import dump
 from pyxsd.state.saver import LEAST_SECONDS, Saver
 from pyxsd.system import tracebacks
 from pyxsd.system.descriptors import Reserve
+from pyxsd.system.errors import in_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -291,7 +292,7 @@ class Daemon:
             with self.reserve:
                 dump.write_file(path, rows)
         except (OSError, MemoryError) as error:
-            self.daemon_log.error("xenstored", f"cannot write {path}: {_in_words(error)}")
+            self.daemon_log.error("xenstored", f"cannot write {path}: {in_words(error)}")
             return False
         return True
 
@@ -309,7 +310,7 @@ class Daemon:
         except (OSError, MemoryError, ImportError) as error:
             self.daemon_log.error(
                 "xenstored",
-                f"cannot write {self.run_directory}/{dump.IMAGE}: {_in_words(error)}; "
+                f"cannot write {self.run_directory}/{dump.IMAGE}: {in_words(error)}; "
                 "one from before stays as it was",
             )
             return False
@@ -473,8 +474,3 @@ class Daemon:
             os.close(fd)
         self.reserve.close()
         self.epoll.close()
-
-
-def _in_words(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) else str(error)
-    return text or type(error).__name__

@@ -27,6 +27,7 @@ import time
 from pyxsd.keeper import clone
 from pyxsd.keeper.report import BECOMES, ENDED, HANDED_OVER, LOST, SERVING, STARTING, Report
 from pyxsd.named import NamedTuple
+from pyxsd.system import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,8 +179,7 @@ class Keeper:
         try:
             os.execv(command[0], command)
         except (OSError, ValueError) as error:
-            text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            return f"{command[0]}: {text}"
+            return f"{command[0]}: {errors.in_words(error)}"
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
             for number, handler in before.items():

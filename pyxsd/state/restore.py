@@ -16,6 +16,7 @@ import time
 
 from pyxsd._wire import Transport
 from pyxsd.state import dump
+from pyxsd.system.errors import in_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,6 +138,5 @@ def _domain0(
     try:
         domains.start_domain0(config.xenstored_kva, config.xenstored_port, connection, indices)
     except (OSError, ValueError) as error:
-        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        log.error("xenstored", f"domain 0 has no ring: {text}")
+        log.error("xenstored", f"domain 0 has no ring: {in_words(error)}")
         domains.server.disconnect(connection)

@@ -13,6 +13,7 @@ from pyxsd.keeper.report import PREPARES, WAITS
 from pyxsd.state.host_state import StateError
 from pyxsd.switch import obstacles, target
 from pyxsd.switch.leaving import UNPROTECTED, Leaving, become
+from pyxsd.system.errors import in_words
 from pyxsd.update.program import ProgramError
 
 TYPE_CHECKING = False
@@ -144,8 +145,7 @@ class Departure:
             become(command, daemon.ward)
         except (OSError, StateError, ValueError, OverflowError) as error:
             leaving.undo()
-            text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise ProgramError(f"{self.path}: {text}") from error
+            raise ProgramError(f"{self.path}: {in_words(error)}") from error
         except BaseException:
             leaving.undo()
             raise

@@ -16,6 +16,7 @@ from pyxsd._wire import Transport
 from pyxsd.domains import Domains
 from pyxsd.state import image, surroundings
 from pyxsd.state.errors import StateError
+from pyxsd.system.errors import in_words
 from pyxsd.update import channel
 
 TYPE_CHECKING = False
@@ -156,9 +157,8 @@ def adopt(domains: Domains, rows: list[surroundings.Row], around: Surroundings) 
 
 def refuse(old: channel.Channel, error: BaseException) -> None:
     """Tells the old daemon why it has to go on itself."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     try:
-        old.send("refused", text or type(error).__name__)
+        old.send("refused", in_words(error))
     except OSError:
         pass  # it has gone
 

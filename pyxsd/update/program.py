@@ -9,6 +9,7 @@ import signal
 import sys
 
 from pyxsd.named import NamedTuple
+from pyxsd.system.errors import in_words
 from pyxsd.system.options import CAN_TAKE_OVER, TAKE_OVER
 from pyxsd.update.channel import Channel
 
@@ -91,8 +92,7 @@ class Process:
             )
         except (OSError, ValueError) as error:
             self.close()
-            text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise ProgramError(f"{program.path}: {text}") from error
+            raise ProgramError(f"{program.path}: {in_words(error)}") from error
         finally:
             os.close(theirs)
 
