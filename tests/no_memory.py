@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
+
+from tests.clients.daemon import PROJECT
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +27,15 @@ def no_memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except FileNotFoundError:
         pytest.skip("no C compiler")
     return path
+
+
+def places(library: Path, module: str, case: str, **env: str) -> list[int]:
+    """Runs a program of tests without memory; the numbers that it writes."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, case],
+        cwd=PROJECT,
+        env={**os.environ, "LD_PRELOAD": str(library), **env},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return [int(word) for word in done.stdout.split()]

@@ -323,17 +323,22 @@ def bury_all(rings: Rings) -> int:
     return turns
 
 
+def crowd(rings: Rings, domids: range) -> None:
+    """Domains that Xen says are gone, of which nobody was told yet."""
+    for domid in domids:
+        rings.guest(domid)
+        rings.host.introduce(None, domid, 1, 7)
+    rings.turn()
+    for domid in domids:
+        rings.xen.set_state(domid, "gone")
+
+
 @pytest.mark.parametrize("count", [32, 33, 300])
 def test_hundreds_die_at_once(told: Rings, count: int) -> None:
     """All are gone after one interrupt; two watchers of all of them are told of each.  So many at
     a time that others are served in between."""
     domids = range(100, 100 + count)
-    for domid in domids:
-        told.guest(domid)
-        told.host.introduce(None, domid, 1, 7)
-    told.turn()
-    for domid in domids:
-        told.xen.set_state(domid, "gone")
+    crowd(told, domids)
     watch(told, "s0", b"@releaseDomain", b"deep", b"1\0")
     told.drain("s1")
     told.virq()
@@ -354,12 +359,7 @@ def test_hundreds_die_at_once(told: Rings, count: int) -> None:
 def crowd_of_dead(rings: Rings) -> range:
     """Eighty that Xen says are gone, of which the first 32 are buried."""
     domids = range(100, 180)
-    for domid in domids:
-        rings.guest(domid)
-        rings.host.introduce(None, domid, 1, 7)
-    rings.turn()
-    for domid in domids:
-        rings.xen.set_state(domid, "gone")
+    crowd(rings, domids)
     rings.virq()
     assert sorted(rings.server.domains)[-1] == 179
     return domids

@@ -4,14 +4,12 @@ nobody goes on from there as if nothing had been."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.clients.daemon import PROJECT, wait_for
+from tests.clients.daemon import wait_for
+from tests.no_memory import places
 from tests.recovery.parked import EIO
 from tests.recovery.test_crash import CrashingDaemon
 from tests.recovery.without_memory import CASES
@@ -19,15 +17,8 @@ from tests.recovery.without_memory import CASES
 
 @pytest.mark.parametrize("case", CASES)
 def test_wherever_memory_runs_out(no_memory: Path, case: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.recovery.without_memory", case],
-        cwd=PROJECT,
-        env={**os.environ, "LD_PRELOAD": str(no_memory)},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    places, ended = map(int, done.stdout.split())
-    assert 0 < ended <= places
+    tried, ended = places(no_memory, "tests.recovery.without_memory", case)
+    assert 0 < ended <= tried
 
 
 def test_the_process_ends_and_another_one_goes_on(tmp_path: Path) -> None:

@@ -15,16 +15,13 @@ import sys
 from typing import Any
 
 from tests.recovery.kit import Kept, Recovered, without_clock
-from tests.unit.without_memory import full, leaf, nodes, shared
+from tests.unit import without_memory
 from tests.world import World, packet
 
 CASES = {
-    "write": (full, "WRITE", b"/f/0500x\0v"),
-    "write-leaf": (leaf, "WRITE", b"/f/0005x\0v"),
-    "rm": (nodes, "RM", b"/t\0"),
-    "rm-shared": (shared, "RM", b"/t\0"),
-    "watch": (leaf, "WATCH", b"/f\0token\0"),
-    "transaction": (leaf, "TRANSACTION_START", b"\0"),
+    **{name: without_memory.CASES[name] for name in ("write", "write-leaf", "rm", "rm-shared")},
+    "watch": (without_memory.leaf, "WATCH", b"/f\0token\0"),
+    "transaction": (without_memory.leaf, "TRANSACTION_START", b"\0"),
 }
 
 

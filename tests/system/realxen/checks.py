@@ -133,6 +133,12 @@ class _Plan:
             if left_out is None or not left_out.fullmatch(name):
                 self.outcomes[name] = known is None or not known.fullmatch(name)
 
+    def add_guest(self, guest: str) -> None:
+        """Expects what is seen of a guest from its creation to its first requests."""
+        self.add(f"{guest}-create", *BORN)
+        self.add(guest, *DEVICES)
+        self.add(f"{guest}-first", *RINGS)
+
 
 def plan(run: Run) -> dict[str, bool]:
     """Return the names that must appear, and whether each must pass; the others must fail."""
@@ -163,9 +169,7 @@ def _begin(planned: _Plan, run: Run) -> None:
 
 def _lives(planned: _Plan, full: bool) -> None:
     """life.sh"""
-    planned.add("g1-create", *BORN)
-    planned.add("g1", *DEVICES)
-    planned.add("g1-first", *RINGS)
+    planned.add_guest("g1")
     planned.add("g1-disk", "written")
     planned.add("g1-net", "ping")
     if planned.serves == "pyxsd":
@@ -181,9 +185,7 @@ def _lives(planned: _Plan, full: bool) -> None:
     planned.add("g1-reboot", *REBOOTED)
     planned.add("g1-reborn", "ready", *ARRIVED)
     for guest in ("g2", "g3"):
-        planned.add(f"{guest}-create", *BORN)
-        planned.add(guest, *DEVICES)
-        planned.add(f"{guest}-first", *RINGS)
+        planned.add_guest(guest)
         planned.add(f"{guest}-destroy", *DIED)
     planned.add("g2-destroy", "busy")
     planned.add("g3-alone", "echo")
@@ -223,26 +225,20 @@ def _deaths(planned: _Plan, full: bool) -> None:
 def _switches(planned: _Plan, full: bool) -> None:
     """switches.sh"""
     before = planned.serves
-    planned.add("g1-create", *BORN)
-    planned.add("g1", *DEVICES)
-    planned.add("g1-first", *RINGS)
+    planned.add_guest("g1")
     planned.serves = "pyxsd"
     planned.add("take-over", *SWITCHED)
     planned.add("socket-taken", *SUITE)
     planned.add("ring-taken", *SUITE)
     planned.add("g1-taken", *RINGS)
-    planned.add("g2-create", *BORN)
-    planned.add("g2", *DEVICES)
-    planned.add("g2-first", *RINGS)
+    planned.add_guest("g2")
     planned.add("g2-destroy", *DIED)
     planned.serves = before
     planned.add("give-back", *SWITCHED)
     planned.add("socket-given", *SUITE)
     planned.add("ring-given", *SUITE)
     planned.add("g1-given", *RINGS)
-    planned.add("g3-create", *BORN)
-    planned.add("g3", *DEVICES)
-    planned.add("g3-first", *RINGS)
+    planned.add_guest("g3")
     planned.add("g3-destroy", *DIED)
     if full:
         planned.serves = "pyxsd"
