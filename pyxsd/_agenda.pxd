@@ -17,7 +17,7 @@ cdef enum:
 
 # One that waits to be served.
 cdef struct Waiting:
-    uint64_t used            # who used least comes first; 0 in SINGLE
+    uint64_t used            # who has least comes first: time used; in SINGLE, of being served
     uint64_t order           # of arrival, where `used` is equal
     void *connection         # a counted reference
 
@@ -43,9 +43,12 @@ cdef class Agenda:
     cdef int serving         # the queue of the last one that was taken
     cdef public uint64_t slice_ns    # the longest time for one connection
     cdef public uint64_t turn_ns     # the longest time of one turn
+    cdef public uint64_t patience    # see PATIENCE
 
     # There is something to send.
     cdef int touch(self, Connection c) except -1
+    # Its output goes out at once: it need not wait, if it is the last one of those with output.
+    cdef void take_back(self, Connection c) noexcept
     # So many of those with output, the first ones, were flushed.
     cdef void flushed(self, size_t count) noexcept
     # There is something to serve.
@@ -58,7 +61,9 @@ cdef class Agenda:
     cdef uint64_t slice(self) noexcept
     cdef uint64_t _single_ns(self) noexcept
     # It was served for so long, with so many requests.
-    cdef void charge(self, Connection c, uint64_t ns, uint64_t requests) noexcept
+    cdef void served(self, Connection c, uint64_t ns, uint64_t requests) noexcept
+    # It has used so much time, sending included.
+    cdef void charge(self, Connection c, uint64_t ns) noexcept
     # Room for so many in a queue; and the next one of them, in their order.
     cdef int make_room(self, int which, size_t n) except -1
     cdef int append(self, int which, Connection c, uint64_t used, uint64_t order) except -1

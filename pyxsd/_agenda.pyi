@@ -8,6 +8,7 @@ from pyxsd._journal import Journal
 class Agenda:
     slice_ns: int
     turn_ns: int
+    patience: int
     @property
     def journal(self) -> Journal: ...
     def drop_closed(self) -> None: ...

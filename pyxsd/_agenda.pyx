@@ -7,12 +7,18 @@ after turn_ns; what is left waits for the next turn, which follows without a sle
 
 Of the queues, the one that was served for the least time comes first.  So domain 0, whose queue
 is its own, gets a third of the time at least and does not wait for what a thousand guests
-ask; and so does a guest that asks one thing at a time and waits for the answer.  Of those
-the first that came is the next one: they cost little, and a fair share of a thousandth of the time
-would let the one of them who asks most often wait longest.  It is not what a guest that has filled
-its ring can do to the others: where the last time more than one request of it was served, or where
-it takes more than 20 us on average, it waits among the others, and so does what is left of a
+ask; and so does a guest that asks one thing at a time and waits for the answer.  Those come in the
+order in which they came, but one that asks for cheap things goes before those that came earlier
+and ask for dear ones: each has patience for as long as it would take to serve all who wait there
+PATIENCE times, if they took as much on average as itself.  Without that one who reads a node
+in 2 us would wait for a thousand who take 10 us each; and a fair share of a thousandth of the time
+would let the one of them who asks most often wait longest.  It is not what a guest that has
+filled its ring can do to the others: where the last time more than one request of it was served, or
+where it takes more than 20 us on average, it waits among the others, and so does what is left of a
 slice.
+
+Replies go out with the slice, which counts as time of whoever gets them: nobody waits for the
+events of a thousand others.  What he takes on average is without that.
 
 In the queues of domain 0 and of the others who used least time comes first.  So a client that asks
 now and then is served before a thousand that always ask, and one that asks for dear things
@@ -37,6 +43,7 @@ cdef enum:
     SLICE_NS = 50000
     TURN_NS = 150000
     BONUS_NS = 200000
+    PATIENCE = 4
     LONGEST_NS = 1000000     # that is counted of one slice, since no request should take more
     PACE_NS = 40000          # that one slice counts at most in the average
 
@@ -67,6 +74,7 @@ cdef class Agenda:
         self.changed = []
         self.slice_ns = SLICE_NS
         self.turn_ns = TURN_NS
+        self.patience = PATIENCE
 
     def __dealloc__(self):
         cdef int which
@@ -107,6 +115,12 @@ cdef class Agenda:
         c.to_flush = True
         return 0
 
+    cdef void take_back(self, Connection c) noexcept:
+        if self.flush_count and self.flushing[self.flush_count - 1] == <void *>c:
+            self.flush_count -= 1
+            c.to_flush = False
+            Py_DECREF(c)
+
     cdef void flushed(self, size_t count) noexcept:
         cdef size_t i
         for i in range(count):
@@ -133,7 +147,9 @@ cdef class Agenda:
         if which != SINGLE and c.used + BONUS_NS < queue.least:
             c.used = queue.least - BONUS_NS
         self.arrivals += 1
-        self._put(queue, c, 0 if which == SINGLE else c.used, self.arrivals)
+        self._put(queue, c, queue.used + self.patience * queue.count * c.pace if which == SINGLE
+                  else c.used,
+                  self.arrivals)
         return 0
 
     cdef int make_room(self, int which, size_t n) except -1:
@@ -253,12 +269,14 @@ cdef class Agenda:
                 kept += 1
         self.flush_count = kept
 
-    cdef void charge(self, Connection c, uint64_t ns, uint64_t requests) noexcept:
+    cdef void charge(self, Connection c, uint64_t ns) noexcept:
         # What took longer was the machine's doing, as a rule.
         ns = min(ns, <uint64_t>LONGEST_NS)
         self.queues[self.serving].used += ns
         if self.serving != SINGLE:
             c.used += ns
+
+    cdef void served(self, Connection c, uint64_t ns, uint64_t requests) noexcept:
         if requests:
             c.asks_many = requests > 1
         if requests or ns > c.pace:

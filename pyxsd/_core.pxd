@@ -51,6 +51,7 @@ cdef class Server:
     cdef int _refuse(self, Connection c, const Header *head) except -1
     cdef int _input_is_served(self, Connection c) except -1
     cdef int _flush_all(self) except -1
+    cdef int _send(self, Connection c) except -1
     cdef int _flush(self, Connection c) except -1
     cdef int _nobody_reads(self, Connection c) except -1
     cdef bint _is_hopeless(self, Connection c) noexcept

@@ -571,6 +571,15 @@ cdef class Server:
             return 0
         return self._close(c)
 
+    cdef int _send(self, Connection c) except -1:
+        """Sends what can be sent, whatever happens."""
+        if not c.closed:
+            try:
+                self._flush(c)
+            except Exception as error:
+                self._give_up(c, error)
+        return 0
+
     cdef int _flush(self, Connection c) except -1:
         cdef size_t n = buffer_len(&c.out.buf)
         cdef Py_ssize_t put
@@ -608,11 +617,7 @@ cdef class Server:
             c = <Connection>agenda.flushing[done]
             done += 1
             c.to_flush = False
-            if not c.closed:
-                try:
-                    self._flush(c)
-                except Exception as error:
-                    self._give_up(c, error)
+            self._send(c)
             if done < count and journal_clock(agenda.journal) >= until:
                 break
         if done:
@@ -635,7 +640,12 @@ cdef class Server:
                 begin, ops = now, c.ops
                 again = self._step(c, begin + agenda.slice())
                 now = journal_clock(journal)
-                agenda.charge(c, now - begin, c.ops - ops)
+                agenda.served(c, now - begin, c.ops - ops)
+                if c.to_flush:
+                    agenda.take_back(c)
+                    self._send(c)
+                    now = journal_clock(journal)
+                agenda.charge(c, now - begin)
                 if again:
                     agenda.left(c)
                 if agenda.count == 0 or now >= end:

@@ -76,8 +76,8 @@ def test_who_used_least_comes_first(world: World, names: str) -> None:
 
 
 def test_who_asks_one_thing_at_a_time_comes_in_order(crowd: World) -> None:
-    """However much they have asked so far."""
-    crowd.server.agenda.turn_ns = 0
+    """However much they have asked so far, where all of it was as cheap."""
+    crowd.server.agenda.turn_ns = crowd.server.agenda.patience = 0
     crowd.server.agenda.slice_ns = SLOW
     for name, times in (("d1", 300), ("d2", 1), ("d3", 20)):
         for _ in range(times):
@@ -103,10 +103,35 @@ def test_the_queues(crowd: World, asked: dict[str, int], names: str, served: str
     for name, count in asked.items():
         make_busy(crowd, name, count)
     make_busy(crowd, "d9", 2000)  # each queue but that of the others is behind
-    agenda.turn_ns, agenda.slice_ns = 0, SLOW
+    agenda.turn_ns, agenda.slice_ns, agenda.patience = 0, SLOW, 0
     for name in names.split():
         queue(crowd, name, ASK)
     assert order_of_service(crowd, names) == served.split()
+
+
+def test_replies_do_not_wait_for_the_events_of_others(crowd: World) -> None:
+    """They go out with the slice of whoever has asked."""
+    agenda = crowd.server.agenda
+    for domid in range(1, 6):
+        ok(crowd, f"d{domid}", "WATCH", b"/k\0t\0")
+        crowd.drain(f"d{domid}")
+    ok(crowd, "s1", "WRITE", b"/k\0v")
+    ok(crowd, "s1", "SET_PERMS", b"/k\0r0\0")
+    for domid in range(1, 6):
+        crowd.drain(f"d{domid}")
+    agenda.turn_ns = 0  # a turn serves one, and sends to one of those with events
+    queue(crowd, "s1", packet("WRITE", b"/k\0w"))
+    crowd.server.flush()
+    assert crowd.drain("s1")
+    told = [f"d{domid}" for domid in range(1, 6) if crowd.drain(f"d{domid}")]
+    assert len(told) < 4, "the events of the others are to be sent yet"
+    queue(crowd, "s2", ASK)
+    crowd.server.flush()
+    assert crowd.drain("s2")
+    while crowd.server.flush():
+        pass
+    told += [f"d{domid}" for domid in range(1, 6) if crowd.drain(f"d{domid}")]
+    assert sorted(told) == [f"d{domid}" for domid in range(1, 6)]
 
 
 def test_no_queue_starves_another(crowd: World) -> None:
