@@ -56,7 +56,7 @@ from pyxsd._journal cimport journal_clock
 from pyxsd._limits cimport EVENT_BYTES, OVERFLOW_EVENTS, Q_EVENTS, WAITING_BYTES
 from pyxsd._outq cimport path_hash
 from pyxsd._wire cimport PAYLOAD_MAX, Buffer, buffer_free, buffer_len, buffer_put
-from pyxsd.events.trie cimport watch_path
+from pyxsd.events.trie cimport watch_bytes, watch_path
 from pyxsd.store.path cimport path_split
 from pyxsd.store.perms cimport PERM_READ, perms_allow, perms_text
 from pyxsd.store.subtree cimport node_at, node_child, node_ref
@@ -740,8 +740,9 @@ cdef class Events:
 
     cdef int remove_watch(self, Connection c, Watch *watch) except -1:
         cdef Pending pending = c.pending.pop(watch.serial, None) if c.pending else None
-        self.trie.remove(&c.watches, watch)
         c.watch_count -= 1
+        c.watch_bytes -= watch_bytes(watch)
+        self.trie.remove(&c.watches, watch)
         if pending is not None:
             self._forget(pending)
             self.clear_away(CLEARED_AT_ONCE)
@@ -751,6 +752,7 @@ cdef class Events:
         while c.watches != NULL:
             self.trie.remove(&c.watches, c.watches)
         c.watch_count = 0
+        c.watch_bytes = 0
         return self.drop_waiting(c)
 
     cdef int drop_waiting(self, Connection c) except -1:
