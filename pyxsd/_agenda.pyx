@@ -5,14 +5,19 @@ Time belongs to everybody.  Whoever has something to be served waits in one of t
 turn of the loop takes one after the other out of them, serves each for at most a slice, and ends
 after turn_ns; what is left waits for the next turn, which follows without a sleep.
 
-Of the queues, the one that was served for the least time comes first.  So domain 0, whose queue
-is its own, gets a third of the time at least and does not wait for what a thousand guests
-ask; and so does a guest that asks one thing at a time and waits for the answer.  Of those
-the first that came is the next one: they cost little, and a fair share of a thousandth of the time
-would let the one of them who asks most often wait longest.  It is not what a guest that has filled
-its ring can do to the others: where the last time more than one request of it was served, or where
-it takes more than 20 us on average, it waits among the others, and so does what is left of a
-slice.
+Of the queues, the one that was served for the least time comes first. So domain 0, whose queue is
+its own, gets a third of the time at least and does not wait for what a thousand guests ask; and
+so does a guest that asks one thing at a time and waits for the answer. Of those the first that
+came is the next one: they cost little, and a fair share of a thousandth of the time would let the
+one of them who asks most often wait longest. But who takes 4 us on average, or 8, lets those go
+first who come up to 4 ms of their queue's time later, or 8, and take less: as long as a thousand
+such guests take, for whom the others need not wait. It is not what a guest that has filled its
+ring can do to the others: where the last time more than one request of it was served, or where it
+takes more than 20 us on average, it waits among the others, and so does what is left of a slice.
+An average says nothing of the next request, and a thousand guests could each ask for something
+dear at the same moment. So a request that may take long, such as the end of a transaction, is not
+served in that queue but goes over to the others; so do the events of a change behind the first
+few, and those that have waited for room.
 
 In the queues of domain 0 and of the others who used least time comes first.  So a client that asks
 now and then is served before a thousand that always ask, and one that asks for dear things
@@ -39,6 +44,7 @@ cdef enum:
     BONUS_NS = 200000
     LONGEST_NS = 1000000     # that is counted of one slice, since no request should take more
     PACE_NS = 40000          # that one slice counts at most in the average
+    CROWD = 1024             # guests, about, that may all ask for what is dearest in SINGLE
 
 
 cdef inline bint _before(const Waiting *a, const Waiting *b) noexcept:
@@ -65,6 +71,7 @@ cdef class Agenda:
         self.limits = limits
         self.journal = Journal()
         self.changed = []
+        self.serving = OTHERS
         self.slice_ns = SLICE_NS
         self.turn_ns = TURN_NS
 
@@ -133,7 +140,7 @@ cdef class Agenda:
         if which != SINGLE and c.used + BONUS_NS < queue.least:
             c.used = queue.least - BONUS_NS
         self.arrivals += 1
-        self._put(queue, c, 0 if which == SINGLE else c.used, self.arrivals)
+        self._put(queue, c, self._due(c) if which == SINGLE else c.used, self.arrivals)
         return 0
 
     cdef int make_room(self, int which, size_t n) except -1:
@@ -215,6 +222,11 @@ cdef class Agenda:
     cdef uint64_t _single_ns(self) noexcept:
         """For one in SINGLE, and the most that its slices take on average: 20 us."""
         return self.slice_ns // 5 * 2
+
+    cdef uint64_t _due(self, Connection c) noexcept:
+        """When one in SINGLE is to be served, on the clock of the time that all of them got."""
+        cdef uint64_t step = self.slice_ns // 12 + 1
+        return self.queues[SINGLE].used + c.pace // step * step * CROWD
 
     cdef uint64_t slice(self) noexcept:
         return self._single_ns() if self.serving == SINGLE else self.slice_ns

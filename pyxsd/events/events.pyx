@@ -52,6 +52,7 @@ cimport cython
 from collections import OrderedDict, deque
 
 from libc.stdlib cimport free, malloc
+from pyxsd._agenda cimport SINGLE
 from pyxsd._journal cimport journal_clock
 from pyxsd._limits cimport EVENT_BYTES, OVERFLOW_EVENTS, Q_EVENTS, WAITING_BYTES
 from pyxsd._outq cimport path_hash
@@ -64,6 +65,7 @@ from pyxsd.store.transaction cimport path_keep, path_restore
 
 cdef enum:
     BATCH = 128              # watches looked at between two looks at the clock
+    FEW = 32                 # and for a request of who asks one thing at a time, see the agenda
     CHANGE_BYTES = 64        # of the path of a change that cost as much as a watch
     CLEARED_AT_ONCE = 64     # waiting events that are freed together with their watch
     REFILLED = 128           # waiting events that move into the output at once
@@ -217,14 +219,14 @@ cdef class Events:
     # -- who is told ----------------------------------------------------------
 
     cdef void begin(self) noexcept:
-        self.at_once = BATCH
+        self.most = self.at_once = FEW if self.agenda.serving == SINGLE else BATCH
         self.complained = False
 
     cdef int fire(self, Connection cause, const Path *path, Node *before, Node *after,
                   bint below, bint there=False) except -1:
         cdef Job job
         cdef Watch *watch
-        cdef int64_t steps = BATCH
+        cdef int64_t steps = self.at_once
         if self.trie.count == 0:
             return 0
         if cause.jobs is not None or self.at_once <= 0:
@@ -403,7 +405,7 @@ cdef class Events:
             cause.jobs.insert(len(cause.jobs) - self._left(), what)
         else:
             cause.jobs.append(what)
-        return self.agenda.ready(cause)
+        return self.agenda.left(cause)
 
     cdef Py_ssize_t _left(self) except -1:
         """How many jobs of connections that have gone there are: the kernel's last ones."""
@@ -427,7 +429,7 @@ cdef class Events:
                 (<Job>what).move(root)
             else:
                 (<Changes>what).move(root)
-        return self.agenda.ready(cause)
+        return self.agenda.left(cause)
 
     cdef int resume(self, Connection cause, uint64_t until) except -1:
         cdef Job job
@@ -731,7 +733,7 @@ cdef class Events:
         cause.overflowing -= 1
         if cause.jobs is not None:
             if not self.must_wait(cause):
-                self.agenda.ready(cause)
+                self.agenda.left(cause)
         elif cause.overflowing == 0:
             self.agenda.unblock(cause)
         return 0

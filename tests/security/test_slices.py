@@ -164,6 +164,29 @@ def test_a_fast_reader_gets_its_waiting_events_in_slices(world: World) -> None:
     assert len(told) == 50_000 == len(set(told))
 
 
+def test_waiting_events_come_in_turns_of_their_watcher(world: World) -> None:
+    """Whoever's output is sent behind that of d1 does not wait until events of d1 have been moved
+    into the room that came free."""
+    ok(world, "s0", "MKDIR", b"/w\0")
+    ok(world, "s0", "SET_PERMS", b"/w\0b0\0")
+    for n in range(100):
+        watch(world, "d1", b"/w", b"%d" % n)
+    guest, transport = world.connection("d1")
+    transport.room = 0
+    for n in range(30):
+        world.feed("s0", write(b"/w/%d" % n))
+    assert guest.waiting_events > 1900
+    transport.room = 4096
+    world.server.serve_later(guest)
+    before = world.server.events
+    world.server.flush()
+    assert transport.take() and guest.waiting_events > 1900
+    assert world.server.events == before
+    while world.server.flush():
+        pass
+    assert 50 < world.server.events - before < 200
+
+
 def test_room_for_events_is_taken_in_slices(world: World) -> None:
     """d1 drops 0.7 MB of events with long paths, which makes room for 4,000 small ones at once."""
     for path in (b"/w", b"/l"):
