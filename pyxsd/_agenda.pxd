@@ -17,7 +17,7 @@ cdef enum:
 
 # One that waits to be served.
 cdef struct Waiting:
-    uint64_t used            # who has least comes first: time used; in SINGLE, of being served
+    uint64_t used            # who used least comes first; in SINGLE, who is due first
     uint64_t order           # of arrival, where `used` is equal
     void *connection         # a counted reference
 
@@ -40,7 +40,7 @@ cdef class Agenda:
     cdef readonly size_t count       # of those who wait in them
     cdef uint64_t arrivals
     cdef uint64_t least      # for how long every queue with somebody in it was served at least
-    cdef int serving         # the queue of the last one that was taken
+    cdef int serving         # the queue of the one that is served; outside of that, OTHERS
     cdef public uint64_t slice_ns    # the longest time for one connection
     cdef public uint64_t turn_ns     # the longest time of one turn
     cdef public uint64_t patience    # see PATIENCE
@@ -60,6 +60,7 @@ cdef class Agenda:
     # For how long that one may be served, nanoseconds.
     cdef uint64_t slice(self) noexcept
     cdef uint64_t _single_ns(self) noexcept
+    cdef uint64_t _due(self, Connection c) noexcept
     # It was served for so long, with so many requests.
     cdef void served(self, Connection c, uint64_t ns, uint64_t requests) noexcept
     # It has used so much time, sending included.

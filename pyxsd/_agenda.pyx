@@ -5,17 +5,21 @@ Time belongs to everybody.  Whoever has something to be served waits in one of t
 turn of the loop takes one after the other out of them, serves each for at most a slice, and ends
 after turn_ns; what is left waits for the next turn, which follows without a sleep.
 
-Of the queues, the one that was served for the least time comes first.  So domain 0, whose queue
-is its own, gets a third of the time at least and does not wait for what a thousand guests
-ask; and so does a guest that asks one thing at a time and waits for the answer.  Those come in the
-order in which they came, but one that asks for cheap things goes before those that came earlier
-and ask for dear ones: each has patience for as long as it would take to serve all who wait there
-PATIENCE times, if they took as much on average as itself.  Without that one who reads a node
-in 2 us would wait for a thousand who take 10 us each; and a fair share of a thousandth of the time
-would let the one of them who asks most often wait longest.  It is not what a guest that has
-filled its ring can do to the others: where the last time more than one request of it was served, or
-where it takes more than 20 us on average, it waits among the others, and so does what is left of a
-slice.
+Of the queues, the one that was served for the least time comes first.  So domain 0, whose queue is
+its own, gets a third of the time at least and does not wait for what a thousand guests ask; and
+so does a guest that asks one thing at a time and waits for the answer.  It is not what a guest that
+has filled its ring can do to the others: where the last time more than one request of it was
+served, or where it takes more than 20 us on average, it waits among the others, and so does what is
+left of a slice.  An average says nothing of the next request, and a thousand guests could each ask
+for something dear at the same moment.  So a request that may take long, such as the end of a
+transaction, is not served in that queue but goes over to the others; so do the events of a change
+behind the first few, and those that have waited for room.
+
+Guests that ask one thing at a time come in the order in which they came, but one that asks for
+cheap things goes before those that came earlier and ask for dear ones: each has patience for as
+long as it would take to serve all who wait there PATIENCE times, if they took as much on average as
+itself.  Without that one who reads a node in 2 us would wait for a thousand who take 10 us each; and
+a fair share of a thousandth of the time would let the one of them who asks most often wait longest.
 
 Replies go out with the slice, which counts as time of whoever gets them: nobody waits for the
 events of a thousand others.  What he takes on average is without that.
@@ -72,6 +76,7 @@ cdef class Agenda:
         self.limits = limits
         self.journal = Journal()
         self.changed = []
+        self.serving = OTHERS
         self.slice_ns = SLICE_NS
         self.turn_ns = TURN_NS
         self.patience = PATIENCE
@@ -147,9 +152,7 @@ cdef class Agenda:
         if which != SINGLE and c.used + BONUS_NS < queue.least:
             c.used = queue.least - BONUS_NS
         self.arrivals += 1
-        self._put(queue, c, queue.used + self.patience * queue.count * c.pace if which == SINGLE
-                  else c.used,
-                  self.arrivals)
+        self._put(queue, c, self._due(c) if which == SINGLE else c.used, self.arrivals)
         return 0
 
     cdef int make_room(self, int which, size_t n) except -1:
@@ -231,6 +234,11 @@ cdef class Agenda:
     cdef uint64_t _single_ns(self) noexcept:
         """For one in SINGLE, and the most that its slices take on average: 20 us."""
         return self.slice_ns // 5 * 2
+
+    cdef uint64_t _due(self, Connection c) noexcept:
+        """When one in SINGLE is to be served, on the clock of the time that all of them got."""
+        cdef Queue *queue = &self.queues[SINGLE]
+        return queue.used + self.patience * queue.count * c.pace
 
     cdef uint64_t slice(self) noexcept:
         return self._single_ns() if self.serving == SINGLE else self.slice_ns

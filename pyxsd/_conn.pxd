@@ -51,6 +51,7 @@ cdef class Connection:
     # Kept by the events
     cdef Watch *watches
     cdef readonly uint32_t watch_count
+    cdef int64_t watch_bytes         # of all of them, see there
     cdef object pending              # serial of a watch of its own: what waits behind it
     cdef object overfull             # the same, of those with more than their share
     cdef int64_t waiting_bytes       # of all that waits there

@@ -17,6 +17,7 @@ import traceback
 
 from libc.string cimport memcpy
 
+from pyxsd._agenda cimport OTHERS, SINGLE
 from pyxsd._conn cimport is_blocked, next_packet
 from pyxsd._dispatch cimport dispatch
 from pyxsd._handlers cimport request_table
@@ -54,6 +55,7 @@ cdef enum:
     REFUSED_BYTES = 64       # of a request that ended a process, that are told in the log
     REFUSED_MOST = 3         # of them from one ring: it is not served any more
     POINTS = 24              # of requests (see _points) between two looks at the clock
+    ANSWER_BYTES = 128       # of an answer, that cost a point more; so does each watch of a change
 
 # What serving one connection came to.
 cdef enum:
@@ -389,6 +391,11 @@ cdef class Server:
     cdef int _serve(self, Connection c, uint64_t until) except -1:
         cdef int status
         cdef Transactions transactions
+        if self.agenda.serving == SINGLE and c.pending:
+            # It goes over to the others, with events that may have got room.
+            return AGAIN
+        if c.pending:
+            self.s.events.refill(c)
         if buffer_len(&c.out.buf):
             self.agenda.touch(c)
         if c.jobs is not None:
@@ -409,6 +416,9 @@ cdef class Server:
                 return 0
         if not c.is_socket and c.transport.asks_restart():
             # A fresh start is granted to whoever is not read from, too.
+            if self.agenda.serving == SINGLE:
+                # It drops as much as the client has made the server remember.
+                return AGAIN
             return self._restart(c)
         if c.bad:
             return 0
@@ -446,7 +456,8 @@ cdef class Server:
         """Serves whole packets, reading once; DONE, AGAIN, ..."""
         cdef Header head
         cdef int64_t outstanding = self.limits.most[Q_OUTSTANDING]
-        cdef int points = 0, whole, verdict
+        cdef int points = 0, cost, whole, verdict
+        cdef bint among_single = self.agenda.serving == SINGLE
         cdef bint fresh = not self.drains  # nothing read in this turn yet
         cdef bint more = False       # and more is known to be there
         cdef Journal journal = self.agenda.journal
@@ -464,6 +475,11 @@ cdef class Server:
                 if is_blocked(c, outstanding) or (self.holds_starts and self._is_held(c, &head)):
                     c.stalled = True
                     return DONE
+                cost = _points(&head)
+                if among_single and cost >= POINTS:
+                    # In its turn among the others: those who ask one thing at a time come in the
+                    # order in which they came, so none of them may take long.
+                    return AGAIN
                 verdict = SERVES
                 if journal.numbers:
                     verdict = journal_refuses(journal, self.ops + 1)
@@ -484,7 +500,8 @@ cdef class Server:
                 if c.closed:
                     return DONE
                 c.inp.head += HEADER_SIZE + head.len
-                points += _points(&head)
+                points += cost + <int>(s.answer.tail // ANSWER_BYTES)
+                points += <int>(s.events.most - s.events.at_once)
                 if points >= POINTS:
                     points = 0
                     if journal_clock(journal) >= until:
@@ -594,10 +611,9 @@ cdef class Server:
             elif put > 0:
                 c.out.drained(put)
                 if c.pending:
-                    self.s.events.refill(c)
-                    if <size_t>put == n:
-                        # It takes more, in the next turn: very many events may wait for it.
-                        self.agenda.touch(c)
+                    # They go into the output in its turn among the others: that takes a hundred
+                    # times as long as sending, and who comes behind it here waits for that.
+                    self.agenda.left(c)
         c.transport.finish()
         if c.stalled:
             self.agenda.unblock(c)
@@ -650,6 +666,7 @@ cdef class Server:
                     agenda.left(c)
                 if agenda.count == 0 or now >= end:
                     break
+            agenda.serving = OTHERS
         if self._has_remains():
             self._clear_away()
         return self._flush_all()
@@ -734,8 +751,19 @@ cdef class Server:
 
     def send_all(self):
         """Sends what can be sent, however long that takes: at the end."""
-        while self.agenda.flush_count:
-            self._flush_all()
+        cdef Connection c
+        cdef Events events = self.s.events
+        cdef uint64_t before
+        while True:
+            while self.agenda.flush_count:
+                self._flush_all()
+            before = events.queued + events.merged
+            for c in list(self.s.connections.values()):
+                if c.pending:
+                    events.refill(c)
+                    self.agenda.touch(c)
+            if events.queued + events.merged == before:
+                break
 
     cdef bint has_work(self) noexcept:
         return self.agenda.has_work() or self._has_remains()

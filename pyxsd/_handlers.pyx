@@ -16,7 +16,7 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp
 from pyxsd._commit cimport Transactions
 from pyxsd._conn cimport Connection
-from pyxsd._limits cimport Q_NODE_PERMS, Q_TRANSACTIONS, Q_WATCHES
+from pyxsd._limits cimport Q_NODE_PERMS, Q_TRANSACTIONS, Q_WATCHES, WATCH_BYTES
 from pyxsd._listing cimport directory_part
 from pyxsd._request cimport (
     EVENT_CHANGED, EVENT_NONE, EVENT_PERMS, EVENT_REMOVED, ROW_CHANGE, ROW_DATA, ROW_LOG_NEVER,
@@ -33,7 +33,7 @@ from pyxsd._wire cimport (
     XS_WATCH_EVENT, XS_WRITE, Slice, buffer_put, decimal, lenient_int, slice_cut, slice_take,
     strict_int,
 )
-from pyxsd.events.trie cimport DEPTH_ANY, Watch
+from pyxsd.events.trie cimport DEPTH_ANY, Watch, watch_bytes
 from pyxsd.store.nodes cimport (
     node_directory, node_get_perms, node_mkdir, node_read, node_rm, node_set_perms, node_write,
 )
@@ -151,7 +151,8 @@ cdef int _watch(State s, Request *r) except -1:
     if r.path.special and deep and (depth != 1 or _one_release(r.path)):
         return ST_EINVAL
     if s.limits.active and not c.who.privileged \
-            and c.watch_count > _most(s, c.most_watches, Q_WATCHES):
+            and (c.watch_count > _most(s, c.most_watches, Q_WATCHES)
+                 or c.watch_bytes >= WATCH_BYTES):
         return ST_EQUOTA
     r.new_watch = s.events.trie.add(
         <void *>c, &c.watches, r.path, path.p, path.n, token.p, token.n,
@@ -159,6 +160,7 @@ cdef int _watch(State s, Request *r) except -1:
     if r.new_watch == NULL:
         return ST_EEXIST
     c.watch_count += 1
+    c.watch_bytes += watch_bytes(r.new_watch)
     return ST_OK
 
 

@@ -26,6 +26,7 @@ cdef enum:
     EVENT_BYTES = 262144     # events that wait in the output
     WAITING_BYTES = 786432   # events that wait behind watches
     OVERFLOW_EVENTS = 1024   # events of one guest's changes that found no room anywhere
+    WATCH_BYTES = 524288     # watches: see watch_bytes()
     RECORDED_BYTES = 786432  # requests of open transactions, and their changes
     PINNED_BYTES = 1048576   # what was replaced since the start of open transactions
 

@@ -87,7 +87,8 @@ cdef class Events:
     cdef Path *look_at       # scratch: where the permissions of a "@" path are
     cdef bytes kept          # the text of the path being fired, once somebody keeps it
     cdef Job spare           # for the next change
-    cdef int64_t at_once     # matches that the request at hand may still deliver at once
+    cdef int64_t most        # matches that the request at hand may deliver at once
+    cdef int64_t at_once     # of these, how many it still may
     cdef bint complained     # of an event of it that is too long to be sent
     # Permissions of the path being fired: those of its parent and of itself
     cdef Perms *perms[4]

@@ -52,11 +52,12 @@ cimport cython
 from collections import OrderedDict, deque
 
 from libc.stdlib cimport free, malloc
+from pyxsd._agenda cimport SINGLE
 from pyxsd._journal cimport journal_clock
 from pyxsd._limits cimport EVENT_BYTES, OVERFLOW_EVENTS, Q_EVENTS, WAITING_BYTES
 from pyxsd._outq cimport path_hash
 from pyxsd._wire cimport PAYLOAD_MAX, Buffer, buffer_free, buffer_len, buffer_put
-from pyxsd.events.trie cimport watch_path
+from pyxsd.events.trie cimport watch_bytes, watch_path
 from pyxsd.store.path cimport path_split
 from pyxsd.store.perms cimport PERM_READ, perms_allow, perms_text
 from pyxsd.store.subtree cimport node_at, node_child, node_ref
@@ -64,6 +65,7 @@ from pyxsd.store.transaction cimport path_keep, path_restore
 
 cdef enum:
     BATCH = 128              # watches looked at between two looks at the clock
+    FEW = 32                 # and for a request of who asks one thing at a time, see the agenda
     CHANGE_BYTES = 64        # of the path of a change that cost as much as a watch
     CLEARED_AT_ONCE = 64     # waiting events that are freed together with their watch
     REFILLED = 128           # waiting events that move into the output at once
@@ -217,14 +219,14 @@ cdef class Events:
     # -- who is told ----------------------------------------------------------
 
     cdef void begin(self) noexcept:
-        self.at_once = BATCH
+        self.most = self.at_once = FEW if self.agenda.serving == SINGLE else BATCH
         self.complained = False
 
     cdef int fire(self, Connection cause, const Path *path, Node *before, Node *after,
                   bint below, bint there=False) except -1:
         cdef Job job
         cdef Watch *watch
-        cdef int64_t steps = BATCH
+        cdef int64_t steps = self.at_once
         if self.trie.count == 0:
             return 0
         if cause.jobs is not None or self.at_once <= 0:
@@ -403,7 +405,7 @@ cdef class Events:
             cause.jobs.insert(len(cause.jobs) - self._left(), what)
         else:
             cause.jobs.append(what)
-        return self.agenda.ready(cause)
+        return self.agenda.left(cause)
 
     cdef Py_ssize_t _left(self) except -1:
         """How many jobs of connections that have gone there are: the kernel's last ones."""
@@ -427,7 +429,7 @@ cdef class Events:
                 (<Job>what).move(root)
             else:
                 (<Changes>what).move(root)
-        return self.agenda.ready(cause)
+        return self.agenda.left(cause)
 
     cdef int resume(self, Connection cause, uint64_t until) except -1:
         cdef Job job
@@ -731,7 +733,7 @@ cdef class Events:
         cause.overflowing -= 1
         if cause.jobs is not None:
             if not self.must_wait(cause):
-                self.agenda.ready(cause)
+                self.agenda.left(cause)
         elif cause.overflowing == 0:
             self.agenda.unblock(cause)
         return 0
@@ -740,8 +742,9 @@ cdef class Events:
 
     cdef int remove_watch(self, Connection c, Watch *watch) except -1:
         cdef Pending pending = c.pending.pop(watch.serial, None) if c.pending else None
-        self.trie.remove(&c.watches, watch)
         c.watch_count -= 1
+        c.watch_bytes -= watch_bytes(watch)
+        self.trie.remove(&c.watches, watch)
         if pending is not None:
             self._forget(pending)
             self.clear_away(CLEARED_AT_ONCE)
@@ -751,6 +754,7 @@ cdef class Events:
         while c.watches != NULL:
             self.trie.remove(&c.watches, c.watches)
         c.watch_count = 0
+        c.watch_bytes = 0
         return self.drop_waiting(c)
 
     cdef int drop_waiting(self, Connection c) except -1:

@@ -23,7 +23,7 @@ cdef struct RadixNode:
     uint16_t label_len       # bytes; 0 for a root
     uint16_t first_len       # bytes of the first name
     uint16_t parts           # names in the label
-    char room[1]             # of its first label; one that was joined has room of its own
+    char room[1]             # of its first label, where that is short; else it has room of its own
 
 cdef struct Radix:
     RadixNode *root          # of paths

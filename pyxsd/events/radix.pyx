@@ -29,13 +29,16 @@ priorities of the treap, so nobody can make a slot or a branch of the tree long.
 """
 
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 from pyxsd._siphash cimport hash_key, sip_word_bytes
 from pyxsd.events.table cimport (
     table_begin, table_end, table_fit, table_put, table_settle, table_slot, table_take,
 )
 from pyxsd.store.path cimport path_prefix
+
+cdef enum:
+    ROOM = 64                # of a label that stands in its node
 
 cdef long long _live = 0
 
@@ -74,12 +77,18 @@ cdef void radix_end(Radix *radix) noexcept:
 cdef RadixNode *_new(const char *label, size_t n, size_t first, size_t parts) except NULL:
     global _live
     # Not calloc(), which takes nothing from the thread's cache of what was freed.
-    cdef RadixNode *node = <RadixNode *>malloc(sizeof(RadixNode) + n)
+    cdef RadixNode *node = <RadixNode *>malloc(sizeof(RadixNode) + (n if n <= ROOM else 0))
     if node == NULL:
         raise MemoryError()
     memset(node, 0, sizeof(RadixNode))
-    memcpy(node.room, label, n)
     node.label = node.room
+    if n > ROOM:
+        # By itself, so that it goes when the node gets another one and keeps its address.
+        node.label = <char *>malloc(n)
+        if node.label == NULL:
+            free(node)
+            raise MemoryError()
+    memcpy(node.label, label, n)
     node.label_len = <uint16_t>n
     node.first_len = <uint16_t>first
     node.parts = <uint16_t>parts
@@ -280,10 +289,15 @@ cdef RadixNode *_split(Radix *radix, RadixNode *node, size_t parts, size_t cut) 
     has these names.  The old one keeps its address, and becomes its child."""
     cdef RadixNode *upper = _new(node.label, cut, node.first_len, parts)
     cdef const char *slash
+    cdef char *shorter
     radix.count += 1
     _replace(radix, node, upper)
     node.label_len -= <uint16_t>(cut + 1)
     memmove(node.label, node.label + cut + 1, node.label_len)
+    if node.label != node.room:
+        shorter = <char *>realloc(node.label, node.label_len)
+        if shorter != NULL:
+            node.label = shorter
     node.parts -= <uint16_t>parts
     slash = <const char *>memchr(node.label, c"/", node.label_len)
     node.first_len = node.label_len if slash == NULL else <uint16_t>(slash - node.label)

@@ -46,6 +46,10 @@ cdef struct Search:
     bint parked
     bint done
 
+# The bytes of a watch, beside some 200 for each: its path is in the radix tree, too.
+cdef inline int64_t watch_bytes(const Watch *watch) noexcept nogil:
+    return 2 * watch.path_len + watch.strip + watch.token_len
+
 cdef class WatchTrie:
     cdef Radix paths         # content: the watches of a path, newest first
     cdef Table table         # of the watches, by owner, path and token

@@ -21,7 +21,7 @@ from pyxsd._wire cimport (
     HEADER_SIZE, ST_COUNT, XS_READ, XS_TYPES, Buffer, Header, buffer_free, buffer_len,
 )
 from pyxsd.events.events cimport EVENT_CHANGED, EVENT_PERMS, EVENT_REMOVED, Account
-from pyxsd.events.trie cimport Search, watch_path
+from pyxsd.events.trie cimport Search, watch_bytes, watch_path
 from pyxsd.state.blank cimport Stream, blank_input, blank_output, blank_request
 from pyxsd.store.path cimport Path, path_parse
 from pyxsd.store.subtree cimport node_ref
@@ -455,6 +455,7 @@ cdef class Passage:
                 raise ValueError(f"the watch on {one.path[:min(one.path_len, 64)]!r} is there "
                                  "twice")
             c.watch_count += 1
+            c.watch_bytes += watch_bytes(one.watch)
         self.events.trie.serial = newest
         return 0
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.domains.standin import Stand, home, introduce
-from tests.fakexen import REQ_CONS, REQ_PROD, RSP_CONS, RSP_PROD
+from tests.fakexen import CONNECTION, REQ_CONS, REQ_PROD, RSP_CONS, RSP_PROD
 from tests.rings.kit import RING, Make, Rings, packet, packets
 from tests.unit.kit import begin, end, ok, watch
 from tests.world import EVENT, TYPES
@@ -68,6 +68,28 @@ def test_one_floods_and_another_asks(rings: Rings) -> None:
         assert packets(rings.guests[1].take())[0] == [
             (TYPES["GET_DOMAIN_PATH"], n, 0, b"/local/domain/1\0")
         ]
+
+
+def test_a_ring_begins_anew_among_the_others(rings: Rings) -> None:
+    """That drops as much as the guest has made the server remember, and others wait who ask one
+    thing at a time."""
+    agenda = rings.server.agenda
+    rings.bear(3)
+    for _ in range(30):  # those who ask for many things have had more time so far
+        rings.guests[3].feed(packet("WRITE", b"x\0" + b"v" * 200) * 4)
+        rings.server.serve_later(rings.server.domains[3])
+        rings.turn()
+        rings.guests[3].take()
+    agenda.turn_ns, agenda.slice_ns = 0, 10**12
+    rings.guests[1].put(CONNECTION, 1)
+    rings.guests[2].feed(packet("GET_DOMAIN_PATH", b"1\0"))
+    for domid in (1, 2):
+        rings.server.serve_later(rings.server.domains[domid])
+    while not rings.guests[2].take():
+        assert rings.server.flush()
+    assert rings.guests[1].get(CONNECTION) == 1
+    rings.turn()
+    assert rings.guests[1].get(CONNECTION) == 0
 
 
 def test_two_who_unblock_each_other_do_not_hold_the_loop(make_rings: Make) -> None:

@@ -3,7 +3,8 @@
 
     python -m tests.security.everything WATCHES REPLACED CHANGES REQUEST OTHERS SHAPE
 
-with PYTHONMALLOC=malloc.  WATCHES: `short` ones, with long `tokens`, or with long `paths`, too.
+with PYTHONMALLOC=malloc.  WATCHES: `short` ones, with long `tokens`, with long `paths`, too, or all
+but one on paths of their own that are as long as can be, and `joined` of two pieces.
 REPLACED: values of 1,000 bytes (2,000 in the shape `perms`) that it replaces while its transactions
 are open; CHANGES: small ones.  REQUEST: `long-path`, `long-value`, `short` or `perms`, of what it
 asks in its transactions.  OTHERS: how many others own a node.  SHAPE: `wide`, its nodes are in one
@@ -70,6 +71,19 @@ def fill(world: World, where: bytes) -> None:
     world.server.disconnect(world.sockets.pop("s1")[0])
 
 
+def join(world: World) -> None:
+    """As many watches as can be, on long paths that another watch cuts in two, and then goes."""
+    for n in range(100):
+        for type_, path in (
+            ("WATCH", b"%03d/x" % n),
+            ("WATCH", b"%03d/" % n + b"p" * 4070),
+            ("UNWATCH", b"%03d/x" % n),
+        ):
+            if world.ask("d1", type_, path + b"\0t\0")[1] != b"OK\0":
+                return
+            world.drain("d1")
+
+
 def node(n: int, shape: str) -> bytes:
     """The path of the node of that number."""
     if shape == "sparse":
@@ -85,7 +99,7 @@ def main(
     """See above."""
     world = World(Config())
     world.introduce(1)
-    where = b"/w/" + b"/".join([b"p" * 200] * 4) if watches == "paths" else b"/w"
+    where = b"/w/" + b"/".join([b"p" * 200] * 4) if watches in ("paths", "joined") else b"/w"
     for path, perms in ((HOME, b"n1\0"), (where, b"b0\0")):
         ok(world, "s0", "MKDIR", path + b"\0")
         ok(world, "s0", "SET_PERMS", path + b"\0" + perms)
@@ -102,7 +116,10 @@ def main(
         last[0] = now
 
     part("nothing")
-    token = {"short": b"", "paths": b"t" * 2900, "tokens": b"t" * 3900}[watches]
+    token = {"tokens": b"t" * 3900, "paths": b"t" * 2900}.get(watches, b"")
+    if watches == "joined":
+        ok(world, "d1", "WATCH", where + b"\0t\0")
+        join(world)
     while world.ask("d1", "WATCH", where + b"\0%d" % len(parts) + token + b"\0")[0] == 4:
         world.drain("d1")
         token += b"t"

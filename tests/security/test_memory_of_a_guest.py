@@ -32,6 +32,7 @@ MOST = 3_600_000
         ("tokens", 450, 150, "long-value", 1000, "wide"),
         ("short", 0, 600, "short", 1000, "wide"),
         ("paths", 450, 150, "long-value", 1, "wide"),
+        ("joined", 450, 150, "long-value", 1, "wide"),
         ("tokens", 250, 120, "long-value", 1, "deep"),
         ("tokens", 0, 60, "short", 1, "sparse"),
         ("tokens", 900, 0, "long-value", 1, "perms"),

@@ -164,6 +164,60 @@ def test_a_fast_reader_gets_its_waiting_events_in_slices(world: World) -> None:
     assert len(told) == 50_000 == len(set(told))
 
 
+def test_waiting_events_come_in_turns_of_their_watcher(world: World) -> None:
+    """Whoever's output is sent behind that of d1 does not wait until events of d1 have been moved
+    into the room that came free."""
+    ok(world, "s0", "MKDIR", b"/w\0")
+    ok(world, "s0", "SET_PERMS", b"/w\0b0\0")
+    for n in range(100):
+        watch(world, "d1", b"/w", b"%d" % n)
+    guest, transport = world.connection("d1")
+    transport.room = 0
+    for n in range(30):
+        world.feed("s0", write(b"/w/%d" % n))
+    assert guest.waiting_events > 1900
+    transport.room = 4096
+    world.server.serve_later(guest)
+    before = world.server.events
+    world.server.flush()
+    assert transport.take() and guest.waiting_events > 1900
+    assert world.server.events == before
+    while world.server.flush():
+        pass
+    assert 50 < world.server.events - before < 200
+
+
+def test_waiting_events_do_not_come_among_those_who_ask_one_thing(make_world: Make) -> None:
+    """d1 is to be served among them when its output is sent, which was put off before."""
+    world: World = make_world((1, 2, 3, 4))
+    ok(world, "s0", "MKDIR", b"/w\0")
+    ok(world, "s0", "SET_PERMS", b"/w\0b0\0")
+    for n in range(100):
+        watch(world, "d1", b"/w", b"%d" % n)
+    guest, transport = world.connection("d1")
+    transport.room = 0
+    for n in range(30):
+        world.feed("s0", write(b"/w/%d" % n))
+    agenda, server = world.server.agenda, world.server
+    agenda.turn_ns, agenda.slice_ns = 0, 10**12
+    transport.room = 4096
+    for name in ("d2", "d1"):
+        world.connection(name)[1].feed(packet("READ", b"/\0"))
+        server.service(world.connection(name)[0])
+    for name in ("d3", "d4", "d1"):
+        world.connection(name)[1].feed(packet("READ", b"/\0"))
+        server.serve_later(world.connection(name)[0])
+    before = server.events
+    server.flush()  # d3 is served, and d2 is sent its answer
+    server.flush()  # d4, and d1
+    assert transport.take()
+    server.flush()  # d1
+    assert server.events == before
+    while server.flush():
+        pass
+    assert server.events > before + 50
+
+
 def test_room_for_events_is_taken_in_slices(world: World) -> None:
     """d1 drops 0.7 MB of events with long paths, which makes room for 4,000 small ones at once."""
     for path in (b"/w", b"/l"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.kit import begin, ok
+from tests.unit.kit import begin, ok, watch
 from tests.world import World, packet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -236,6 +236,74 @@ def test_a_slice_ends_behind_one_dear_request(world: World, type_: str) -> None:
             packet(type_, payloads.get(type_, b"w%d\0" % n), tx_id) for n, tx_id in enumerate(ids)
         )
     )
+    before = connection.ops
+    world.server.service(connection)
+    assert connection.ops == before + 1
+    world.turn()
+    assert connection.ops == before + 8
+
+
+DEAR = {
+    "TRANSACTION_END": b"T\0",
+    "RM": b"k\0",
+    "DIRECTORY_PART": b"\x2f\0000\0",
+    "RESET_WATCHES": b"\0",
+    "MKDIR": b"k" + b"/a" * 400 + b"\0",
+    "WRITE": b"k\0" + b"v" * 1000,
+}
+
+
+@pytest.mark.parametrize("type_", DEAR)
+def test_what_may_take_long_is_served_among_the_others(crowd: World, type_: str) -> None:
+    """d1 to d7 have asked one cheap thing at a time so far, and are before d8; what they ask for
+    now may take a millisecond each."""
+    agenda = crowd.server.agenda
+    names = [f"d{n}" for n in range(1, 8)]
+    ids = dict.fromkeys(names, 0)
+    if type_ == "TRANSACTION_END":
+        ids = {name: begin(crowd, name) for name in names}
+    make_busy(crowd, "d9", 2000)
+    agenda.turn_ns, agenda.slice_ns = 0, SLOW
+    for name in names:
+        queue(crowd, name, packet(type_, DEAR[type_], ids[name]))
+    queue(crowd, "d8", ASK)
+    assert order_of_service(crowd, " ".join([*names, "d8"])) == ["d8", *names]
+
+
+def test_few_are_told_at_once_by_who_asks_one_thing_at_a_time(crowd: World) -> None:
+    """The others are told in its turns among those who ask for many things."""
+    agenda = crowd.server.agenda
+    ok(crowd, "d1", "MKDIR", b"x\0")
+    for n in range(100):
+        watch(crowd, "d1", b"x", b"%d" % n)
+    make_busy(crowd, "d9", 2000)
+    agenda.turn_ns, agenda.slice_ns = 0, SLOW
+    before = crowd.server.events
+    queue(crowd, "d1", packet("WRITE", b"x\0v"))
+    queue(crowd, "d2", ASK)
+    assert crowd.server.flush()
+    assert 0 < crowd.server.events - before <= 32
+    assert crowd.server.flush() and crowd.drain("d2")
+    assert crowd.server.events - before <= 32
+    while crowd.server.flush():
+        pass
+    assert crowd.server.events - before == 100
+
+
+@pytest.mark.parametrize("what", ["answers", "events"])
+def test_what_comes_of_requests_counts_in_a_slice(world: World, what: str) -> None:
+    """The clock is read behind each of these small requests, which have an answer of 3,900 bytes
+    or tell a hundred watches."""
+    agenda = world.server.agenda
+    for n in range(130 if what == "answers" else 0):
+        ok(world, "d1", "MKDIR", b"w/%030d\0" % n)
+    ok(world, "d1", "MKDIR", b"w\0")
+    for n in range(100 if what == "events" else 0):
+        watch(world, "d2", b"/local/domain/1/w", b"%d" % n)
+    agenda.slice_ns = 0
+    connection, transport = world.connection("d1")
+    one = packet("DIRECTORY", b"w\0") if what == "answers" else packet("WRITE", b"w\0v")
+    transport.feed(one * 8)
     before = connection.ops
     world.server.service(connection)
     assert connection.ops == before + 1

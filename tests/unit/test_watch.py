@@ -9,11 +9,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pyxsd._core import Server
+from pyxsd._wire import MemoryTransport
 from pyxsd.events.probe import Probe
 from pyxsd.events.trie import live_counts
+from pyxsd.state import image
 from pyxsd.store.tree import Tree
+from pyxsd.system.configuration import Config
 from tests.unit.kit import begin, end, error, events, ok, watch
-from tests.world import World, packet
+from tests.world import Host, World, packet
 
 Make = Callable[..., Any]
 
@@ -496,6 +500,33 @@ def test_one_more_than_the_quota_is_accepted(make_world: Make) -> None:
     watch(world, "d1", b"/w9")
     for n in range(20):
         watch(world, "s0", b"/w%d" % n)
+
+
+def test_long_watches_of_a_guest_are_fewer(make_world: Make) -> None:
+    """A path counts twice, since it stands in two places: 512 KiB of both and of tokens.  What
+    goes, in whatever way, gives its room back; an image need not say it."""
+    world: World = make_world()
+
+    def fill() -> None:
+        for n in range(65):
+            watch(world, "d1", b"%02d" % n + b"p" * 4000, b"t" * 60)
+        assert error(world, "d1", "WATCH", b"w\0t\0") == "EQUOTA"
+
+    fill()
+    ok(world, "d1", "UNWATCH", b"00" + b"p" * 4000 + b"\0" + b"t" * 60 + b"\0")
+    watch(world, "d1", b"w")
+    ok(world, "d1", "RESET_WATCHES", b"\0")
+    fill()
+    server = Server(Config(), Host())
+    image.load(image.read(image.save(world.server)), server, None, lambda *_: MemoryTransport())
+    world.server, other = server, world.server
+    world.host.server = server
+    for domid, connection in server.domains.items():
+        world.host.transports[domid] = connection.transport
+    assert error(world, "d1", "WATCH", b"w\0t\0") == "EQUOTA"
+    other.close()
+    for n in range(200):
+        watch(world, "s9", b"%03d" % n + b"p" * 4000, b"t" * 60)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,12 @@ def _deep_write(team: Team) -> Program:
     return rm(write(Program(), deep("d")), "d")
 
 
+def _one_by_one(team: Team) -> Program:
+    """Each second request is a cheap one, so that those of the guest are cheap on average."""
+    program = try_(mkdir(Program(), deep("d", PATH // 5)), wire.READ, text("x"))
+    return try_(rm(program, "d"), wire.READ, text("x"))
+
+
 def _deep_mkdir(team: Team) -> Program:
     return rm(mkdir(Program(), deep("d")), "d")
 
@@ -165,6 +171,12 @@ ATTACKS = (
         f"MKDIR {NODES} levels deep, and RM",
         "The same by MKDIR.",
         (Role(_deep_mkdir),),
+    ),
+    Attack(
+        "deep-one-by-one",
+        f"MKDIR {PATH // 5} levels deep, READ, RM, READ, one at a time",
+        "Who waits for each answer is served soon, as long as it asks for little.",
+        (Role(_one_by_one, lambda team: write(Program(), "x"), window=1),),
     ),
     Attack(
         "deep-transaction",
