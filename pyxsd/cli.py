@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Runs the daemon; the exit status."""
     background.ensure_stdio()
+    background.hear_signals()
     words = sys.argv[1:] if argv is None else argv
     parsed: Options | options.Exit | c_options.Line = (
         _c_line(words) if options.may_be_c_line(words) else options.parse(words)

@@ -284,6 +284,35 @@ def test_daemonizing(tmp_path: Path) -> None:
         daemon.stop()
 
 
+STRANGE = (
+    "import os, signal, sys\n"
+    "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))\n"
+    "os.execv(sys.argv[1], sys.argv[1:])\n"
+)
+
+
+def test_started_with_signals_ignored_and_blocked(tmp_path: Path) -> None:
+    """As some programs leave them to what they execute: the command hears how its daemon began, and
+    the daemon how its children end, and when it shall."""
+    prefix = (sys.executable, "-c", STRANGE)
+    daemon = Daemon(root=tmp_path, arguments=(), prefix=prefix, wait=False)
+    pid = 0
+    try:
+        assert daemon.process.wait(DEADLINE) == 0, daemon.output()
+        pid = launched_pid(daemon)
+        with Client(daemon.socket) as client:
+            answer = client.ask("CONTROL", b"live-update\0-f\0/bin/false\0")[1]
+        assert answer == b"Command '/bin/false --help' exited with code 1"
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not daemon.pid_file.exists(), "it does not end")
+        pid = 0
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+        daemon.stop()
+
+
 @pytest.mark.parametrize("arguments", ((), ("--no-fork",)), ids=("daemon", "foreground"))
 def test_sd_notify(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """READY=1 when it serves, STOPPING=1 at the end, to $NOTIFY_SOCKET."""
