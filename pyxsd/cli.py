@@ -308,10 +308,11 @@ def _run(daemon: Daemon, held: list[pid_file.PidFile], notifier: Notifier) -> No
     if recorder is not None:
         recorder.stop()
     if daemon.successor:
-        if daemon.ward is None:
-            notifier.moved(daemon.successor)
         for file in held:
             file.leave()
+        if daemon.ward is None:
+            with daemon.reserve:  # clients may have taken all others
+                notifier.moved(daemon.successor)
         return
     notifier.stopping()
     updates = daemon.server.host.updates
