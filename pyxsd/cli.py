@@ -420,7 +420,7 @@ def _build_again(
         xen.adopt_channels(given.take(around.channels))
     held += [pid_file.PidFile.adopt(path, given.take(fd)) for path, fd in around.pid_files]
     if around.log_file:
-        daemon_log.redirect(around.log_file)
+        daemon_log.go_on_in(around.log_file)
     daemon = _assemble(config, parsed, listener, daemon_log, xen, came_by_update=order.asked)
     daemon.pid_files = held
     server, domains = daemon.server, daemon.domains

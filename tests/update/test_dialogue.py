@@ -107,6 +107,27 @@ def test_the_access_log_stays_on_or_off(daemon: UpdatedDaemon) -> None:
         assert "newconn" not in text.partition("/round/1")[2]
 
 
+def test_a_log_that_cannot_be_opened_now(daemon: UpdatedDaemon) -> None:
+    """Where CONTROL logfile has sent the log is no folder any more: the update goes well, and the
+    log goes on when there is one again."""
+    folder = daemon.root / "logs"
+    folder.mkdir()
+    with daemon.client() as client:
+        assert client.ask("CONTROL", b"logfile\0%s\0" % bytes(folder / "log"))[1] == OK
+        (folder / "log").unlink()
+        folder.rmdir()
+        pid = daemon.pid
+        update(client, program(daemon.root))
+        assert daemon.pid != pid
+        folder.mkdir()
+
+        def told() -> bool:
+            client.ask("CONTROL", b"memreport\0")
+            return (folder / "log").exists() and "resident: " in (folder / "log").read_text()
+
+        wait_for(told, "nothing is logged")
+
+
 def test_a_program_is_checked_once(daemon: UpdatedDaemon) -> None:
     """With -f: what it is, whether it would start, and by a state that it writes out again; then it
     takes over at once."""
