@@ -70,7 +70,7 @@ def find(directory: str) -> tuple[Found | None, list[str]]:
 
 
 def _data(path: str) -> bytes:
-    """The bytes of a file, or the first ones where it is no image: it may have any size; OSError."""
+    """The bytes of a file, or the first ones where it is no image, whatever its size; OSError."""
     with open_to_read(path) as file:
         first = read_some(file, HEADER.size)
         if not first.startswith(MAGIC):
