@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     config, faults = configuration.load(parsed.config_file)
     if parsed.take_over:
         descriptors.raise_file_limit()
-        return _take_over(config, parsed)
+        return _take_over(config, parsed, faults)
     if parsed.live and parsed.restart:
         return _switch(config, parsed, line, faults)
     for fault in faults:
@@ -329,7 +329,7 @@ def _run(daemon: Daemon, held: list[pid_file.PidFile], notifier: Notifier) -> No
     daemon.daemon_log.close()
 
 
-def _take_over(config: Config, parsed: Options) -> int:
+def _take_over(config: Config, parsed: Options, faults: list[str]) -> int:
     """This is the new program of a live update: does what the old daemon orders, and serves."""
     from pyxsd.update.channel import Channel
 
@@ -342,7 +342,7 @@ def _take_over(config: Config, parsed: Options) -> int:
     except (ValueError, OverflowError, OSError) as error:
         _tell(f"cannot take over by {parsed.take_over}: {error}")
         return options.STATUS_USAGE
-    told: list[str] = []
+    told = [*faults]  # the file may have changed since the check
 
     def serve(ward: Ward | None) -> int:
         if ward is not None and ward.life.number:

@@ -128,6 +128,17 @@ def test_a_log_that_cannot_be_opened_now(daemon: UpdatedDaemon) -> None:
         wait_for(told, "nothing is logged")
 
 
+def test_a_configuration_that_has_changed_since_the_check(daemon: UpdatedDaemon) -> None:
+    """What is wrong with it stands in the log."""
+    with daemon.client() as client:
+        assert control(client, "-f", program(daemon.root)) == OK
+        with daemon.config.open("a") as file:
+            file.write("quota-maxwatc = 1\n")
+        assert outcome(client) == b"OK"
+    fault = "unknown key quota-maxwatc, did you mean quota-maxwatch?"
+    wait_for(lambda: any(fault in line for line in daemon.log()), "it is not told")
+
+
 def test_a_program_is_checked_once(daemon: UpdatedDaemon) -> None:
     """With -f: what it is, whether it would start, and by a state that it writes out again; then it
     takes over at once."""
