@@ -88,7 +88,13 @@ def main(argv: list[str] | None = None) -> int:
         return background.STATUS_FATAL
     if not parsed.daemonize or parsed.live:
         return _serve(config, parsed, listener, None, faults)
-    launched = background.daemonize()
+    try:
+        launched = background.daemonize()
+    except OSError as error:
+        _tell(f"cannot go into the background: {in_words(error)}")
+        if listener >= 0:
+            listening.remove(listening.socket_path(os.environ))
+        return background.STATUS_FATAL
     if isinstance(launched, background.Verdict):
         if launched.message:
             _tell(launched.message)

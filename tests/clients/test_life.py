@@ -284,6 +284,27 @@ def test_daemonizing(tmp_path: Path) -> None:
         daemon.stop()
 
 
+NO_FORK = """
+import errno, os, sys
+def refused():
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+os.fork = refused
+from pyxsd.cli import main
+sys.exit(main())
+"""
+
+
+def test_no_process_is_left_for_the_daemon(tmp_path: Path) -> None:
+    """It is said in a line, and the socket does not stay."""
+    program = (sys.executable, "-c", NO_FORK)
+    daemon = Daemon(root=tmp_path, arguments=(), program=program, wait=False)
+    assert daemon.process.wait(DEADLINE) == 2
+    last = daemon.output().splitlines()[-1]
+    assert last == "pyxsd: cannot go into the background: Resource temporarily unavailable"
+    assert "Traceback" not in daemon.output()
+    assert not daemon.socket.exists() and not daemon.pid_file.exists()
+
+
 STRANGE = (
     "import os, signal, sys\n"
     "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
