@@ -447,8 +447,11 @@ class Dialogue:
         finally:
             file.close()
         given = daemon.descriptors()
+        # However many there are, a program that takes them slowly has no more time for all.
+        end = time.monotonic() + seconds
         for at in range(0, len(given), channel.PIECE):
-            process.channel.send("descriptors", "", given[at : at + channel.PIECE], seconds=seconds)
+            left = max(end - time.monotonic(), POLL_SECONDS)
+            process.channel.send("descriptors", "", given[at : at + channel.PIECE], seconds=left)
         process.channel.send("end", seconds=seconds)
         _must(process, "built", seconds)
         if daemon.ward is not None:

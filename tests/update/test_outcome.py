@@ -113,3 +113,24 @@ def test_a_state_that_cannot_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> No
             pass
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.close(given)
+
+
+def test_very_many_descriptors_that_are_taken_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is served meanwhile, so there is one end for all of them."""
+    held = Held(monkeypatch)
+    sent: list[str] = []
+
+    def send(word: str, _text: str, _descriptors: object, seconds: float) -> None:
+        sent.append(word)
+        if seconds < 1.0:
+            raise TimeoutError(word)
+        held.now += 1.0
+
+    daemon: Any = held.dialogue._daemon
+    daemon.server.tree = SimpleNamespace(size=0)
+    daemon.saving = lambda _: SimpleNamespace(step=lambda _: True)
+    daemon.descriptors = lambda: list(range(5000))
+    process: Any = SimpleNamespace(channel=SimpleNamespace(send=send))
+    with pytest.raises(TimeoutError, match="descriptors"):
+        held.dialogue._hand_over(process)
+    assert sent == ["take", *["descriptors"] * (int(dialogue.WRITTEN_SECONDS) + 1)]
