@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Runs the daemon; the exit status."""
     background.ensure_stdio()
+    background.hear_signals()
     words = sys.argv[1:] if argv is None else argv
     parsed: Options | options.Exit | c_options.Line = (
         _c_line(words) if options.may_be_c_line(words) else options.parse(words)
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     config, faults = configuration.load(parsed.config_file)
     if parsed.take_over:
         descriptors.raise_file_limit()
-        return _take_over(config, parsed)
+        return _take_over(config, parsed, faults)
     if parsed.live and parsed.restart:
         return _switch(config, parsed, line, faults)
     for fault in faults:
@@ -87,7 +88,13 @@ def main(argv: list[str] | None = None) -> int:
         return background.STATUS_FATAL
     if not parsed.daemonize or parsed.live:
         return _serve(config, parsed, listener, None, faults)
-    launched = background.daemonize()
+    try:
+        launched = background.daemonize()
+    except OSError as error:
+        _tell(f"cannot go into the background: {in_words(error)}")
+        if listener >= 0:
+            listening.remove(listening.socket_path(os.environ))
+        return background.STATUS_FATAL
     if isinstance(launched, background.Verdict):
         if launched.message:
             _tell(launched.message)
@@ -307,10 +314,11 @@ def _run(daemon: Daemon, held: list[pid_file.PidFile], notifier: Notifier) -> No
     if recorder is not None:
         recorder.stop()
     if daemon.successor:
-        if daemon.ward is None:
-            notifier.moved(daemon.successor)
         for file in held:
             file.leave()
+        if daemon.ward is None:
+            with daemon.reserve:  # clients may have taken all others
+                notifier.moved(daemon.successor)
         return
     notifier.stopping()
     updates = daemon.server.host.updates
@@ -327,7 +335,7 @@ def _run(daemon: Daemon, held: list[pid_file.PidFile], notifier: Notifier) -> No
     daemon.daemon_log.close()
 
 
-def _take_over(config: Config, parsed: Options) -> int:
+def _take_over(config: Config, parsed: Options, faults: list[str]) -> int:
     """This is the new program of a live update: does what the old daemon orders, and serves."""
     from pyxsd.update.channel import Channel
 
@@ -340,7 +348,7 @@ def _take_over(config: Config, parsed: Options) -> int:
     except (ValueError, OverflowError, OSError) as error:
         _tell(f"cannot take over by {parsed.take_over}: {error}")
         return options.STATUS_USAGE
-    told: list[str] = []
+    told = [*faults]  # the file may have changed since the check
 
     def serve(ward: Ward | None) -> int:
         if ward is not None and ward.life.number:
@@ -418,7 +426,7 @@ def _build_again(
         xen.adopt_channels(given.take(around.channels))
     held += [pid_file.PidFile.adopt(path, given.take(fd)) for path, fd in around.pid_files]
     if around.log_file:
-        daemon_log.redirect(around.log_file)
+        daemon_log.go_on_in(around.log_file)
     daemon = _assemble(config, parsed, listener, daemon_log, xen, came_by_update=order.asked)
     daemon.pid_files = held
     server, domains = daemon.server, daemon.domains

@@ -128,6 +128,7 @@ class Daemon:
             least=PERSISTENT_SECONDS if config.persistent else LEAST_SECONDS,
         )
         self.reserve = Reserve()
+        self.noted: dict[int, None] = {}  # signals that have come
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.loop.add_handler(self._wake[0], self._on_signal)
         if listener >= 0:
@@ -223,12 +224,13 @@ class Daemon:
         if now - self.refused_at > ACCEPT_COMPLAINT:
             self.refused_at = now
             self.daemon_log.warn("xenstored", f"cannot accept: {os.strerror(-count)}")
-        self.epoll.unregister(self.listener)
+        # It keeps its place: a kernel without memory might have none for it then.
+        self.epoll.modify(self.listener, 0)
         self.after(ACCEPT_PAUSE, self._accept_again)
         return True
 
     def _accept_again(self) -> None:
-        self.epoll.register(self.listener, select.EPOLLIN)
+        self.epoll.modify(self.listener, select.EPOLLIN)
 
     def _handler_failed(self, fd: int, error: Exception) -> None:
         """A handler raised: it is told, and the descriptor rests for a while, so that the
@@ -258,21 +260,28 @@ class Daemon:
         then on.
         """
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        # A full pipe is no loss: the loop comes anyway, and `noted` says to what.
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, self._note_signal)
 
-    @staticmethod
-    def _note_signal(_number: int, _frame: Any) -> None:
-        """Nothing: the number comes through the pipe."""
+    def _note_signal(self, number: int, _frame: Any) -> None:
+        """It is acted on when the loop comes to the pipe, which has the number as a rule."""
+        self.noted[number] = None
+
+    def _take_signals(self) -> dict[int, None]:
+        """Those that have come, each once; BlockingIOError where nobody has woken the loop."""
+        numbers = dict.fromkeys(filter(None, os.read(self._wake[0], 512)))
+        noted, self.noted = self.noted, {}
+        return {**numbers, **noted}
 
     def _on_signal(self) -> bool:
         try:
-            numbers = os.read(self._wake[0], 512)
+            numbers = self._take_signals()
         except BlockingIOError:
             return False
         # A signal that came often is done once: a tree as text takes a second of a large store.
-        for number in dict.fromkeys(numbers):
+        for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT):
                 self.daemon_log.info("xenstored", f"Received {signal.Signals(number).name}")
                 self.stopping = True
@@ -398,7 +407,7 @@ class Daemon:
             self.ward.handed_over(pid)
         # A signal that came meanwhile is for whoever serves.
         try:
-            for number in filter(None, os.read(self._wake[0], 512)):
+            for number in self._take_signals():
                 os.kill(pid, number)
         except (BlockingIOError, ProcessLookupError):
             pass
@@ -419,8 +428,8 @@ class Daemon:
             self.last_scan = now
             self.domains.scan()
         if now - self.last_statistics >= STATISTICS:
-            self._log_statistics(now - self.last_statistics)
-            self.last_statistics = now
+            seconds, self.last_statistics = now - self.last_statistics, now
+            self._log_statistics(seconds)
 
     def _log_statistics(self, seconds: float) -> None:
         server, info = self.server, self.daemon_log.info

@@ -26,6 +26,7 @@ served from here at once: Server.serve_later() does it when the request is done.
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 
@@ -141,8 +142,12 @@ class Domains:
 
         connection: the one that an image has of it, and expected the indices of then.
         """
-        with open(port_file, "rb") as file:
-            text = file.read(64).strip()
+        # Of a FIFO nothing is waited for: a host boots.
+        fd = os.open(port_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, 64).strip()
+        finally:
+            os.close(fd)
         if not text.isdigit() or not 0 < int(text) <= PORT_MAX:
             raise ValueError(f"{port_file}: not a port number: {text[:32]!r}")
         domain = Domain(0, 0, int(text))

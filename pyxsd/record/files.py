@@ -46,15 +46,22 @@ _NAME = re.compile(r"recording-(\d{6,})")
 
 
 def numbers(directory: str) -> list[int]:
-    """The numbers of the recordings in a directory, ascending; OSError."""
-    return sorted(
-        int(match[1]) for name in os.listdir(directory) if (match := _NAME.fullmatch(name))
-    )
+    """The numbers of the recordings in a directory, ascending; OSError.
+
+    A name that path_of() does not give is another file's.
+    """
+    names = os.listdir(directory)
+    found = (int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
+    return sorted(number for number in set(found) if _name(number) in names)
 
 
 def path_of(directory: str, number: int) -> str:
     """Where a recording lies."""
-    return os.path.join(directory, f"recording-{number:06}")
+    return os.path.join(directory, _name(number))
+
+
+def _name(number: int) -> str:
+    return f"recording-{number:06}"
 
 
 class Writer:

@@ -84,7 +84,7 @@ class Again(Steps):
         self._close_what_was_left()
         self._log = open_daemon_log(config)
         if around.log_file:
-            self._log.redirect(around.log_file)
+            self._log.go_on_in(around.log_file)
         xen = None
         if around.channels >= 0:
             xen = Xen()

@@ -230,8 +230,8 @@ def _default(tree: Tree, way: Way | None) -> str:
 def xen_version(tree: Tree) -> str:
     """The version of the running Xen, such as "4.17"; "" where this is no Xen host."""
     folder = "/sys/hypervisor/version/"
-    major, minor = tree.first_line(folder + "major"), tree.first_line(folder + "minor")
-    return f"{major}.{minor}" if major.isdigit() and minor.isdigit() else ""
+    version = f"{tree.first_line(folder + 'major')}.{tree.first_line(folder + 'minor')}"
+    return version if re.fullmatch(r"[0-9]{1,6}\.[0-9]{1,6}", version) else ""
 
 
 def _unit_command(tree: Tree) -> list[str]:

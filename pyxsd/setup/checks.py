@@ -59,6 +59,10 @@ DEVICES = (
 )
 
 
+#: Characters.  To take a unit's command of a megabyte apart takes a minute.
+_ARGUMENTS_MAX = 16384
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of the report: OK, NOTE, WARNING or ERROR, and a sentence."""
@@ -98,6 +102,8 @@ def subject(tree: Tree, launcher: str) -> Subject:
 
 def _arguments(text: str) -> tuple[str, str]:
     """The configuration file that XENSTORED_ARGS names, and what is wrong with them."""
+    if len(text) > _ARGUMENTS_MAX:
+        return configuration.DEFAULT_PATH, f"there are more than {_ARGUMENTS_MAX} characters"
     try:
         parsed = options.parse(shlex.split(text))
     except ValueError as error:

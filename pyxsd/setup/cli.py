@@ -360,9 +360,11 @@ def _switch(given: argparse.Namespace, tree: Tree, what: switch.Plan) -> int:
 
 
 def _say(text: str, file: TextIO | None = None) -> None:
-    """Some of the text may come from a folder that is somebody else's (--root)."""
-    shown = printable(text).encode("utf-8", "backslashreplace").decode()
-    print(shown, file=sys.stdout if file is None else file)
+    """Some of the text may come from a folder that is somebody else's (--root), and a terminal need
+    not know its letters."""
+    out = sys.stdout if file is None else file
+    letters = out.encoding or "utf-8"
+    print(printable(text).encode(letters, "backslashreplace").decode(letters), file=out)
 
 
 def _print(lines: list[str]) -> None:

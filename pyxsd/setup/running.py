@@ -89,7 +89,8 @@ def look_in(tree: Tree, ask: bool = True) -> Running:
         text = tree.read(configuration.DEFAULT_PATH) or ""
     except OSError:
         text = ""
-    names = (configuration.parse(os.fsencode(text))[0].pid_file, *PID_FILES)
+    config, _ = configuration.parse(text.encode("utf-8", "surrogateescape"))
+    names = (config.pid_file, *PID_FILES)
     return look(tree.locate(path), tuple(tree.locate(name) for name in names if name), ask)
 
 

@@ -13,7 +13,8 @@ from pyxsd.named import NamedTuple
 from pyxsd.state import surroundings
 from pyxsd.state.dump import DATABASE, IMAGE
 from pyxsd.state.errors import StateError
-from pyxsd.system.files import content, write_whole
+from pyxsd.state.records import HEADER, MAGIC
+from pyxsd.system.files import open_to_read, read_some, write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def find(directory: str) -> tuple[Found | None, list[str]]:
     path = os.path.join(directory, IMAGE)
     try:
         found = os.stat(path)
-        data = content(path)
+        data = _data(path)
     except FileNotFoundError:
         return None, []
     except OSError as error:
@@ -66,6 +67,16 @@ def find(directory: str) -> tuple[Found | None, list[str]]:
         return _checked(path, data), []
     except StateError as error:
         return None, [f"{path}: not used: {error}"]
+
+
+def _data(path: str) -> bytes:
+    """The bytes of a file, or the first ones where it is no image, whatever its size; OSError."""
+    with open_to_read(path) as file:
+        first = read_some(file, HEADER.size)
+        if not first.startswith(MAGIC):
+            return first
+        file.seek(0)
+        return read_some(file, -1)
 
 
 def _checked(path: str, data: bytes) -> Found:

@@ -29,6 +29,11 @@ FIRST_LINE = b"$xenstored-dump-format"
 LETTERS = b"nrwb"
 
 
+#: Bytes of a line.  What waits for one ring, in hexadecimal digits, is a quarter of it at most.
+LINE_MAX = 1 << 26
+#: Faults of a file that are told one by one: a host boots meanwhile, and its log has an end.
+WARNINGS_MAX = 100
+
 # The greatest numbers that can stand for something; the least is 0 where nothing else is said.
 DOMID_MAX = 0x7FEF
 INT_MAX = 0x7FFFFFFF  # descriptors
@@ -166,19 +171,33 @@ def read_file(path: str, value_max: int, warn: Callable[[str], None]) -> Loaded:
     """Reads a dump; OSError, or DumpError where it is none.
 
     A broken line is skipped with a warning that has its number, and so is a value longer than
-    value_max.
+    value_max; of very many the first ones are told, and how many there are.
     """
     try:
         opened = open_to_read(path)
     except NotAFile as error:
         raise DumpError(f"{path}: {error.strerror}") from None
     with opened as file:
-        if file.readline().rstrip(b"\n") != FIRST_LINE:
+        if file.readline(len(FIRST_LINE) + 1).rstrip(b"\n") != FIRST_LINE:
             raise DumpError(f"{path}: not a dump: it does not begin with {FIRST_LINE.decode()}")
         loaded = Loaded()
-        for number, _, fault in read_lines(file, loaded, value_max):
-            warn(f"{path}: line {number} skipped: {fault}")
+        skipped = 0
+        for number, _, fault in read_lines(_lines_of(file), loaded, value_max):
+            skipped += 1
+            if skipped <= WARNINGS_MAX:
+                warn(f"{path}: line {number} skipped: {fault}")
+    if skipped > WARNINGS_MAX:
+        warn(f"{path}: {skipped - WARNINGS_MAX} more lines skipped")
     return loaded
+
+
+def _lines_of(file: Any) -> Iterator[bytes]:
+    """The lines of a file; of one that is longer than LINE_MAX the beginning, which is longer, too:
+    a damaged file may have one of gigabytes."""
+    while line := file.readline(LINE_MAX + 1):
+        yield line
+        while line and not line.endswith(b"\n"):
+            line = file.readline(LINE_MAX)
 
 
 def read_lines(
@@ -200,6 +219,8 @@ def read_lines(
 
 def read_line(loaded: Loaded, line: bytes, value_max: int) -> None:
     """One line without its newline; ValueError, and nothing changed."""
+    if len(line) > LINE_MAX:
+        raise ValueError(f"it has more than {LINE_MAX} bytes")
     kind, *fields = line.split(b",")
     if kind not in READERS:
         raise ValueError(f"unknown record {kind[:32]!r}")

@@ -7,7 +7,8 @@ One letter says what follows:
     i       a whole number of 8 bytes, little-endian, signed
     u       the same, unsigned, of a number that does not fit into i
     d       a number with a fraction, 8 bytes (IEEE 754)
-    b s     bytes, text in UTF-8: their length in 4 bytes, then they
+    b s     bytes, text in UTF-8 (or what os.fsencode makes of a name): their length in 4 bytes,
+            then they
     l       a list: how many values in 4 bytes, then they
     m       a dict: how many pairs in 4 bytes, then a text and a value for each
 """
@@ -50,7 +51,7 @@ def _put(out: bytearray, value: Any) -> None:
     elif isinstance(value, bytes):
         out += b"b" + _COUNT.pack(len(value)) + value
     elif isinstance(value, str):
-        text = value.encode()
+        text = value.encode("utf-8", "surrogateescape")  # the name of a file may be any bytes
         out += b"s" + _COUNT.pack(len(text)) + text
     elif isinstance(value, (list, tuple)):
         out += b"l" + _COUNT.pack(len(value))
@@ -102,7 +103,7 @@ class _Reader:
         if letter == b"b":
             return self._take(self._number(_COUNT))
         if letter == b"s":
-            return self._take(self._number(_COUNT)).decode()
+            return self._take(self._number(_COUNT)).decode("utf-8", "surrogateescape")
         if letter not in (b"l", b"m") or depth == DEPTH_MAX:
             raise ValueError(f"{letter!r} at byte {start}")
         count = self._number(_COUNT)

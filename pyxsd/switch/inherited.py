@@ -14,6 +14,7 @@ import stat
 
 from pyxsd.named import NamedTuple
 from pyxsd.state.database import read_db
+from pyxsd.state.dump import WARNINGS_MAX
 from pyxsd.state.host_state import HostState, StateError
 from pyxsd.state.node_reading import NodesOfFile
 from pyxsd.state.stream_reader import read_stream
@@ -121,7 +122,9 @@ def _read(kind: str, path: str, nodes: NodesOfFile, faults: list[str]) -> HostSt
     except StateError as error:
         faults.append(f"{path}: {error}; the store is empty")
         return HostState(kind)
-    faults += [f"{path}: {fault}" for fault in state.faults]
+    faults += [f"{path}: {fault}" for fault in state.faults[:WARNINGS_MAX]]
+    if len(state.faults) > WARNINGS_MAX:
+        faults.append(f"{path}: {len(state.faults) - WARNINGS_MAX} more faults")
     return state
 
 

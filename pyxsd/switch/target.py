@@ -98,10 +98,10 @@ class Question:
         self._close()
 
     def _read(self) -> None:
+        """One look, which takes as much as a pipe holds: a program may write without end."""
         for i, fd in enumerate(self._pipes):
             try:
-                while piece := os.read(fd, 65536):
-                    self._texts[i] = (self._texts[i] + piece)[:_OUTPUT_MAX]
+                self._texts[i] = (self._texts[i] + os.read(fd, 65536))[:_OUTPUT_MAX]
             except BlockingIOError:
                 pass
 

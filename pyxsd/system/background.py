@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 TYPE_CHECKING = False
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Callable
 
 STATUS_FATAL = 2  # exit status of oxenstored's fatal errors
+_HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 
 
 class Launch:
@@ -65,6 +67,14 @@ def ensure_stdio() -> None:
             os.close(fd)
             return
         os.set_inheritable(fd, True)
+
+
+def hear_signals() -> None:
+    """Undo what the process that has started this one may have left: a kernel that is told to
+    ignore SIGCHLD keeps no word of how a child ends, and waiting for it fails; a SIGTERM that is
+    blocked never comes."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
 
 
 def _flush() -> None:

@@ -63,6 +63,8 @@ _LEAST = {
     "xenstored-log-nb-files": 0, "xenstored-log-nb-lines": 0, "xenstored-log-nb-chars": -1,
     "access-log-nb-files": 0, "access-log-nb-lines": 0, "access-log-nb-chars": -1,
 }  # fmt: skip
+# Of more MiB the bytes could not be counted in 64 bits, and no machine has so many.
+_MOST = {"recovery-size": 1 << 40}
 # With no credit at all, no guest would ever be served.
 _ABOVE_ZERO = ("conflict-burst-limit",)
 
@@ -215,6 +217,8 @@ def _check_range(key: str, value: Any) -> None:
     """ValueError where the value of this key has no meaning."""
     if key in _LEAST and value < _LEAST[key]:
         raise ValueError(f"expect {_LEAST[key]} or more")
+    if key in _MOST and value > _MOST[key]:
+        raise ValueError(f"expect {_MOST[key]} or less")
     if key in _ABOVE_ZERO and value <= 0:
         raise ValueError("expect more than 0, else no guest is served")
 

@@ -138,17 +138,24 @@ class DaemonLog:
 
         OSError, and all stays, where the file cannot be written or there is no such facility.
         """
-        to_syslog = path.startswith(SYSLOG_PREFIX)
-        if not to_syslog:
+        if not path.startswith(SYSLOG_PREFIX):
             os.close(open_regular(path))
         elif path[len(SYSLOG_PREFIX) :] not in FACILITIES:
             raise OSError(errno.EINVAL, "unknown syslog facility")
+        self.go_on_in(path)
+
+    def go_on_in(self, path: str) -> None:
+        """Write from now on to where `redirect` has sent the process before this one.
+
+        Where that cannot be opened at the moment it is tried again, as that process would have: a
+        log that is lost keeps nobody from serving.
+        """
         new = open_destination(
             path, *self._rotation, "daemon log", self._complain_of_this, None, self._clock
         )
         self._out.close()
         self._out = new
-        self._syslog = to_syslog
+        self._syslog = path.startswith(SYSLOG_PREFIX)
         self.redirected = path
 
     def close(self) -> None:

@@ -52,7 +52,10 @@ class Notifier:
         """
         if not self._send(f"MAINPID={main_pid}"):
             return False
-        reading, writing = os.pipe()
+        try:
+            reading, writing = os.pipe()
+        except OSError:
+            return False  # no descriptor is left: it may have understood, or not
         try:
             assert self._socket is not None
             self._socket.sendmsg(

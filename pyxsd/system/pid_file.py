@@ -248,8 +248,11 @@ def _holder_text(path: str, pid: int) -> str:
 
 
 def _read_pid(fd: int) -> int:
-    """The pid in the file, or 0."""
-    text = os.pread(fd, 32, 0).strip()
+    """The pid in the file, or 0, also where it cannot be read."""
+    try:
+        text = os.pread(fd, 32, 0).strip()
+    except OSError:
+        return 0
     return int(text) if text.isdigit() else 0
 
 

@@ -355,11 +355,16 @@ class Dialogue:
         process = yield from self._ready(program)
         given = yield from self._written()
         # Mapped before it is given away, since its descriptor is.
-        state = channel.read_memory_file(os.dup(given), STATE_MAX)
+        try:
+            state = channel.read_memory_file(os.dup(given), STATE_MAX)
+        except BaseException:
+            os.close(given)
+            raise
         self._send(process, "try", descriptors=[given])
         seconds = WRITTEN_SECONDS + NODE_SECONDS * self._daemon.server.tree.size
         message = yield from self._expecting(process, "written", seconds)
         if len(message.descriptors) != 1:
+            _close(message.descriptors)
             raise ProgramError("the program has written no state")
         try:
             written = channel.read_memory_file(message.descriptors[0], 2 * len(state) + 65536)
@@ -392,7 +397,8 @@ class Dialogue:
     def _ready(self, program: Program) -> Generator[float, None, Process]:
         """A process that has done its imports and waits for a state."""
         process = self._spawn(program, converse=True)
-        yield from self._expecting(process, "ready", READY_SECONDS)
+        message = yield from self._expecting(process, "ready", READY_SECONDS)
+        _close(message.descriptors)
         return process
 
     def _expecting(
@@ -417,8 +423,7 @@ class Dialogue:
         try:
             process.channel.send(word, text, descriptors, seconds=1.0)
         finally:
-            for fd in descriptors:
-                os.close(fd)
+            _close(descriptors)
 
     # -- the update -----------------------------------------------------------
 
@@ -442,8 +447,11 @@ class Dialogue:
         finally:
             file.close()
         given = daemon.descriptors()
+        # However many there are, a program that takes them slowly has no more time for all.
+        end = time.monotonic() + seconds
         for at in range(0, len(given), channel.PIECE):
-            process.channel.send("descriptors", "", given[at : at + channel.PIECE], seconds=seconds)
+            left = max(end - time.monotonic(), POLL_SECONDS)
+            process.channel.send("descriptors", "", given[at : at + channel.PIECE], seconds=left)
         process.channel.send("end", seconds=seconds)
         _must(process, "built", seconds)
         if daemon.ward is not None:
@@ -455,7 +463,8 @@ class Dialogue:
             _must(process, "taken", seconds, peek=True)
         except BaseException:
             # It may have written its pid already, and must not do so any more.
-            self._done_with(process)
+            self._process = None
+            process.take_back()
             if "taken" not in process.last_words:
                 if daemon.ward is not None:
                     daemon.ward.not_handing()
@@ -513,14 +522,13 @@ def _next(
     except (BlockingIOError, TimeoutError):
         return None
     except (EOFError, OSError):
-        process.kill()
+        process.take_back()
         raise ProgramError(
             f"the new program {process.how_it_ended()} before it said `{word}`"
         ) from None
     if message.word == word:
         return message
-    for fd in message.descriptors:
-        os.close(fd)
+    _close(message.descriptors)
     if message.word == "refused":
         raise ProgramError(f"the new program refuses: {message.text}")
     raise ProgramError(f"the new program says `{message.word[:32]}` where `{word}` was expected")
@@ -528,10 +536,18 @@ def _next(
 
 def _must(process: Process, word: str, seconds: float, peek: bool = False) -> None:
     """Waits for a message, which must be that word; ProgramError."""
-    if _next(process, word, seconds, peek) is None:
+    message = _next(process, word, seconds, peek)
+    if message is None:
         raise ProgramError(
             f"the new program is silent: it did not say `{word}` within {seconds:.0f} seconds"
         )
+    _close(message.descriptors)
+
+
+def _close(descriptors: list[int]) -> None:
+    """Those that came with a message, which a program may give with any."""
+    for fd in descriptors:
+        os.close(fd)
 
 
 def _difference(given: bytes, written: bytes, at: int) -> str:

@@ -70,7 +70,7 @@ class Process:
     ) -> None:
         self.channel: Channel | None = None
         self.status: int | None = None  # as os.waitstatus_to_exitcode has it
-        self.last_words: list[str] = []  # that it had said when it was killed
+        self.last_words: list[str] = []  # that it had said when it was taken back
         self._output = b""
         self._pipe = -1
         actions: list[tuple[int, ...]] = []
@@ -129,15 +129,25 @@ class Process:
     def kill(self) -> None:
         """Ends it, whatever it does, waits for that, and closes what leads to it.
 
-        A child that it has made to serve for it dies of that, too; both have the other end of the
-        channel, whose end is theirs.
+        Others that it has started may have the other end of the channel, and live on: nobody waits
+        for them.
         """
         if self.status is None:
             os.kill(self.pid, signal.SIGKILL)
             self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-            if self.channel is not None:
-                self.last_words = self.channel.wait_for_end(END_SECONDS)[1]
         self.close()
+
+    def take_back(self) -> None:
+        """The same for one that may serve already: waits until nobody has the other end.
+
+        A child that it has made to serve for it dies of that, too; both have the other end of the
+        channel, whose end is theirs.
+        """
+        channel, self.channel = self.channel, None
+        self.kill()
+        if channel is not None:
+            self.last_words += channel.wait_for_end(END_SECONDS)[1]
+            channel.close()
 
     def close(self) -> None:
         """Closes what leads to it, and leaves it alone."""

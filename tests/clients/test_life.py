@@ -284,6 +284,56 @@ def test_daemonizing(tmp_path: Path) -> None:
         daemon.stop()
 
 
+NO_FORK = """
+import errno, os, sys
+def refused():
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+os.fork = refused
+from pyxsd.cli import main
+sys.exit(main())
+"""
+
+
+def test_no_process_is_left_for_the_daemon(tmp_path: Path) -> None:
+    """It is said in a line, and the socket does not stay."""
+    program = (sys.executable, "-c", NO_FORK)
+    daemon = Daemon(root=tmp_path, arguments=(), program=program, wait=False)
+    assert daemon.process.wait(DEADLINE) == 2
+    last = daemon.output().splitlines()[-1]
+    assert last == "pyxsd: cannot go into the background: Resource temporarily unavailable"
+    assert "Traceback" not in daemon.output()
+    assert not daemon.socket.exists() and not daemon.pid_file.exists()
+
+
+STRANGE = (
+    "import os, signal, sys\n"
+    "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))\n"
+    "os.execv(sys.argv[1], sys.argv[1:])\n"
+)
+
+
+def test_started_with_signals_ignored_and_blocked(tmp_path: Path) -> None:
+    """As some programs leave them to what they execute: the command hears how its daemon began, and
+    the daemon how its children end, and when it shall."""
+    prefix = (sys.executable, "-c", STRANGE)
+    daemon = Daemon(root=tmp_path, arguments=(), prefix=prefix, wait=False)
+    pid = 0
+    try:
+        assert daemon.process.wait(DEADLINE) == 0, daemon.output()
+        pid = launched_pid(daemon)
+        with Client(daemon.socket) as client:
+            answer = client.ask("CONTROL", b"live-update\0-f\0/bin/false\0")[1]
+        assert answer == b"Command '/bin/false --help' exited with code 1"
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not daemon.pid_file.exists(), "it does not end")
+        pid = 0
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+        daemon.stop()
+
+
 @pytest.mark.parametrize("arguments", ((), ("--no-fork",)), ids=("daemon", "foreground"))
 def test_sd_notify(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """READY=1 when it serves, STOPPING=1 at the end, to $NOTIFY_SOCKET."""

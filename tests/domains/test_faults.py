@@ -227,6 +227,7 @@ def content(data: bytes) -> Callable[[Path], None]:
 PORT_FILES = [
     nothing,
     folder,
+    fifo,
     content(b""),
     content(b"\n"),
     content(b"x1"),

@@ -202,6 +202,7 @@ DAMAGES = (
     ("half", lambda data: data[: len(data) // 2], r"record \d+ \(\w+\) at byte \d+: .* missing"),
     ("empty", lambda data: b"", "0 bytes and no whole header"),
     ("another", lambda data: b"\0" * 99, "does not begin with"),
+    ("short", lambda data: data[:9], "9 bytes and no whole header"),
     ("flipped", lambda data: data[:300] + bytes([data[300] ^ 1]) + data[301:], "at byte"),
     ("senseless", lambda data: _without(data, b"TURN"), "there is no record TURN"),
 )
@@ -292,3 +293,12 @@ def test_without_a_restart_it_is_left_alone(stand: Stand) -> None:
     stand.start()
     with stand.client() as client:
         assert client.ask("READ", b"/local/domain/5/alive\0")[1] == b"ENOENT\0"
+
+
+def test_a_large_file_that_is_none(tmp_path: Path) -> None:
+    """All of it would take the memory of the host, and a minute of its boot."""
+    with (tmp_path / "db.image").open("wb") as file:
+        file.truncate(1 << 40)
+    found, told = disk.find(str(tmp_path))
+    assert found is None
+    assert told == [f'{tmp_path}/db.image: not used: the file does not begin with "pyxsdimg"']

@@ -595,3 +595,28 @@ def test_a_start_that_fails_where_nobody_can_be_told() -> None:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(full)
+
+
+def test_a_log_that_cannot_be_opened_now(daemon: KeptDaemon) -> None:
+    """Where CONTROL logfile has sent the log is no folder any more: another process goes on all the
+    same, and so does the log when there is a folder again."""
+    folder = daemon.root / "logs"
+    folder.mkdir()
+    with daemon.client() as client:
+        assert client.ask("CONTROL", b"logfile\0%s\0" % bytes(folder / "log"))[1] == OK
+        # Until the image says it, and not the journal.
+        for _ in range(3000):
+            client.send("WRITE", b"/much\0" + b"v" * 2000)
+        for _ in range(3000):
+            client.answer()
+        (folder / "log").unlink()
+        folder.rmdir()
+        daemon.kill_child()
+        assert client.ask("READ", b"/fake\0")[1] == b"fake"
+        folder.mkdir()
+
+        def told() -> bool:
+            client.ask("CONTROL", b"memreport\0")
+            return (folder / "log").exists() and "resident: " in (folder / "log").read_text()
+
+        wait_for(told, "nothing is logged")

@@ -125,5 +125,5 @@ def test_the_last_words_of_a_killed_program(tmp_path: Path) -> None:
         assert process.channel is not None
         assert process.channel.receive(30.0, peek=True).word == "taken"
     finally:
-        process.kill()
+        process.take_back()
     assert process.last_words == ["taken"]

@@ -132,3 +132,17 @@ def test_unknown_words_do_nothing(daemon: Quiet) -> None:
     recorder = Recorder(daemon)
     assert recorder.command("perhaps") == b"OK\0"
     assert recorder.command("") == b"Recording is off\n\0"
+
+
+def test_other_files_in_the_folder(daemon: Quiet) -> None:
+    """Names that are almost those of recordings are nobody's business."""
+    folder = Path(daemon.config.record_directory)
+    folder.mkdir()
+    strange = ["recording-0000001", "recording-\u0660\u0660\u0660\u0660\u0660\u0667", "x"]
+    for name in strange:
+        (folder / name).write_bytes(b"v" * (2 << 20))
+    recorder = Recorder(daemon)
+    recorder.start()
+    assert daemon.said == [f"info: recording into {folder}/recording-000001"]
+    recorder.stop()
+    assert sorted(os.listdir(folder)) == sorted([*strange, "recording-000001"])

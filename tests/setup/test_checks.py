@@ -98,6 +98,22 @@ WRONG: list[tuple[str, dict[str, str | None], str, str]] = [
         "XENSTORED_ARGS is not for pyxsd: pyxsd: unknown option '--transaction=32'",
     ),
     (
+        "long-arguments",
+        {
+            "/etc/init.d/xen": None,
+            "/etc/systemd/system/xenstored.service": "[Service]\nExecStart=/usr/sbin/pyxsd "
+            + "x" * 16385,
+        },
+        "error",
+        "XENSTORED_ARGS is not for pyxsd: there are more than 16384 characters",
+    ),
+    (
+        "strange-version",
+        {"/sys/hypervisor/version/minor": "\u00b2\n"},
+        "warning",
+        "does not show a Xen that runs",
+    ),
+    (
         "log-folder",
         {CONFIG: f"{RIGHT}access-log-file = /no/such/access.log\n"},
         "error",

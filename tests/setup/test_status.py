@@ -313,3 +313,27 @@ def test_what_a_folder_of_somebody_says_is_only_shown(
     (host / "etc/default/xen").write_bytes(b"XENSTORED=/usr/sbin/\x1b[2J\xff\n")
     code, out = status(capsys, host)
     assert code == 0 and "/usr/sbin/\\x1b[2J\\udcff is missing" in out
+
+
+def test_letters_that_the_terminal_does_not_know(host: Path) -> None:
+    """What a file of the host has in UTF-8 is shown as escapes, and read all the same."""
+    files = {
+        "/etc/default/xen": "XENSTORED=/usr/sbin/\u20ac\n",
+        "/etc/xen/oxenstored.conf": "pid-file = /run/\u20ac\n",
+    }
+    make(host, {**DEBIAN, **files})
+    done = subprocess.run(
+        [sys.executable, "-m", "pyxsd.setup.cli", "status", "--root", str(host)],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "LC_ALL": "POSIX",
+            "PYTHONUTF8": "0",
+            "PYTHONCOERCECLOCALE": "0",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert b"/usr/sbin/\\u20ac is missing" in done.stdout, done.stdout
+    assert done.returncode == 0

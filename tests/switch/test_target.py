@@ -6,11 +6,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pyxsd.state import dump
 from pyxsd.switch import arrival, c_options, inherited, target
 from pyxsd.switch.c_paths import is_watchable
 from pyxsd.update.program import ProgramError
@@ -149,6 +151,33 @@ MINDED = [
 @pytest.mark.parametrize("error,expected", MINDED)
 def test_keys_that_oxenstored_does_not_know(error: str, expected: bool) -> None:
     assert target.minds_our_keys_alone(target.Answer(2, "", error)) == expected
+
+
+def test_very_many_faults_of_a_file(tmp_path: Path) -> None:
+    """Each is told in the log, where nobody is served meanwhile: the first ones, and how many."""
+    (tmp_path / "db").write_bytes(dump.FIRST_LINE + b"\nglobal,-1\n" + b"y\n" * 1000)
+    found = inherited.take("db", str(tmp_path), {})
+    assert len(found.faults) == 101
+    assert found.faults[-1] == f"{tmp_path}/db: 900 more faults"
+
+
+def test_a_program_that_writes_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look takes what a pipe holds, and ends: the daemon serves meanwhile."""
+    question = target.Question(["/bin/sleep", "600"], os.environ)
+    looks: list[int] = []
+
+    def endless(fd: int, n: int) -> bytes:
+        looks.append(fd)
+        assert len(looks) <= 4
+        return b"x" * n
+
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "read", endless)
+            assert question.answer() is None and question.answer() is None
+    finally:
+        question.kill()
+    assert len(looks) == 4
 
 
 def test_a_listener_among_other_descriptors() -> None:

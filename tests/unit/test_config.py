@@ -175,6 +175,8 @@ LINES: list[tuple[bytes, dict[str, object], list[str]]] = [
             (b"conflict-max-history-seconds", b"-0.1", "0 or more"),
             (b"poll-time-us", b"-1", "0 or more"),
             (b"record-size", b"0", "1 or more"),
+            (b"recovery-size", b"0", "1 or more"),
+            (b"recovery-size", b"1099511627777", "1099511627776 or less"),
             (b"xenstored-log-nb-files", b"-3", "0 or more"),
             (b"xenstored-log-nb-lines", b"-1", "0 or more"),
             (b"xenstored-log-nb-chars", b"-2", "-1 or more"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from pyxsd._accesslog import AccessLog
 from pyxsd._conn import Connection
 from pyxsd._wire import RequestError
+from pyxsd.control import Control
 from pyxsd.system.daemon_log import DaemonLog
 from tests.unit.kit import begin, error, ok, watch
 from tests.world import World, packet
@@ -95,6 +97,23 @@ def test_an_answer_too_long_for_a_packet(world: World) -> None:
     for n in range(100):
         watch(world, "d5", b"a-path-of-some-length/%d" % n)
     assert error(world, "s0", "CONTROL", b"watches\0") == "E2BIG"
+
+
+def test_watches_that_no_packet_can_hold_are_not_looked_at() -> None:
+    """A guest may ask for them (allow-debug), and there may be a hundred thousand."""
+    looked_at: list[int] = []
+
+    def client(number: int) -> Any:
+        def watch_list() -> list[tuple[bytes, bytes, None]]:
+            looked_at.append(number)
+            return [(b"/a" * 100, b"t", None)] * 10
+
+        return SimpleNamespace(id=number, is_socket=True, label=b"A", watch_list=watch_list)
+
+    server = SimpleNamespace(connections={number: client(number) for number in range(50)})
+    answer = Control(server, None).watches(None, [])
+    assert len(answer) > 4096
+    assert looked_at == [0, 1]
 
 
 def test_txn(world: World) -> None:

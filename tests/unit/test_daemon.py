@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import signal
 import socket
 import time
@@ -292,26 +293,35 @@ def test_new_connections(running: Make, tmp_path: Path) -> None:
 def test_without_descriptors_nobody_is_refused(
     running: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The listener rests for a moment; one line in the log, however often it happens."""
+    """The listener rests for a moment; one line in the log, however often it happens.
+
+    It is waited for all the time, with or without interest: the kernel may have no memory for it
+    when it comes back, and nobody would ever be taken again.
+    """
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "socket"))
     listener.listen(5)
     one = running(listener.detach())
     daemon = one.daemon
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(tmp_path / "socket"))
+    waits = [(daemon.listener, select.EPOLLIN)]
     loop, answers = daemon.loop, [-errno.EMFILE, -errno.ENFILE, -errno.EAGAIN, 3]
     daemon.loop = SimpleNamespace(accept=lambda fd: answers.pop(0))
     for _ in range(2):
         assert daemon._on_accept() is True
         deadline, again = daemon.timers.pop()
         assert 0 < deadline - time.monotonic() < 1
-        with pytest.raises(FileNotFoundError):
-            daemon.epoll.modify(daemon.listener, 1)
+        with pytest.raises(FileExistsError):
+            daemon.epoll.register(daemon.listener, 0)
+        assert daemon.epoll.poll(0) == []
         again()
-        daemon.epoll.modify(daemon.listener, 1)
+        assert daemon.epoll.poll(0) == waits
     assert daemon._on_accept() is False and daemon._on_accept() is False
     assert sum("cannot accept: Too many open files" in line for line in one.lines()) == 1
     assert sum("new connection through socket" in line for line in one.lines()) == 3
     daemon.loop = loop
+    client.close()
 
 
 def test_a_handler_that_fails_rests_for_a_while(running: Make) -> None:
@@ -390,6 +400,29 @@ def test_a_signal_that_comes_often(
         os.kill(os.getpid(), signal.SIGTERM)
     one.daemon.loop.run(FAR, False)
     assert written == ["db.debug"] and one.daemon.stopping
+    assert one.lines() == ["Received SIGTERM"]
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["stays", "leaves"])
+def test_a_signal_behind_very_many(
+    running: Make, signals: None, monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    """The pipe that wakes the loop is full: what came last counts, too, also for a successor."""
+    one = running()
+    daemon = one.daemon
+    daemon.install_signals()
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(daemon._wake[1], b"\0" * 4096)
+    os.kill(os.getpid(), signal.SIGTERM)
+    if leaves:
+        sent: list[tuple[int, int]] = []
+        monkeypatch.setattr(os, "kill", lambda *call: sent.append(call))
+        daemon.handed_over(54321)
+        assert sent == [(54321, signal.SIGTERM)]
+        return
+    daemon.loop.run(FAR, False)
+    assert daemon.stopping
     assert one.lines() == ["Received SIGTERM"]
 
 

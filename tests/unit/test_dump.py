@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -336,3 +337,42 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     dump.write_file(str(path), [b"new"])
     assert path.read_bytes() == b"new\n"
     assert os.listdir(tmp_path) == ["db"]
+
+
+def test_very_many_broken_lines(tmp_path: Path) -> None:
+    """The host boots, and its log is not full of them."""
+    path = tmp_path / "db"
+    path.write_text(f"{FIRST}\n" + "y\n" * 1000 + "global,5\n")
+    told: list[str] = []
+    assert dump.read_file(str(path), 2048, told.append).listener == 5
+    assert len(told) == 101
+    assert told[0] == f"{path}: line 2 skipped: unknown record {b'y'!r}"
+    assert told[-1] == f"{path}: 900 more lines skipped"
+
+
+def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its beginning is read and no more: a damaged file may have one of gigabytes."""
+    monkeypatch.setattr(dump, "LINE_MAX", 100)
+    path = tmp_path / "db"
+    long = "store," + "61" * 200
+    path.write_text(f"{FIRST}\nglobal,5\n{long}\nsocket,7\n{'x' * 100}\nsocket,8\n{long}")
+    told: list[str] = []
+    loaded = dump.read_file(str(path), 2048, told.append)
+    assert (loaded.listener, loaded.sockets) == (5, [7, 8])
+    assert [text.partition(": ")[2] for text in told] == [
+        "line 3 skipped: it has more than 100 bytes",
+        f"line 5 skipped: unknown record {b'x' * 32!r}",
+        "line 7 skipped: it has more than 100 bytes",
+    ]
+    path.write_bytes(b"\0" * 5000)
+    sizes: list[int] = []
+
+    class Measured(io.BytesIO):
+        def readline(self, size: int | None = -1, /) -> bytes:
+            sizes.append(-1 if size is None else size)
+            return super().readline(size)
+
+    monkeypatch.setattr(dump, "open_to_read", lambda _: Measured(path.read_bytes()))
+    with pytest.raises(dump.DumpError, match="not a dump"):
+        dump.read_file(str(path), 2048, pytest.fail)
+    assert sizes == [len(FIRST) + 1]

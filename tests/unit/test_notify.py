@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -58,6 +59,24 @@ def test_another_process_is_the_service(tmp_path: Path) -> None:
     notifier.close()
     manager.close()
     assert not notifier.moved(1)
+
+
+def test_no_descriptor_is_left_for_the_barrier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message is sent, and whoever leaves goes on leaving."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+
+        def refused() -> tuple[int, int]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pipe", refused)
+            assert not notifier.moved(4321)
+        assert manager.recv(100) == b"MAINPID=4321"
+        notifier.close()
 
 
 def test_messages_of_another_process(tmp_path: Path) -> None:

@@ -369,3 +369,11 @@ def test_without_proc_a_process_that_exists_counts(monkeypatch: pytest.MonkeyPat
     process.kill()
     process.wait()
     assert not pid_file.is_xenstored(process.pid)
+
+
+def test_a_file_that_cannot_be_read() -> None:
+    """As on a disk with a fault: nobody is known to hold it."""
+    with open("/proc/self/mem", "rb", buffering=0) as file:
+        with pytest.raises(OSError, match="Input/output error"):
+            file.read(32)
+    pid_file.check_pid_file("/proc/self/mem")

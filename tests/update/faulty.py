@@ -7,7 +7,8 @@ POINT: `help` (asked whether it can take over), `start` (before it says that it 
 (given a state to write out again), `take` (given the state and the descriptors), `go` (told to
 serve), `taken` (it serves, and has not said so).
 FAULT: `hangs`, `exits`, `is killed`, `says nonsense`, `closes`, `lies`, `writes nothing`,
-`writes what it can cut`, `writes no file`.
+`writes what it can cut`, `writes no file`, `writes two`, and at `start` and `take` `gives`: the
+expected word, with descriptors that nobody has asked for.
 """
 
 from __future__ import annotations
@@ -41,10 +42,14 @@ def fail(fault: str, old: Any = None, data: bytes | memoryview = b"") -> None:
         old.send("written", descriptors=[os.memfd_create("state", os.MFD_ALLOW_SEALING)])
     if fault == "writes no file":
         old.send("written", descriptors=[0])
+    if fault == "writes two":
+        old.send("written", descriptors=[0, 1])
+    if fault == "gives":
+        old.send("built" if data else "ready", descriptors=[0, 1])
     if fault == "closes":
         old.close()
         fail("hangs")
-    if fault in ("says nonsense", "lies") or fault.startswith("writes "):
+    if fault in ("says nonsense", "lies", "gives") or fault.startswith("writes "):
         try:
             old.receive()
         except EOFError:

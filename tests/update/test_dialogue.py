@@ -107,6 +107,38 @@ def test_the_access_log_stays_on_or_off(daemon: UpdatedDaemon) -> None:
         assert "newconn" not in text.partition("/round/1")[2]
 
 
+def test_a_log_that_cannot_be_opened_now(daemon: UpdatedDaemon) -> None:
+    """Where CONTROL logfile has sent the log is no folder any more: the update goes well, and the
+    log goes on when there is one again."""
+    folder = daemon.root / "logs"
+    folder.mkdir()
+    with daemon.client() as client:
+        assert client.ask("CONTROL", b"logfile\0%s\0" % bytes(folder / "log"))[1] == OK
+        (folder / "log").unlink()
+        folder.rmdir()
+        pid = daemon.pid
+        update(client, program(daemon.root))
+        assert daemon.pid != pid
+        folder.mkdir()
+
+        def told() -> bool:
+            client.ask("CONTROL", b"memreport\0")
+            return (folder / "log").exists() and "resident: " in (folder / "log").read_text()
+
+        wait_for(told, "nothing is logged")
+
+
+def test_a_configuration_that_has_changed_since_the_check(daemon: UpdatedDaemon) -> None:
+    """What is wrong with it stands in the log."""
+    with daemon.client() as client:
+        assert control(client, "-f", program(daemon.root)) == OK
+        with daemon.config.open("a") as file:
+            file.write("quota-maxwatc = 1\n")
+        assert outcome(client) == b"OK"
+    fault = "unknown key quota-maxwatc, did you mean quota-maxwatch?"
+    wait_for(lambda: any(fault in line for line in daemon.log()), "it is not told")
+
+
 def test_a_program_is_checked_once(daemon: UpdatedDaemon) -> None:
     """With -f: what it is, whether it would start, and by a state that it writes out again; then it
     takes over at once."""
@@ -235,12 +267,15 @@ FAULTS = (
     ("start", "exits", b"exited with code 3 before it said `ready`"),
     ("start", "says nonsense", b"says `nonsense` where `ready` was expected"),
     ("start", "closes", b"before it said `ready`"),
+    ("start", "gives", b"exited with code 3 before it said `written`"),
     ("try", "hangs", b"did not say `written` within 3 seconds"),
     ("try", "exits", b"exited with code 3 before it said `written`"),
     ("try", "says nonsense", b"says `nonsense` where `written` was expected"),
     ("try", "writes nothing", b"the program has written no state"),
     ("try", "writes what it can cut", b"no state: a state that is not sealed"),
     ("try", "writes no file", b"the program has written no state: "),
+    ("try", "writes two", b"the program has written no state"),
+    ("take", "gives", b"exited with code 3 before it said `taken`"),
     ("take", "hangs", b"did not say `built` within 3 seconds"),
     ("take", "exits", b"exited with code 3 before it said `built`"),
     ("take", "is killed", b"was killed by signal 9 before it said `built`"),

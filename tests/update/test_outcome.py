@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Generator
 from types import SimpleNamespace
 from typing import Any
 
@@ -89,3 +91,46 @@ def test_whether_somebody_has_asked(text: str, asked: bool) -> None:
     assert order is not None and order.asked is asked and order.word == "take"
     ours.close()
     other.close()
+
+
+def test_a_state_that_cannot_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no descriptor for a second look: the first one is closed."""
+    held = Held(monkeypatch)
+    given = os.open(os.devnull, os.O_RDONLY)
+
+    def refused(_: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def steps(value: object) -> Generator[float, None, Any]:
+        yield 0.0
+        return value
+
+    monkeypatch.setattr(held.dialogue, "_ready", lambda _: steps(None))
+    monkeypatch.setattr(held.dialogue, "_written", lambda: steps(given))
+    monkeypatch.setattr(os, "dup", refused)
+    with pytest.raises(OSError, match="Too many open files"):
+        for _ in held.dialogue._trying(held.dialogue.program):
+            pass
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.close(given)
+
+
+def test_very_many_descriptors_that_are_taken_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is served meanwhile, so there is one end for all of them."""
+    held = Held(monkeypatch)
+    sent: list[str] = []
+
+    def send(word: str, _text: str, _descriptors: object, seconds: float) -> None:
+        sent.append(word)
+        if seconds < 1.0:
+            raise TimeoutError(word)
+        held.now += 1.0
+
+    daemon: Any = held.dialogue._daemon
+    daemon.server.tree = SimpleNamespace(size=0)
+    daemon.saving = lambda _: SimpleNamespace(step=lambda _: True)
+    daemon.descriptors = lambda: list(range(5000))
+    process: Any = SimpleNamespace(channel=SimpleNamespace(send=send))
+    with pytest.raises(TimeoutError, match="descriptors"):
+        held.dialogue._hand_over(process)
+    assert sent == ["take", *["descriptors"] * (int(dialogue.WRITTEN_SECONDS) + 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,3 +130,25 @@ def test_a_process_that_is_ended(tmp_path: Path) -> None:
     assert process.ended() and process.how_it_ended() == "was killed by signal 9"
     with pytest.raises(program.ProgramError, match="^/no/such: No such file or directory$"):
         program.Process(program.Program("/no/such"), os.environ, converse=False)
+
+
+def test_a_process_that_leaves_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was given nothing yet: nobody waits for what it has started, which has the other end
+    of the channel and lives on."""
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path}/left\nwait\n")
+    script.chmod(0o755)
+    process = program.Process(program.Program(str(script)), os.environ, converse=True)
+    left = tmp_path / "left"
+    wait_for(lambda: left.exists() and left.read_text().endswith("\n"), "it does not begin")
+
+    def waits(*_: object) -> None:
+        raise AssertionError("somebody waits")
+
+    try:
+        monkeypatch.setattr(channel.Channel, "wait_for_end", waits)
+        process.kill()
+        assert process.ended() and process.channel is None
+        os.kill(int(left.read_text()), 0)
+    finally:
+        os.kill(int(left.read_text()), signal.SIGKILL)
