@@ -51,7 +51,7 @@ MFN_UNKNOWN = -1  # of a domain that another xenstored has introduced
 PORT_MAX = 0xFFFFFFFF
 INTRODUCED, RELEASED = b"@introduceDomain", b"@releaseDomain"
 ASKED_AT_ONCE = 64  # domains whose state is asked for between two turns: some 3 us each
-BURIED_AT_ONCE = 32  # of them, where they are dead: some 20 us each, and one walk of the store
+BURIED_AT_ONCE = 32  # of them, where they are dead: some 20 us each, and what they own
 COMPLAINT_PAUSE = 60.0  # seconds between complaints about the event channel device
 
 

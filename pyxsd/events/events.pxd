@@ -21,6 +21,11 @@ cdef enum:
     EVENT_PERMS = 2          # of the path; permissions are those before or after it
     EVENT_REMOVED = 3        # of the path and all below; permissions are those before it
 
+# A permission list, and how old the store is that has it (see perms.pyx).
+cdef struct Rights:
+    Perms *perms
+    uint64_t age
+
 # A change, and how far the delivery of its events has come.
 cdef class Job:
     cdef bytes text          # the changed path, see path_keep; of a name: the event's path
@@ -91,8 +96,8 @@ cdef class Events:
     cdef int64_t at_once     # of these, how many it still may
     cdef bint complained     # of an event of it that is too long to be sent
     # Permissions of the path being fired: those of its parent and of itself
-    cdef Perms *perms[4]
-    cdef int perms_count
+    cdef Rights rights[4]
+    cdef int rights_count    # UNKNOWN: nobody has asked yet
     # Counters since the start
     cdef readonly uint64_t queued
     cdef readonly uint64_t merged
@@ -153,8 +158,9 @@ cdef class Events:
     cdef Py_ssize_t _left(self) except -1
     cdef int _queue(self, Connection cause, what) except -1
     cdef int _offer(self, Connection cause, Watch *watch, const Search *search,
-                    const Path *path, uint64_t hash) except -1
-    cdef int _refuse(self, Connection to, const Path *path, Perms **perms, int count) except -1
+                    const Path *path, Node *before, uint64_t hash) except -1
+    cdef int _refuse(self, Connection to, const Path *path, const Rights *rights,
+                     int count) except -1
     cdef int _deliver(self, Connection cause, Watch *watch, const char *path, size_t n,
                       uint64_t hash, bint own) except -1
     cdef bint _has_room(self, Connection to) noexcept

@@ -60,7 +60,7 @@ from pyxsd._wire cimport PAYLOAD_MAX, Buffer, buffer_free, buffer_len, buffer_pu
 from pyxsd.events.trie cimport watch_bytes, watch_path
 from pyxsd.store.path cimport path_split
 from pyxsd.store.perms cimport PERM_READ, perms_allow, perms_text
-from pyxsd.store.subtree cimport node_at, node_child, node_ref
+from pyxsd.store.subtree cimport node_age, node_at, node_child, node_ref
 from pyxsd.store.transaction cimport path_keep, path_restore
 
 cdef enum:
@@ -71,10 +71,15 @@ cdef enum:
     REFILLED = 128           # waiting events that move into the output at once
     LEFT = 32                # jobs of connections that have gone: commits, mostly
     EVENT_COST = 224         # bytes that a waiting event takes beside its path, at most
-    UNKNOWN = -1             # perms_count: nobody has asked yet
+    UNKNOWN = -1             # rights_count: nobody has asked yet
 
 
-cdef int _collect(Node *root, const Path *path, Perms **found, int count) noexcept:
+cdef inline void _note(Rights *rights, Node *node, Node *root) noexcept:
+    rights.perms = node.perms
+    rights.age = node_age(root)[0]
+
+
+cdef int _collect(Node *root, const Path *path, Rights *found, int count) noexcept:
     """The permissions of a path's parent and of its node, as far as there."""
     cdef Node *node
     cdef size_t last
@@ -84,11 +89,11 @@ cdef int _collect(Node *root, const Path *path, Perms **found, int count) noexce
     node = node_at(root, path, last)
     if node == NULL:
         return count
-    found[count] = node.perms
+    _note(&found[count], node, root)
     node = node_child(node, path.text + path.start[last], path.size[last])
     if node == NULL:
         return count + 1
-    found[count + 1] = node.perms
+    _note(&found[count + 1], node, root)
     return count + 2
 
 
@@ -104,10 +109,10 @@ cdef inline bint _is_of_a_name(what) noexcept:
     return isinstance(what, Job) and (<Job>what).name is not None
 
 
-cdef inline bint _may_see(Connection to, Perms **perms, int count) noexcept:
+cdef inline bint _may_see(Connection to, const Rights *rights, int count) noexcept:
     cdef int i
     for i in range(count):
-        if perms_allow(perms[i], &to.who, PERM_READ):
+        if perms_allow(rights[i].perms, rights[i].age, &to.who, PERM_READ):
             return True
     return False
 
@@ -349,7 +354,7 @@ cdef class Events:
     cdef int _prepare(self, Job job, const Path *path, Node *before, Node *after) except -1:
         """Looks up the permissions that decide who may be told of the changed path."""
         cdef const Path *look = path
-        self.perms_count = 0
+        self.rights_count = 0
         if path.special and job.name is None:
             # They are looked up by the text of the event, "/@name", which has more
             # components where the name has a "/" in it.
@@ -357,9 +362,9 @@ cdef class Events:
                 return 0
             look = self.look_at
         if before != NULL:
-            self.perms_count = _collect(before, look, self.perms, 0)
+            self.rights_count = _collect(before, look, self.rights, 0)
         if after != NULL:
-            self.perms_count = _collect(after, look, self.perms, self.perms_count)
+            self.rights_count = _collect(after, look, self.rights, self.rights_count)
         return 0
 
     cdef int _some(self, Connection cause, Job job, const Path *path, Node *before,
@@ -382,16 +387,16 @@ cdef class Events:
         else:
             self.kept = job.text
         if there:
-            self.perms_count = UNKNOWN
+            self.rights_count = UNKNOWN
         else:
             self._prepare(job, path, before, after)
         try:
             while watch != NULL:
                 self.at_once -= 1
-                if self.perms_count == UNKNOWN and not _sees_all(watch):
+                if self.rights_count == UNKNOWN and not _sees_all(watch):
                     self._prepare(job, path, before, after)
                 if job.name is None or job.deep == (watch.depth == 1):
-                    self._offer(cause, watch, &job.search, path, hash)
+                    self._offer(cause, watch, &job.search, path, before, hash)
                 watch = self.trie.search_next(&job.search, path, before, &steps)
         finally:
             self.kept = None
@@ -466,32 +471,32 @@ cdef class Events:
         return 0
 
     cdef int _offer(self, Connection cause, Watch *watch, const Search *search,
-                    const Path *path, uint64_t hash) except -1:
+                    const Path *path, Node *before, uint64_t hash) except -1:
         """Sends a matching watch its event where its owner may see it."""
         cdef Connection to = <Connection>watch.owner
-        cdef Perms *own[2]
-        cdef Perms **perms = self.perms
-        cdef int count = self.perms_count
+        cdef Rights own[2]
+        cdef Rights *rights = self.rights
+        cdef int count = self.rights_count
         if to.closed or to.bad or to.deaf:
             return 0
         if search.own:
             # The watch stands below what was removed: its own path decides.
-            perms = own
+            rights = own
             count = 0
             if search.parent != NULL:
-                own[0] = search.parent.perms
+                _note(&own[0], search.parent, before)
                 count = 1
                 if search.found != NULL:
-                    own[1] = search.found.perms
+                    _note(&own[1], search.found, before)
                     count = 2
-        if self.checked and count != UNKNOWN and not _may_see(to, perms, count) \
+        if self.checked and count != UNKNOWN and not _may_see(to, rights, count) \
                 and not (cause.hurried and to.who.privileged):
             self.refused += 1
             if not self.log.active:
                 return 0
             if search.own and watch_path(watch, self.look_at):
                 path = self.look_at
-            return self._refuse(to, path, perms, count)
+            return self._refuse(to, path, rights, count)
         if search.own:
             return self._deliver(cause, watch, watch.text, watch.path_len,
                                  path_hash(watch.text, watch.path_len), True)
@@ -504,7 +509,8 @@ cdef class Events:
             hash if watch.strip == 0
             else path_hash(path.text + watch.strip, path.len - watch.strip), False)
 
-    cdef int _refuse(self, Connection to, const Path *path, Perms **perms, int count) except -1:
+    cdef int _refuse(self, Connection to, const Path *path, const Rights *rights,
+                     int count) except -1:
         """Logs a watcher that may not be told, in as many bytes as the log shows."""
         cdef Buffer text
         cdef size_t most = self.log.longest()
@@ -517,7 +523,8 @@ cdef class Events:
                 if i:
                     buffer_put(&text, b", ", 2)
                 if text.tail < most:
-                    perms_text(perms[i], &text, c" ", False, most - text.tail)
+                    perms_text(rights[i].perms, rights[i].age, &text, c" ", False,
+                               most - text.tail)
             buffer_put(&text, b"] path=", 7)
             buffer_put(&text, path.text, path.len)
             self.log.line(to.label, 0, b"w notfired", text.data, text.tail)

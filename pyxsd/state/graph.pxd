@@ -33,6 +33,7 @@ cdef class GraphWriter:
     cdef uint32_t last_number        # its number
     cdef uint64_t last_item  # numbers given so far
     cdef bint blank          # x in place of values
+    cdef uint64_t age        # of the oldest tree: domains that go later are still there
     cdef Buffer out          # what is written and was not taken yet
     cdef Step *steps
     cdef size_t steps_used
@@ -52,7 +53,8 @@ cdef class GraphWriter:
     cdef int _step(self) except -1
     cdef int _push(self, void *item, bint is_page, uint32_t refs) except -1
     cdef int _done(self, void *item, uint32_t refs) except -1
-    cdef int _write_node(self, const Node *node) except -1
+    cdef int _write_node(self, Node *node) except -1
+    cdef uint64_t _died(self, const Perms *perms, uint32_t i) noexcept
     cdef uint32_t _perms(self, const Perms *perms) except 0
     cdef uint32_t _counts(self, const Counts *counts) except 0
 
@@ -63,6 +65,7 @@ cdef class GraphReader:
     cdef Perms **perms       # all of these by number - 1, each a reference of its own
     cdef size_t perms_used
     cdef size_t perms_room
+    cdef dict past           # (domid, from which age on it is gone): its life, see perms
     cdef Counts **counts
     cdef size_t counts_used
     cdef size_t counts_room
@@ -70,6 +73,7 @@ cdef class GraphReader:
     cdef uint8_t *is_page
     cdef uint32_t *sizes     # nodes in each, itself included
     cdef uint16_t *reach     # bytes of the longest path in each, its own name included
+    cdef uint64_t *owners    # who owns what is in each, see owner_bits()
     cdef uint64_t *used      # number of the root below which it was named again last
     cdef size_t begun        # items that were made for earlier roots
     cdef size_t items_used
@@ -87,7 +91,8 @@ cdef class GraphReader:
     cdef size_t _take_part(self, const char *p, size_t n) except 0
     cdef int _take_again(self, bint is_page, uint32_t number) except -1
     cdef int _end_root(self, root) except -1
-    cdef size_t _take_perms(self, const char *p, size_t n, uint32_t count) except 0
+    cdef uint32_t _past(self, int64_t domid, uint64_t died) except 0
+    cdef size_t _take_perms(self, const char *p, size_t n, int what, uint32_t count) except 0
     cdef size_t _take_counts(self, const char *p, size_t n, uint32_t count) except? 0
     cdef Node *_with_value(self, uint32_t number) except NULL
     cdef size_t _take_node(self, const char *p, size_t n, int what, size_t name_len,
@@ -95,6 +100,6 @@ cdef class GraphReader:
     cdef int _take_page(self, int level, size_t count) except -1
     cdef size_t _take_tree(self, const char *p, size_t n, uint32_t counts) except 0
     cdef int _add_item(self, void *item, bint is_page, uint64_t size,
-                       uint64_t reach) except -1
+                       uint64_t reach, uint64_t owners) except -1
     cdef int _push(self, uint32_t index) except -1
     cdef uint32_t _pop(self, bint is_page) except? 0

@@ -17,12 +17,17 @@ machine.
     kind      a                 b              c               behind it
     1 perms   0                 0              entries         domid (8, signed) and access (1) of
                                                                each
+      perms   1: some name      0              entries         the same, and the age of the
+              domains that                                     store from which on it is gone (8;
+              are gone                                         0: it is not) of each
     2 counts  0                 0              owners          owner and count (8 each, signed), by
                                                                owner
     3 node    has a directory   bytes of name  bytes of value  number of its perms (4), the name,
                                                                the value
       node    2 more: a shared  bytes of name  number of the   number of its perms (4), the name
               value                            other node
+      node    4 more: a root    0              as above        how old its store is (8), where that
+              with an age                                      is not 0, and the rest as above
     4 page    level             slots          0
     5 again   0 node, 1 page    0              its number
     6 tree    0                 0              its counts      nodes below its root, nodes copied
@@ -40,7 +45,8 @@ A part stands once below each of these.  So a reader refuses a second use of it 
 levels hold the same page twice would be made of 4 KB and have no end.
 
 The writer holds what it is to write (snapshots cost the same however large a tree is), so that it
-can stop anywhere, and trees can change before it goes on.
+can stop anywhere, and trees can change before it goes on.  What permission lists say of domains
+that go meanwhile is left out.
 """
 
 cimport cython
@@ -54,9 +60,12 @@ from pyxsd.store.counts cimport CountSlot, counts_add, counts_new, counts_unref
 from pyxsd.store.pages cimport Dying, page_drop, page_make, value_ref, value_refs
 from pyxsd.store.path cimport PATH_TEXT_MAX
 from pyxsd.store.perms cimport (
-    PermEntry, mentions_ref, mentions_unref, perms_make, perms_unref,
+    PermEntry, mentions_past, mentions_ref, mentions_unref, perms_died, perms_make, perms_unref,
 )
-from pyxsd.store.subtree cimport free_dying, node_new, node_ref, node_set_value, node_unref
+from pyxsd.store.subtree cimport (
+    free_dying, node_age, node_new, node_ref, node_set_value, node_unref,
+)
+from pyxsd.store.tree cimport tree_age
 
 cdef enum:
     PERMS = 1
@@ -71,10 +80,17 @@ cdef enum:
 cdef enum:
     DIRECTORY = 1
     SHARED = 2
+    AGED = 4
+
+# What is said of the entries of a permission list.
+cdef enum:
+    ENTRIES = 0
+    LIVES = 1
 
 cdef enum:
     SLOTS_MAX = 32           # of a page
     ENTRY_BYTES = 9          # of one entry of a permission list
+    AGE_BYTES = 8
     LOOKED = 8               # steps, of up to SLOTS_MAX nodes, between two looks at the clock
 
 
@@ -136,6 +152,7 @@ cdef class GraphWriter:
 
     cdef uint32_t tree(self, Tree tree) except 0:
         self.roots.append(tree.snapshot())
+        self.age = max(self.age, tree_age(tree))
         return <uint32_t>len(self.roots)
 
     cdef uint32_t node(self, Node *node) except? 0:
@@ -261,10 +278,11 @@ cdef class GraphWriter:
             self.items[<uintptr_t>item] = self.last_item
         return 0
 
-    cdef int _write_node(self, const Node *node) except -1:
+    cdef int _write_node(self, Node *node) except -1:
         cdef Part part
         cdef uint32_t perms = self.last_number
         cdef uint32_t value_len = node.value_len
+        cdef uint64_t age = 0 if node.name_len else node_age(node)[0]
         cdef char *at
         if node.perms != self.last_perms:
             perms = self._perms(node.perms)
@@ -278,8 +296,14 @@ cdef class GraphWriter:
                 part.a |= SHARED
                 part.c = known
                 value_len = 0
-        at = buffer_reserve(&self.out, sizeof(part) + 4 + node.name_len + value_len)
+        if age:
+            part.a |= AGED
+        at = buffer_reserve(&self.out, sizeof(part) + AGE_BYTES + 4 + node.name_len + value_len)
         memcpy(at, &part, sizeof(part))
+        if age:
+            memcpy(at + sizeof(part), &age, AGE_BYTES)
+            self.out.tail += AGE_BYTES
+            at += AGE_BYTES
         memcpy(at + sizeof(part), &perms, 4)
         memcpy(at + sizeof(part) + 4, node.name, node.name_len)
         if value_len:
@@ -289,22 +313,36 @@ cdef class GraphWriter:
         self.out.tail += sizeof(part) + 4 + node.name_len + value_len
         return 0
 
+    cdef uint64_t _died(self, const Perms *perms, uint32_t i) noexcept:
+        """From which age on the domain of an entry is gone; 0: it was not at the instant that is
+        written."""
+        cdef uint64_t died = perms_died(perms, i)
+        return died if died <= self.age else 0
+
     cdef uint32_t _perms(self, const Perms *perms) except 0:
         cdef Part part
         cdef uint32_t i
+        cdef uint64_t died
         cdef uint8_t access
         number = self.perms.get(<uintptr_t>perms)
         if number is None:
             number = len(self.perms) + 1
             self.perms[<uintptr_t>perms] = number
             part.kind = PERMS
-            part.a = part.b = 0
+            part.a = ENTRIES
+            part.b = 0
             part.c = perms.count
+            for i in range(perms.count):
+                if self._died(perms, i):
+                    part.a = LIVES
             buffer_put(&self.out, &part, sizeof(part))
             for i in range(perms.count):
                 access = <uint8_t>perms.entry[i].access
                 buffer_put(&self.out, &perms.entry[i].domid, 8)
                 buffer_put(&self.out, &access, 1)
+                if part.a == LIVES:
+                    died = self._died(perms, i)
+                    buffer_put(&self.out, &died, AGE_BYTES)
         self.last_perms = perms
         self.last_number = number
         return self.last_number
@@ -350,6 +388,7 @@ cdef class GraphReader:
         self.store = store
         self.mentions = mentions_ref(store.mentions)
         self.roots = []
+        self.past = {}
 
     def __dealloc__(self):
         cdef size_t i
@@ -370,6 +409,7 @@ cdef class GraphReader:
         free(self.is_page)
         free(self.sizes)
         free(self.reach)
+        free(self.owners)
         free(self.used)
         free(self.stack)
         free(self.perms)
@@ -401,7 +441,7 @@ cdef class GraphReader:
         elif part.kind == AGAIN:
             self._take_again(part.a, part.c)
         elif part.kind == PERMS:
-            used = self._take_perms(p, n, part.c)
+            used = self._take_perms(p, n, part.a, part.c)
         elif part.kind == COUNTS:
             used = self._take_counts(p, n, part.c)
         elif part.kind == TREE:
@@ -431,25 +471,38 @@ cdef class GraphReader:
         self.begun = self.items_used
         return 0
 
-    cdef size_t _take_perms(self, const char *p, size_t n, uint32_t count) except 0:
-        cdef size_t i
+    cdef uint32_t _past(self, int64_t domid, uint64_t died) except 0:
+        """The life of the domid that ended then; one for all entries that name it."""
+        life = self.past.get((domid, died))
+        if life is None:
+            life = self.past[domid, died] = mentions_past(self.mentions, domid, died)
+        return life
+
+    cdef size_t _take_perms(self, const char *p, size_t n, int what, uint32_t count) except 0:
+        cdef size_t i, size = ENTRY_BYTES + (AGE_BYTES if what == LIVES else 0)
+        cdef uint64_t died = 0
         cdef PermEntry *entries
         self.perms = <Perms **>_grown(self.perms, self.perms_used, &self.perms_room,
                                       sizeof(Perms *))
-        if count == 0 or count > n // ENTRY_BYTES:
+        if what not in (ENTRIES, LIVES):
+            raise ValueError(f"permissions that are {what}")
+        if count == 0 or count > n // size:
             raise ValueError(f"permissions of {count} entries")
         entries = <PermEntry *>malloc(count * sizeof(PermEntry))
         if entries == NULL:
             raise MemoryError()
         try:
             for i in range(count):
-                memcpy(&entries[i].domid, p + ENTRY_BYTES * i, 8)
-                entries[i].access = <unsigned char>p[ENTRY_BYTES * i + 8]
+                memcpy(&entries[i].domid, p + size * i, 8)
+                entries[i].access = <unsigned char>p[size * i + 8]
+                if what == LIVES:
+                    memcpy(&died, p + size * i + ENTRY_BYTES, AGE_BYTES)
+                entries[i].life = self._past(entries[i].domid, died) if died else 0
             self.perms[self.perms_used] = perms_make(entries, count, self.mentions)
         finally:
             free(entries)
         self.perms_used += 1
-        return <size_t>ENTRY_BYTES * count
+        return size * count
 
     cdef size_t _take_counts(self, const char *p, size_t n, uint32_t count) except? 0:
         cdef size_t i
@@ -481,11 +534,18 @@ cdef class GraphReader:
                            size_t value_len) except 0:
         cdef Node *other = NULL
         cdef uint32_t perms
-        cdef uint64_t size = 1, reach = 1 + name_len
-        cdef size_t index
+        cdef uint64_t size = 1, reach = 1 + name_len, age = 0
+        cdef size_t index, before = 0
         cdef Node *node
-        if what & ~(DIRECTORY | SHARED):
+        if what & ~(DIRECTORY | SHARED | AGED) or (what & AGED and name_len):
             raise ValueError(f"a node that is {what}")
+        if what & AGED:
+            if n < AGE_BYTES:
+                raise ValueError("a node that is longer than its record")
+            memcpy(&age, p, AGE_BYTES)
+            before = AGE_BYTES
+            p += before
+            n -= before
         if what & SHARED:
             other = self._with_value(<uint32_t>value_len)
             value_len = 0
@@ -498,6 +558,8 @@ cdef class GraphReader:
         if not 0 < perms <= self.perms_used:
             raise ValueError(f"there are no permissions {perms}")
         node = node_new(p, name_len, self.perms[perms - 1])
+        if age:
+            node_age(node)[0] = age
         try:
             if value_len:
                 node_set_value(node, p + name_len, value_len)
@@ -510,16 +572,17 @@ cdef class GraphReader:
                 node.children.refs += 1
                 size += self.sizes[index]
                 reach += self.reach[index]
-            self._add_item(node, False, size, reach)
+                node.owners |= self.owners[index]
+            self._add_item(node, False, size, reach, node.owners)
         except Exception:
             node_unref(node)
             raise
-        return 4 + name_len + value_len
+        return before + 4 + name_len + value_len
 
     cdef int _take_page(self, int level, size_t count) except -1:
         cdef size_t i
         cdef uint32_t index
-        cdef uint64_t size = 0, reach = 0
+        cdef uint64_t size = 0, reach = 0, owners = 0
         cdef void *slots[SLOTS_MAX]
         cdef Page *page
         cdef Dying dying
@@ -533,11 +596,12 @@ cdef class GraphReader:
             slots[i] = self.items[index]
             size += self.sizes[index]
             reach = max(reach, <uint64_t>self.reach[index])
+            owners |= self.owners[index]
             if level == 0 and (<Node *>slots[i]).name_len == 0:
                 raise ValueError("a node without a name in a directory")
         page = page_make(level, <int>count, slots)
         try:
-            self._add_item(page, True, size, reach)
+            self._add_item(page, True, size, reach, owners)
         except Exception:
             dying.nodes = NULL
             dying.pages = NULL
@@ -547,7 +611,7 @@ cdef class GraphReader:
         return 0
 
     cdef int _add_item(self, void *item, bint is_page, uint64_t size,
-                       uint64_t reach) except -1:
+                       uint64_t reach, uint64_t owners) except -1:
         cdef size_t room = self.items_room
         if size > self.items_used + 1:
             raise ValueError(f"{size} nodes of {self.items_used + 1} parts: some stand twice")
@@ -566,6 +630,9 @@ cdef class GraphReader:
             self.reach = <uint16_t *>_grown(self.reach, self.items_used, &room,
                                             sizeof(uint16_t))
             room = self.items_room
+            self.owners = <uint64_t *>_grown(self.owners, self.items_used, &room,
+                                             sizeof(uint64_t))
+            room = self.items_room
             self.used = <uint64_t *>_grown(self.used, self.items_used, &room,
                                            sizeof(uint64_t))
             self.items_room = room
@@ -575,6 +642,7 @@ cdef class GraphReader:
         self.is_page[self.items_used] = is_page
         self.sizes[self.items_used] = <uint32_t>size
         self.reach[self.items_used] = <uint16_t>reach
+        self.owners[self.items_used] = owners
         self.used[self.items_used] = 0
         self.items_used += 1
         return 0

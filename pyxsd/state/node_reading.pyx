@@ -113,6 +113,7 @@ cdef class NodesOfFile:
         for i in range(count):
             made[used].access = _access(p[i * ENTRY])
             made[used].domid = _u16(p + i * ENTRY + 2, big)
+            made[used].life = 0
             if made[used].access < 0:
                 return False
             if i == 0 or not p[i * ENTRY + 1] & STALE:

@@ -11,9 +11,9 @@ from libc.string cimport memcpy, memset
 from pyxsd._wire cimport Buffer, buffer_free, buffer_reserve
 from pyxsd.store.pages cimport Node
 from pyxsd.store.path cimport PATH_PARTS_MAX, PATH_TEXT_MAX
-from pyxsd.store.perms cimport Perms, perms_equal
+from pyxsd.store.perms cimport Perms, perms_equal, perms_gone
 from pyxsd.store.subtree cimport Walker, walk_begin, walk_end, walk_next
-from pyxsd.store.tree cimport Tree
+from pyxsd.store.tree cimport Tree, tree_age
 
 cdef enum:
     NODE_RECORD = 5          # in C's stream
@@ -67,9 +67,10 @@ cdef class _Way:
         return self.text[:self.length]
 
 
-cdef list _listed(const Perms *perms):
+cdef list _listed(const Perms *perms, uint64_t age):
     cdef uint32_t i
-    return [(perms.entry[i].domid, perms.entry[i].access) for i in range(perms.count)]
+    return [(perms.entry[i].domid, perms.entry[i].access)
+            for i in range(perms.count) if not perms_gone(perms, i, age)]
 
 
 @cython.final
@@ -77,14 +78,16 @@ cdef class _Lists:
     """What stands in the file for a permission list.  Equal lists are many objects."""
 
     cdef object encode
+    cdef uint64_t age        # of the tree
     cdef dict known          # {entries: what stands for them}
     cdef const Perms *recent[LISTS]      # lists of the tree, each at the place of its hash
     cdef list found          # what stands for these
     cdef const Perms *last   # the list asked for last: siblings share one as a rule
     cdef object its          # what stands for it
 
-    def __cinit__(self, encode):
+    def __cinit__(self, encode, Tree tree):
         self.encode = encode
+        self.age = tree_age(tree)
         self.known = {}
         self.found = [None] * LISTS
 
@@ -101,8 +104,9 @@ cdef class _Lists:
             hash = hash * 31 + <uint64_t>perms.entry[i].domid * 4 + perms.entry[i].access
         slot = hash % LISTS
         if self.recent[slot] == NULL or not (
-                self.recent[slot] == perms or perms_equal(self.recent[slot], perms)):
-            entries = _listed(perms)
+                self.recent[slot] == perms
+                or perms_equal(self.recent[slot], perms, self.age)):
+            entries = _listed(perms, self.age)
             made = self.known.get(tuple(entries))
             if made is None:
                 made = self.known[tuple(entries)] = self.encode(entries)
@@ -132,7 +136,7 @@ def records(Tree tree not None, encode not None, lose not None):
     cdef Node *node
     cdef bytes entries
     cdef bint lossy, special
-    cdef _Lists lists = _Lists(encode)
+    cdef _Lists lists = _Lists(encode, tree)
     cdef list left_out = []
     cdef size_t size, whole, path, n
     cdef char *at
@@ -144,7 +148,7 @@ def records(Tree tree not None, encode not None, lose not None):
                 return (out.data[:out.tail] if out.tail else b""), left_out
             entries, lossy = lists.of(node.perms)
             if lossy:
-                lose(_listed(node.perms), way.path())
+                lose(_listed(node.perms, lists.age), way.path())
             special = way.walker.depth == 1 and way.text[1] == c"@"
             path = way.length - special + 1
             n = len(entries)
@@ -189,7 +193,7 @@ def lines(Tree tree not None, encode not None):
     cdef Buffer out
     cdef Node *node
     cdef bytes text
-    cdef _Lists lists = _Lists(encode)
+    cdef _Lists lists = _Lists(encode, tree)
     cdef size_t n, m
     cdef char *at
     memset(&out, 0, sizeof(out))

@@ -63,6 +63,7 @@ cdef class Passage:
     # What a field names.
     cdef Tree tree(self, Codec codec, Tree tree)
     cdef Node *node(self, Codec codec, Node *node) except? NULL
+    cdef Node *root(self, Codec codec, Node *root) except? NULL
     cdef double time(self, Codec codec, double time) except *
     cdef Connection named(self, Codec codec, Connection c)
     cdef bytes path(self, Codec codec, bytes kept)

@@ -71,6 +71,13 @@ cdef class Passage:
         codec.u32(&number)
         return self.reader.node(number)
 
+    cdef Node *root(self, Codec codec, Node *root) except? NULL:
+        """The root of a tree, borrowed, or NULL."""
+        root = self.node(codec, root)
+        if root != NULL and root.name_len:
+            raise ValueError("a node with a name in place of a root")
+        return root
+
     cdef double time(self, Codec codec, double time) except *:
         """A time of the image, on this server's clock."""
         codec.f64(&time)
@@ -575,8 +582,8 @@ cdef class Passage:
         cdef Node *before
         cdef Node *after
         codec.u64(&changes.newest)
-        before = self.node(codec, changes.before)
-        after = self.node(codec, changes.after)
+        before = self.root(codec, changes.before)
+        after = self.root(codec, changes.after)
         if codec.loading:
             changes.changes = []
             if before == NULL or after == NULL:
@@ -604,8 +611,8 @@ cdef class Passage:
         codec.flag(&job.below)
         codec.flag(&job.begun)
         codec.u64(&job.newest)
-        before = self.node(codec, job.before)
-        after = self.node(codec, job.after)
+        before = self.root(codec, job.before)
+        after = self.root(codec, job.after)
         if codec.loading:
             job.keep(self.s.tree.grave, before, after)
         if not job.begun:

@@ -68,6 +68,7 @@ cdef class Filling:
         cdef Tree tree = self.tree
         cdef Node *parent
         cdef Node *node
+        cdef size_t k
         cdef bint counted = False
         if n < 2 or n >= PATH_TEXT_MAX or path[0] != c"/" or path[1] == c"@":
             return False
@@ -92,6 +93,12 @@ cdef class Filling:
                 tree.count_add(perms_owner(perms), -1)
             node_unref(node)
             raise
+        k = self.depth
+        while self.way[k].owners & node.owners != node.owners:
+            # Where they are known, they are above, too.
+            self.way[k].owners |= node.owners
+            if k:
+                k -= 1
         tree.nodes += 1
         memcpy(self.text + start - 1, path + start - 1, n - start + 1)
         self.depth += 1

@@ -14,8 +14,9 @@ cdef struct Node:
     Perms *perms
     Page *children           # the top page of its directory; NULL where it has none
     char *value              # see value_new(); NULL where it is empty
+    uint64_t owners          # who owns it and what is below it, see owner_bits(); or more
     uint16_t name_len        # bytes of the name
-    char name[1]             # name_len bytes, without a NUL
+    char name[1]             # name_len bytes, without a NUL; behind a root: see node_age()
 
 cdef struct Page:
     uint32_t refs            # pages, nodes and others that hold this page
@@ -24,6 +25,13 @@ cdef struct Page:
     uint16_t capacity        # slots allocated
     uint8_t level            # 0: a leaf, slots are nodes; else they are pages of level - 1
     void *slot[1]
+
+# Two of 64 bits that stand for an owner, none for domain 0.  Where one of them is missing in
+# Node.owners, he owns nothing there; where both are there, he may.
+cdef inline uint64_t owner_bits(int64_t owner) noexcept nogil:
+    if owner == 0:
+        return 0
+    return <uint64_t>1 << (owner & 31) | <uint64_t>1 << (32 + ((owner >> 5) & 31))
 
 # A name as it compares to a node's: negative, 0 or positive, byte by byte; of two
 # names that begin alike the shorter one comes first.

@@ -1,7 +1,27 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Permission lists of nodes: parsing, text form, who may do what."""
+"""Permission lists of nodes: parsing, text form, who may do what.
 
-from libc.stdlib cimport calloc, free, malloc
+When a domain is gone its entries count no more, and nobody looks for them: each guest that
+names it in all of its nodes could make that long.  Instead each entry says which life of its
+domid it names, that of the domain that had it when the list was made.  The end of a life is
+noted once, whatever the number of entries, and whoever reads a list leaves out those whose life
+is over (perms_gone).  The domid's next domain is another life, so its entries are not those.
+
+Snapshots of before must not change.  So a store has an age, which grows each time domains are
+forgotten (tree.pyx), a life is over from an age on, and who reads a list says how old the store
+is that he reads it in.  Example: the list n0 r5 was made in a store of age 3, and domain 5 dies,
+which makes the age 4.  The store shows n0 from then on, a transaction that began before shows
+n0 r5.
+
+A life is forgotten with the last entry that names it.  So there are never more of them than
+there are entries, and a domain that no list names leaves nothing.  Entries that count no more
+take the place that they had until their list goes.
+
+Numbers that no domain can have have no lives; only domain 0 can end them, see forget.pyx.
+"""
+
+from libc.stdint cimport UINT32_MAX
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr
 from pyxsd._wire cimport buffer_len, buffer_put, decimal, strict_int
 
@@ -36,24 +56,81 @@ cdef void mentions_unref(Mentions *mentions) noexcept nogil:
     mentions.refs -= 1
     if mentions.refs == 0:
         _live_mentions -= 1
+        free(mentions.lives)
         free(mentions)
 
 
 cdef int64_t mentions_of(const Mentions *mentions, int64_t domid) noexcept nogil:
-    return mentions.entries[domid] if 0 <= domid < DOMIDS else mentions.others
+    cdef uint32_t life
+    if not 0 <= domid < DOMIDS:
+        return mentions.others
+    life = mentions.life[domid]
+    return mentions.lives[life].entries if life else 0
 
 
-cdef void _count_entries(const Perms *perms, int n) noexcept nogil:
-    """Adds n (1 or -1) for every entry of a list."""
+cdef uint32_t mentions_lives(const Mentions *mentions) noexcept nogil:
+    cdef uint32_t free_ = mentions.free, count = max(mentions.used, <uint32_t>1) - 1
+    while free_:
+        count -= 1
+        free_ = <uint32_t>mentions.lives[free_].died
+    return count
+
+
+cdef uint32_t _begin_life(Mentions *mentions) noexcept nogil:
+    """A life that no entry names yet; 0 where memory runs out."""
+    cdef uint32_t life = mentions.free, room
+    cdef Life *more
+    if life:
+        mentions.free = <uint32_t>mentions.lives[life].died
+    else:
+        if mentions.used >= mentions.room:
+            if mentions.room > UINT32_MAX // 2:
+                return 0
+            room = max(2 * mentions.room, <uint32_t>32)
+            more = <Life *>realloc(mentions.lives, room * sizeof(Life))
+            if more == NULL:
+                return 0
+            mentions.lives = more
+            mentions.room = room
+        life = max(mentions.used, <uint32_t>1)
+        mentions.used = life + 1
+    mentions.lives[life].entries = 0
+    mentions.lives[life].died = 0
+    return life
+
+
+cdef void mentions_end(Mentions *mentions, int64_t domid, uint64_t age) noexcept nogil:
+    if 0 <= domid < DOMIDS and mentions.life[domid]:
+        mentions.lives[mentions.life[domid]].died = age
+        mentions.life[domid] = 0
+
+
+cdef uint32_t mentions_past(Mentions *mentions, int64_t domid, uint64_t age) except 0:
+    cdef uint32_t life
+    if not 0 <= domid < DOMIDS or age == 0:
+        raise ValueError(f"the end of domain {domid} at the age {age}")
+    life = _begin_life(mentions)
+    if life == 0:
+        raise MemoryError()
+    mentions.lives[life].died = age
+    return life
+
+
+cdef void _name_no_more(Perms *perms) noexcept nogil:
+    """Takes the entries of a list out of the lives that they name."""
     cdef Mentions *mentions = perms.mentions
-    cdef uint32_t i
-    cdef int64_t domid
+    cdef uint32_t i, life
     for i in range(perms.count):
-        domid = perms.entry[i].domid
-        if 0 <= domid < DOMIDS:
-            mentions.entries[domid] += n
-        else:
-            mentions.others += n
+        life = perms.entry[i].life
+        if life == 0:
+            mentions.others -= 1
+            continue
+        mentions.lives[life].entries -= 1
+        if mentions.lives[life].entries == 0:
+            if mentions.lives[life].died == 0:
+                mentions.life[perms.entry[i].domid] = 0
+            mentions.lives[life].died = mentions.free
+            mentions.free = life
 
 
 cdef Perms *_new(size_t count) except NULL:
@@ -69,10 +146,29 @@ cdef Perms *_new(size_t count) except NULL:
     return perms
 
 
-cdef Perms *_counted(Perms *perms, Mentions *mentions) noexcept:
-    """The list, from now on counted."""
+cdef Perms *_counted(Perms *perms, Mentions *mentions) except NULL:
+    """The list, from now on counted; MemoryError, and there is no list."""
+    cdef uint32_t i, life
+    cdef int64_t domid
     perms.mentions = mentions_ref(mentions)
-    _count_entries(perms, 1)
+    for i in range(perms.count):
+        domid = perms.entry[i].domid
+        if not 0 <= domid < DOMIDS:
+            perms.entry[i].life = 0
+            mentions.others += 1
+            continue
+        life = perms.entry[i].life
+        if life == 0:
+            life = mentions.life[domid]
+        if life == 0:
+            life = _begin_life(mentions)
+            if life == 0:
+                perms.count = i
+                perms_unref(perms)
+                raise MemoryError()
+            mentions.life[domid] = life
+        perms.entry[i].life = life
+        mentions.lives[life].entries += 1
     return perms
 
 
@@ -82,7 +178,7 @@ cdef void perms_unref(Perms *perms) noexcept nogil:
     if perms.refs:
         return
     if perms.mentions != NULL:
-        _count_entries(perms, -1)
+        _name_no_more(perms)
         mentions_unref(perms.mentions)
     _live -= 1
     free(perms)
@@ -104,6 +200,7 @@ cdef Perms *perms_parse(const char *p, size_t n, Mentions *mentions) except? NUL
         return NULL
     perms = _new(count)
     for i in range(count):
+        perms.entry[i].life = 0
         end = <const char *>memchr(p, 0, n)
         perms.entry[i].access = _access(p[0])
         if perms.entry[i].access < 0 or not strict_int(p + 1, end - p - 1, &perms.entry[i].domid):
@@ -130,6 +227,7 @@ cdef Perms *perms_simple(int64_t owner, int access, Mentions *mentions) except N
     cdef Perms *perms = _new(1)
     perms.entry[0].domid = owner
     perms.entry[0].access = access
+    perms.entry[0].life = 0
     return _counted(perms, mentions)
 
 
@@ -152,36 +250,51 @@ cdef bint perms_mention(const Perms *perms, const DomidSet *domids) noexcept nog
     return False
 
 
-cdef Perms *perms_without(Perms *perms, const DomidSet *domids) except NULL:
+cdef inline bint _stays(const Perms *perms, uint32_t i, const DomidSet *domids,
+                        uint64_t age) noexcept nogil:
+    return not domids_have(domids, perms.entry[i].domid) and not perms_gone(perms, i, age)
+
+
+cdef Perms *perms_without(Perms *perms, const DomidSet *domids, uint64_t age) except NULL:
     cdef uint32_t i, kept = 1
     cdef Perms *copy
     for i in range(1, perms.count):
-        kept += not domids_have(domids, perms.entry[i].domid)
+        kept += _stays(perms, i, domids, age)
     copy = _new(kept)
     copy.entry[0] = perms.entry[0]
     if domids_have(domids, copy.entry[0].domid):
         copy.entry[0].domid = -1
     kept = 1
     for i in range(1, perms.count):
-        if not domids_have(domids, perms.entry[i].domid):
+        if _stays(perms, i, domids, age):
             copy.entry[kept] = perms.entry[i]
             kept += 1
     return _counted(copy, perms.mentions)
 
 
-cdef bint perms_equal(const Perms *a, const Perms *b) noexcept nogil:
-    cdef uint32_t i
+cdef inline uint32_t _next(const Perms *perms, uint32_t i, uint64_t age) noexcept nogil:
+    """The first entry from that one on that counts; their count where there is none."""
+    while i < perms.count and perms_gone(perms, i, age):
+        i += 1
+    return i
+
+
+cdef bint perms_equal(const Perms *a, const Perms *b, uint64_t age) noexcept nogil:
+    cdef uint32_t i = 0, k = 0
     if a == b:
         return True
-    if a.count != b.count:
-        return False
-    for i in range(a.count):
-        if a.entry[i].domid != b.entry[i].domid or a.entry[i].access != b.entry[i].access:
+    while True:
+        i = _next(a, i, age)
+        k = _next(b, k, age)
+        if i == a.count or k == b.count:
+            return i == a.count and k == b.count
+        if a.entry[i].domid != b.entry[k].domid or a.entry[i].access != b.entry[k].access:
             return False
-    return True
+        i += 1
+        k += 1
 
 
-cdef int perms_text(const Perms *perms, Buffer *out, char sep, bint ended,
+cdef int perms_text(const Perms *perms, uint64_t age, Buffer *out, char sep, bint ended,
                     size_t most) except -1:
     cdef char text[32]
     cdef uint32_t i
@@ -191,14 +304,18 @@ cdef int perms_text(const Perms *perms, Buffer *out, char sep, bint ended,
     for i in range(perms.count):
         if buffer_len(out) - begin > most:
             break
+        if perms_gone(perms, i, age):
+            continue
+        if not ended and buffer_len(out) > begin:
+            buffer_put(out, text + 31, 1)
         # oxenstored prints its 63-bit numbers as unsigned ones.
         at = decimal(text + 31, <uint64_t>perms.entry[i].domid & <uint64_t>0x7fffffffffffffff) - 1
         at[0] = _letters[perms.entry[i].access]
-        buffer_put(out, at, text + 31 - at + (ended or i + 1 < perms.count))
+        buffer_put(out, at, text + 31 - at + ended)
     return 0
 
 
-cdef inline bint _grants(const Perms *perms, int64_t domid, int want) noexcept nogil:
+cdef inline bint _grants(const Perms *perms, uint64_t age, int64_t domid, int want) noexcept nogil:
     """Behind the owner's entry, the first one of this domain or of everybody counts
     (n0 r32757 w5: domain 5 may read and not write).  Without any it is the access of
     the owner's entry.  An owner of DOMID_ANY is nobody, as no domain has that number.
@@ -207,7 +324,7 @@ cdef inline bint _grants(const Perms *perms, int64_t domid, int want) noexcept n
     cdef int64_t entry
     for i in range(1, perms.count):
         entry = perms.entry[i].domid
-        if entry == domid or entry == DOMID_ANY:
+        if (entry == domid or entry == DOMID_ANY) and not perms_gone(perms, i, age):
             return perms.entry[i].access & want != 0
     return perms.entry[0].access & want != 0
 
@@ -217,9 +334,9 @@ cdef bint perms_is_owner(const Perms *perms, const Actor *who) noexcept nogil:
         or (who.target >= 0 and who.target == perms.entry[0].domid)
 
 
-cdef bint perms_allow(const Perms *perms, const Actor *who, int want) noexcept nogil:
+cdef bint perms_allow(const Perms *perms, uint64_t age, const Actor *who, int want) noexcept nogil:
     if perms_is_owner(perms, who):
         return True
-    if _grants(perms, who.domid, want):
+    if _grants(perms, age, who.domid, want):
         return True
-    return who.target >= 0 and _grants(perms, who.target, want)
+    return who.target >= 0 and _grants(perms, age, who.target, want)

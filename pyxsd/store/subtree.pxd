@@ -2,7 +2,7 @@
 # A node with all that is below it: making, holding and freeing it, finding nodes in
 # it, and walking through it.  Knows nothing of the tree as a whole, nor its counts.
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from pyxsd.store.pages cimport Dying, Node, Page
 from pyxsd.store.path cimport Path
@@ -11,6 +11,9 @@ from pyxsd.store.perms cimport PermEntry, Perms
 # A node without value and children, with one reference, the caller's; it holds a
 # reference of its own to the permissions.
 cdef Node *node_new(const char *name, size_t n, Perms *perms) except NULL
+# How old the store is whose root that is; only roots have no name.
+cdef inline uint64_t *node_age(Node *root) noexcept nogil:
+    return <uint64_t *>(<char *>root + sizeof(Node))
 cdef inline Node *node_ref(Node *node) noexcept nogil:
     node.refs += 1
     return node

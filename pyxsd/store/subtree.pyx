@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Nodes, and walks through what is below them; tree.pyx says how they are shared."""
 
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint16_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 from pyxsd.store.pages cimport (
-    node_drop, page_bury, page_drop, page_exclusive_slot, page_get, value_new, value_ref,
-    value_refs, value_unref,
+    node_drop, owner_bits, page_bury, page_drop, page_exclusive_slot, page_get, value_new,
+    value_ref, value_refs, value_unref,
 )
-from pyxsd.store.perms cimport perms_ref, perms_unref
+from pyxsd.store.perms cimport perms_owner, perms_ref, perms_unref
 
 cdef enum:
     LIST_ENTRIES = 8         # of a permission list that are freed while one node is, or a few
@@ -29,7 +29,7 @@ cdef int64_t content_copied() noexcept:
 
 cdef Node *node_new(const char *name, size_t n, Perms *perms) except NULL:
     global _live
-    cdef Node *node = <Node *>malloc(sizeof(Node) + n)
+    cdef Node *node = <Node *>malloc(sizeof(Node) + (n if n else sizeof(uint64_t)))
     if node == NULL:
         raise MemoryError()
     node.refs = 1
@@ -37,8 +37,11 @@ cdef Node *node_new(const char *name, size_t n, Perms *perms) except NULL:
     node.perms = perms_ref(perms)
     node.children = NULL
     node.value = NULL
+    node.owners = owner_bits(perms_owner(perms))
     node.name_len = <uint16_t>n
     memcpy(node.name, name, n)
+    if n == 0:
+        node_age(node)[0] = 0
     _live += 1
     return node
 
@@ -112,6 +115,9 @@ cdef Node *node_exclusive(Node **ref) except NULL:
     copy = node_new(node.name, node.name_len, node.perms)
     copy.value = value_ref(node.value)
     copy.value_len = node.value_len
+    copy.owners = node.owners
+    if node.name_len == 0:
+        node_age(copy)[0] = node_age(node)[0]
     copy.children = node.children
     if copy.children != NULL:
         copy.children.refs += 1

@@ -24,7 +24,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
 from pyxsd.store.path cimport path_parse, path_prefix, path_up
 from pyxsd.store.perms cimport perms_equal
-from pyxsd.store.tree cimport node_at, node_child
+from pyxsd.store.tree cimport node_age, node_at, node_child
 
 cdef long long _live = 0
 
@@ -159,6 +159,7 @@ cdef int _untouched(Node *old, Node *new, bytes ancestor, Path *path) except -1:
     it?  Where it is in neither: does its parent exist now?  path is scratch space."""
     cdef size_t i
     cdef bint same = True
+    cdef uint64_t age = node_age(new)[0]     # of both: no domain was forgotten in between
     if ancestor is None:
         return True
     path_restore(path, ancestor)
@@ -166,7 +167,7 @@ cdef int _untouched(Node *old, Node *new, bytes ancestor, Path *path) except -1:
         path_up(path)
         return node_at(new, path, path.parts) != NULL
     for i in range(path.parts):
-        same = same and perms_equal(old.perms, new.perms)
+        same = same and perms_equal(old.perms, new.perms, age)
         old = node_child(old, path.text + path.start[i], path.size[i])
         new = node_child(new, path.text + path.start[i], path.size[i])
         if old == NULL or new == NULL:

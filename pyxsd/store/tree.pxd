@@ -11,7 +11,7 @@ from pyxsd.store.pages cimport Node, Page
 from pyxsd.store.path cimport Path
 from pyxsd.store.perms cimport Mentions, Perms
 from pyxsd.store.subtree cimport (
-    Walker, node_at, node_child, node_children, node_content, node_ref, node_unref,
+    Walker, node_age, node_at, node_child, node_children, node_content, node_ref, node_unref,
 )
 
 # Where a path leads.  Good until the tree changes, or a snapshot of it is made.
@@ -40,6 +40,9 @@ cdef class Tree:
     # Bytes of nodes that changes let go of and that only snapshots can still have, ever, about;
     # snapshots count on
     cdef int64_t dropped
+
+    # It is older by one from now on, see tree_age().
+    cdef int grow_older(self) except -1
 
     # The same tree, independent from now on.  Costs the same however large it is.
     cdef Tree snapshot(self)
@@ -83,5 +86,13 @@ cdef class Tree:
 
     cdef Node *_edit(self, const Path *path, size_t parts) except NULL
     cdef Node *_edit_at(self, const Path *path, const Place *at) except NULL
+    # Nodes of these owners (see owner_bits) are at or below the node of that path, which leads
+    # through exclusive nodes.
+    cdef void _own_below(self, const Path *path, size_t parts, uint64_t owners) noexcept
     cdef int _survey(self, Node *top, bint with_top, Survey *found) except -1
     cdef int _uncount(self, Survey *gone) except -1
+
+# How often domains were forgotten in a tree: decides which entries of its permission lists count,
+# see perms.pyx.  A snapshot stays as old as it is.
+cdef inline uint64_t tree_age(Tree tree) noexcept:
+    return node_age(tree.root)[0]

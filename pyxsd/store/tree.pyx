@@ -26,10 +26,14 @@ means: only one reference, and the same for all that leads there.
 Once a snapshot goes, what only it held is freed, without recursion, since clients
 choose how deep a tree is.
 
+The root knows the age of its tree (perms.pyx), which a copy of it has, too.  Each node knows which
+owners there may be at or below it, as a few bits, so that the nodes of a domain that has died are
+found without a look at all others (forget.pyx).  A node that is made belongs to its parent's owner,
+so only new owners and grafts have to be told upwards; what goes is not, so it may be too many.
+
 The counts say how many nodes each domain owns, the root not included.  Snapshots share
-them until one of the trees changes them.  The mentions say in how many entries of
-permission lists each domid stands, snapshots included: what is mentioned nowhere need
-not be looked for when a domain has died (forget.pyx).
+them until one of the trees changes them.  The mentions say which domains the permission
+lists name, snapshots included.
 """
 
 cimport cython
@@ -41,12 +45,12 @@ from pyxsd.store.counts cimport (
     counts_unref,
 )
 from pyxsd.store.pages cimport (
-    page_exclusive_slot, page_insert, page_remove, page_slot, pages_live, slots_copied,
+    owner_bits, page_exclusive_slot, page_insert, page_remove, page_slot, pages_live, slots_copied,
 )
-from pyxsd.store.path cimport path_join, path_prefix
+from pyxsd.store.path cimport PATH_PARTS_MAX, path_join, path_prefix
 from pyxsd.store.perms cimport (
-    mentions_live, mentions_new, mentions_of, mentions_ref, mentions_unref, perms_live,
-    perms_owner, perms_parse, perms_ref, perms_simple, perms_unref,
+    mentions_live, mentions_lives, mentions_new, mentions_of, mentions_ref, mentions_unref,
+    perms_gone, perms_live, perms_owner, perms_parse, perms_ref, perms_simple, perms_unref,
 )
 from pyxsd.store.subtree cimport (
     content_copied, node_exclusive, node_exclusive_child, node_new, node_set_value, nodes_live,
@@ -108,6 +112,11 @@ cdef class Tree:
             counts_unref(self.counts)
         if self.mentions != NULL:
             mentions_unref(self.mentions)
+
+    cdef int grow_older(self) except -1:
+        cdef uint64_t *age = node_age(node_exclusive(&self.root))
+        age[0] += 1
+        return 0
 
     cdef Tree snapshot(self):
         cdef Tree copy = Tree.__new__(Tree, True)
@@ -188,6 +197,14 @@ cdef class Tree:
         """The node of a place, made exclusive."""
         return at.node if at.exclusive else self._edit(path, at.parts)
 
+    cdef void _own_below(self, const Path *path, size_t parts, uint64_t owners) noexcept:
+        cdef Node *node = self.root
+        cdef size_t i
+        node.owners |= owners
+        for i in range(parts):
+            node = node_child(node, path.text + path.start[i], path.size[i])
+            node.owners |= owners
+
     # -- changing -------------------------------------------------------------
 
     cdef int set_value(self, const Path *path, const Place *at, const char *p, size_t n) except -1:
@@ -202,7 +219,13 @@ cdef class Tree:
         return node_set_value(self._edit_at(path, at), p, n)
 
     cdef int set_perms(self, const Path *path, const Place *at, Perms *perms) except -1:
-        return self.replace_perms(self._edit_at(path, at), path.parts != 0, perms)
+        cdef Node *node = self._edit_at(path, at)
+        cdef uint64_t owners = owner_bits(perms_owner(perms))
+        cdef bint known = node.owners & owners == owners     # so it is above, too
+        self.replace_perms(node, path.parts != 0, perms)
+        if not known:
+            self._own_below(path, path.parts, owners)
+        return 0
 
     cdef int replace_perms(self, Node *node, bint counted, Perms *perms) except -1:
         cdef int64_t old = perms_owner(node.perms), new = perms_owner(perms)
@@ -219,6 +242,7 @@ cdef class Tree:
         perms_ref(perms)
         perms_unref(node.perms)
         node.perms = perms
+        node.owners |= owner_bits(new)
         return 0
 
     cdef int add(self, const Path *path, const Place *at, const char *p, size_t n) except -1:
@@ -294,6 +318,7 @@ cdef class Tree:
             node = node_new(b"", 0, self.root.perms)
             try:
                 node_set_value(node, self.root.value, self.root.value_len)
+                node_age(node)[0] = tree_age(self)
                 counts_own(&self.counts)
                 self._survey(self.root, False, &gone)
             except MemoryError:
@@ -342,6 +367,7 @@ cdef class Tree:
             return 0
         last = path.parts - 1
         parent = self._edit(path, last)
+        self._own_below(path, last, node.owners)
         name = path.text + path.start[last]
         n = path.size[last]
         if node_child(parent, name, n) == NULL:
@@ -455,12 +481,35 @@ cdef class Tree:
         return self.count_of(owner)
 
     def mentions_of(self, int64_t domid):
-        """In how many entries of permission lists a domid stands.
+        """In how many entries of permission lists a domid stands, as that of the domain that has it
+        now or gets it next.
 
         Lists that only snapshots still have count too, one that many nodes share counts
         once, and numbers that no domain can have are counted together.
         """
         return mentions_of(self.mentions, domid)
+
+    def lives(self):
+        """How many domains all lists name, those that are gone included; for tests."""
+        return mentions_lives(self.mentions)
+
+    def owners_hold(self):
+        """Is every owner of a node known to all nodes above it?  For tests."""
+        cdef Walker w
+        cdef Node *node
+        cdef uint64_t owners[PATH_PARTS_MAX + 1]
+        walk_begin(&w, self.root, False)
+        try:
+            while True:
+                node = walk_next(&w)
+                if node == NULL:
+                    return True
+                owners[w.depth] = node.owners
+                if (node.owners | owner_bits(perms_owner(node.perms))) & ~(
+                        owners[w.depth - 1] if w.depth else node.owners):
+                    return False
+        finally:
+            walk_end(&w)
 
     def count_table(self):
         """(slots, slots in use, most slots that a search looks at) of the table of
@@ -494,14 +543,12 @@ cdef class Tree:
         """(permissions, value) of a node by its components, as walk() has them; None where there
         is none."""
         cdef Node *node = self.root
-        cdef uint32_t i
         cdef bytes name
         for name in names:
             node = node_child(node, name, len(name))
             if node == NULL:
                 return None
-        return ([(node.perms.entry[i].domid, node.perms.entry[i].access)
-                 for i in range(node.perms.count)],
+        return (_listed(node.perms, tree_age(self)),
                 node.value[:node.value_len] if node.value != NULL else b"")
 
     def load(self, list names, bytes perms not None, bytes value not None):
@@ -536,6 +583,13 @@ cdef class Tree:
             free(path)
 
 
+cdef list _listed(const Perms *perms, uint64_t age):
+    """A list as walk() has it."""
+    cdef uint32_t i
+    return [(perms.entry[i].domid, perms.entry[i].access)
+            for i in range(perms.count) if not perms_gone(perms, i, age)]
+
+
 @cython.final
 cdef class _Walk:
     """The iterator behind Tree.walk."""
@@ -556,13 +610,11 @@ cdef class _Walk:
         return self
 
     def __next__(self):
-        cdef uint32_t i
         cdef Node *node = walk_next(&self.w)
         if node == NULL:
             raise StopIteration
         del self.names[self.w.depth:]
         self.names.append(node.name[:node.name_len])
-        perms = [(node.perms.entry[i].domid, node.perms.entry[i].access)
-                 for i in range(node.perms.count)]
+        perms = _listed(node.perms, tree_age(self.held))
         value = node.value[:node.value_len] if node.value != NULL else b""
         return tuple(self.names[1:]), perms, value

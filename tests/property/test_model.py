@@ -19,8 +19,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from pyxsd.control import Control
 from pyxsd.system.configuration import Config
 from tests.property.model import Limits, Model, counted, walk
+from tests.state.test_image import again
 from tests.world import ERROR, TYPES, World
 
 EXAMPLES = os.environ.get("PYXSD_HYPOTHESIS_EXAMPLES")
@@ -132,6 +134,7 @@ class CoreAndModel(RuleBasedStateMachine):
 
     world: World
     model: Model
+    config: Config
 
     @initialize(
         merge=st.sampled_from([True, True, False]),
@@ -147,7 +150,8 @@ class CoreAndModel(RuleBasedStateMachine):
             perms_watch_activate=watch_perms,
             quota_activate=quota,
         )
-        self.world = World(Config(**given))
+        self.config = Config(**given)
+        self.world = World(self.config)
         self.model = Model(Limits(**given))
         self.model.connect("d0", 0)
         for name in ("s0", "s1"):
@@ -304,6 +308,20 @@ class CoreAndModel(RuleBasedStateMachine):
             self.model.forget(domid)
         self.same_events(events, f"RELEASE {domid}")
 
+    @rule(domids=st.sampled_from([(1, 2), (3,), (3, 2, 9)]))
+    def are_gone_at_once(self, domids: tuple[int, ...]) -> None:
+        """Those that are connected stay so, as others that come next with their domids."""
+        self.world.server.forget_domains(domids)
+        for domid in domids:
+            self.model.forget(domid)
+
+    @rule()
+    def another_server_goes_on(self) -> None:
+        """Made of the image of this one; what is remembered of those who are gone is in there."""
+        before, self.world = self.world, again(self.world, config=self.config)
+        self.world.host.commands = Control(self.world.server, self.world.host)
+        before.close()
+
     @rule()
     def reconnects_a_socket(self) -> None:
         self.world.server.disconnect(self.world.connection("s1")[0])
@@ -348,7 +366,7 @@ def assert_same_tree(tree: Any, root: Any) -> None:
         for path, node in walk(root)
     ]
     assert list(tree.walk()) == want
-    assert tree.all_entries() == counted(root)
+    assert tree.all_entries() == counted(root) and tree.owners_hold()
     assert tree.size == len(want) - 1
 
 

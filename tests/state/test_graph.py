@@ -83,6 +83,12 @@ TWICE = [
     (node(b"x") + with_value_of(1), "the node 1 has no value"),
     (with_value_of(0, 4), "a node that is 4"),
     (part(3, 0, 8, 5, struct.pack("=I", 1) + b"x" * 8), "a node that is longer than its record"),
+    (part(3, 4, 0, 0, b"\1"), "a node that is longer than its record"),
+    (part(3, 4, 0, 0, struct.pack("=Q", 1) + b"\1"), "a node that is longer than its record"),
+    (part(1, 2, 0, 1, struct.pack("=qB", 0, 0)), "permissions that are 2"),
+    (part(1, 1, 0, 1, struct.pack("=qB", 0, 0)), "permissions of 1 entries"),
+    (part(1, 1, 0, 1, struct.pack("=qBQ", -1, 0, 7)), "the end of domain -1 at the age 7"),
+    (part(1, 1, 0, 1, struct.pack("=qBQ", 0x7FF0, 0, 7)), "the end of domain 32752 at the age 7"),
 ]
 
 

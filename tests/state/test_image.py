@@ -393,6 +393,42 @@ def test_in_slices_while_clients_go_on(seed: int) -> None:
     assert not differences(before, live_counts())
 
 
+def test_domains_that_die_between_two_slices() -> None:
+    """Their entries are what they were at the instant of the first one."""
+
+    def nodes(data: bytes) -> bytes:
+        # Where one record ends and the next begins is a matter of who holds the nodes.
+        found = records.read(data, image.TYPES)
+        return b"".join(record.body for record in found if record.type == b"GRPH")
+
+    world = World()
+    world.connection("s0")
+    for i in range(2000):
+        world.server.tree.load([b"%04d" % i], b"n%d\0r5\0r%d\0" % (i % 3, 6 + i % 2), b"v")
+    world.server.forget_domain(6)
+    opened = int(world.ask("s1", "TRANSACTION_START", b"\0")[1][:-1])
+    world.server.forget_domain(9)
+    expected = image.save(world.server)
+    parts: list[bytes] = []
+    saving = image.Saving(world.server, parts.append)
+    steps = 0
+    while not saving.step(0.0):
+        steps += 1
+        world.server.forget_domains([2, 5, 7])
+        world.ask("s0", "SET_PERMS", b"/%04d\0n0\0r5\0" % (3 * steps))
+    assert steps > 5
+    assert nodes(b"".join(parts)) == nodes(expected)
+    other = again(world, alter=lambda _: expected)
+    assert other.ask("s0", "GET_PERMS", b"/0003\0")[1] == b"n0\0r5\0r7\0"
+    assert other.ask("s0", "GET_PERMS", b"/0006\0")[1] == b"n0\0r5\0"
+    assert other.ask("s1", "GET_PERMS", b"/0006\0", opened)[1] == b"n0\0r5\0"
+    other.server.forget_domain(7)
+    assert other.ask("s0", "GET_PERMS", b"/0003\0")[1] == b"n0\0r5\0"
+    assert other.ask("s1", "GET_PERMS", b"/0003\0", opened)[1] == b"n0\0r5\0r7\0"
+    for each in (world, other):
+        each.close()
+
+
 def test_nothing_stays_behind() -> None:
     before = live_counts()
     world = World()
@@ -666,6 +702,23 @@ MEANINGLESS = [
             "waits": None,
         },
         "changes between no trees",
+    ),
+    (
+        b"CONN",
+        "jobs",
+        {
+            "rows": [
+                {
+                    "commit": True,
+                    "job": None,
+                    # The node /a, which a listing keeps.
+                    "changes": {"newest": 1, "before": 4, "after": 4, "rows": []},
+                }
+            ],
+            "hurried": False,
+            "waits": None,
+        },
+        "a node with a name in place of a root",
     ),
     (
         b"LATE",

@@ -67,6 +67,8 @@ def recount(world: World) -> None:
         for names, perms, _ in tree.walk():
             if names:
                 counts[perms[0][0]] = counts.get(perms[0][0], 0) + 1
-            assert all(tree.mentions_of(domid) > 0 for domid, _ in perms)
+            if tree is world.server.tree:
+                assert all(tree.mentions_of(domid) > 0 for domid, _ in perms)
+        assert tree.owners_hold()
         assert tree.all_entries() == counts
         assert tree.size == sum(counts.values())

@@ -62,6 +62,8 @@ CASES = {
     "rm-shared": (shared, "RM", b"/t\0"),
     "rm-root": (nodes, "RM", b"/\0"),
     "rm-one": (shared, "RM", b"/t/wide/150\0"),
+    # More domains than there is room for.
+    "perms": (nodes, "SET_PERMS", b"/t\0n0\0" + b"".join(b"r%d\0" % (9 + n) for n in range(70))),
 }
 
 
