@@ -84,4 +84,5 @@ cdef class Tree:
     cdef Node *_edit(self, const Path *path, size_t parts) except NULL
     cdef Node *_edit_at(self, const Path *path, const Place *at) except NULL
     cdef int _survey(self, Node *top, bint with_top, Survey *found) except -1
+    cdef int _take_out(self, Node *parent, Node *node) except -1
     cdef int _uncount(self, Survey *gone) except -1
