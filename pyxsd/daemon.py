@@ -228,7 +228,11 @@ class Daemon:
         return True
 
     def _accept_again(self) -> None:
-        self.epoll.register(self.listener, select.EPOLLIN)
+        try:
+            self.epoll.register(self.listener, select.EPOLLIN)
+        except OSError:
+            # No memory for that, or too much is waited for: nobody would be accepted any more.
+            self.after(ACCEPT_PAUSE, self._accept_again)
 
     def _handler_failed(self, fd: int, error: Exception) -> None:
         """A handler raised: it is told, and the descriptor rests for a while, so that the

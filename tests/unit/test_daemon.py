@@ -314,6 +314,27 @@ def test_without_descriptors_nobody_is_refused(
     daemon.loop = loop
 
 
+def test_an_epoll_that_refuses_the_listener(running: Make, tmp_path: Path) -> None:
+    """It is tried again: else nobody would be accepted any more."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    listener.listen(5)
+    one = running(listener.detach())
+    daemon = one.daemon
+    epoll = daemon.epoll
+    epoll.unregister(daemon.listener)
+
+    def refuse(*_arguments: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    daemon.epoll = SimpleNamespace(register=refuse)
+    daemon._accept_again()
+    daemon.epoll = epoll
+    _, again = daemon.timers.pop()
+    again()
+    epoll.modify(daemon.listener, 1)
+
+
 def test_a_handler_that_fails_rests_for_a_while(running: Make) -> None:
     """So it does not fail in every turn; it is told with its trace, and comes back."""
     one = running()
