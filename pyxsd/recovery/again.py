@@ -105,6 +105,7 @@ class Again(Steps):
         self._formatted = 0  # bytes of it since the image
         self._newcomers: list[int] = []
         self._under_way: Any = None
+        self._replayed = 0.0  # processor time that the records took
 
     def _read(self) -> list[Any]:
         records = beside.read(self._memory.image())
@@ -122,8 +123,10 @@ class Again(Steps):
             self._memory, self._resumed, self.protection.is_full, self._cause
         )
         self.server.follow_journal()
+        begun = time.process_time()
         while self.step():
             pass
+        self._replayed = time.process_time() - begun
         self.journal.go_on_from_here()
         # One that has ended for want of memory or room, when all was run again, is no reason not to
         # serve.
@@ -300,7 +303,7 @@ class Again(Steps):
         if self._xen is not None and self.domains.unasked:
             self._look_for_dead(sorted(self.domains.unasked))
         self._shut_missing()
-        self.protection.go_on()
+        self.protection.go_on(self._replayed)
         if self._xen is not None:
             daemon.watch_event_channels()
         for text in self.failures:

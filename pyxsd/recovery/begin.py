@@ -53,7 +53,7 @@ WORK_SECONDS = 0.03  # for which clients were served, since the last image
 WORK_SHARE = 10
 ALL_SHARE = 4
 SOON_SECONDS = 0.004
-SOON_SHARE = 4
+SOON_SHARE = 2
 QUIET_SECONDS, QUIET_BYTES = 0.5, 4096  # no more of journal than that in that time
 SLICE_SECONDS = 0.0001
 IDLE_SECONDS = 0.001  # between slices where nobody asks anything
@@ -131,12 +131,13 @@ class Protection:
         domains = self.daemon.domains
         return [*domains.by_port, domains.virq_port]
 
-    def go_on(self) -> None:
-        """Another process has recorded until now."""
+    def go_on(self, replayed: float = 0.0) -> None:
+        """Another process has recorded until now.  replayed: the processor time that it took to run
+        that again."""
         self._copied_until = time.monotonic() + COPY_SECONDS
         if self._journal.is_recording:
             self._journal.is_full_at = self._next_look()
-            if self._is_worth_it():
+            if replayed >= SOON_SECONDS or self._is_worth_it():
                 self._begin_soon()
         # else it has ended again: is_full() is called behind the next turn
 

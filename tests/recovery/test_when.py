@@ -147,7 +147,7 @@ def test_while_somebody_copies_the_last_one(
 
 #: For how long clients were served, and what the last image took; does the next one begin when
 #: nobody asks for anything any more, or when the process before has died?
-SOON = ((0.0041, 0.0, True), (0.0039, 0.0, False), (0.0041, 0.002, False), (0.0081, 0.002, True))
+SOON = ((0.0041, 0.0, True), (0.0039, 0.0, False), (0.0041, 0.004, False), (0.0081, 0.004, True))
 
 
 @pytest.mark.parametrize(("served", "image_seconds", "is_due"), SOON)
@@ -202,6 +202,14 @@ def test_when_a_process_has_died(served: float, image_seconds: float, is_due: bo
         assert one.daemon.timers.next() == begin.IDLE_SECONDS
     assert one.daemon.timers.waiting == []
     assert made == ([8] if is_due else [])
+
+
+@pytest.mark.parametrize(("replayed", "is_due"), [(0.0041, True), (0.0039, False)])
+def test_what_it_took_to_run_it_again(replayed: float, is_due: bool) -> None:
+    """Of guests that come and go, for whom no client was served."""
+    one, journal = protection(0)
+    one.go_on(replayed)
+    assert (journal.is_full_at == 0) == is_due
 
 
 def test_what_an_image_takes(clock: Clock) -> None:
