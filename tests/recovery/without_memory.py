@@ -17,7 +17,7 @@ from typing import Any
 from pyxsd.state import image
 from tests.recovery.kit import Kept, Recovered, without_clock
 from tests.unit import without_memory
-from tests.unit.kit import ok
+from tests.unit.kit import begin, ok, watch
 from tests.world import World, packet
 
 
@@ -31,11 +31,22 @@ def sparse(world: World) -> None:
     ok(world, "s1", "TRANSACTION_START", b"\0")
 
 
+def overtaken(world: World) -> int:
+    """A transaction that has written; somebody else has so elsewhere, and watches it."""
+    without_memory.leaf(world)
+    watch(world, "s1", b"/f")
+    number = begin(world, "s0")
+    ok(world, "s0", "WRITE", b"/f/0005x\0v", number)
+    ok(world, "s1", "WRITE", b"/g\0v")
+    return number
+
+
 CASES = {
     **{name: without_memory.CASES[name] for name in ("write", "write-leaf", "rm", "rm-shared")},
     "watch": (without_memory.leaf, "WATCH", b"/f\0token\0"),
     "transaction": (without_memory.leaf, "TRANSACTION_START", b"\0"),
     "rm-sparse": (sparse, "RM", b"/f/0039\0"),
+    "commit": (overtaken, "TRANSACTION_END", b"T\0"),
 }
 
 
@@ -60,10 +71,10 @@ def main(case: str) -> tuple[int, int]:
     while True:
         world = World()
         without_clock(world.server)
-        prepare(world)
+        number = prepare(world) or 0  # of its transaction
         kept = Kept(world)
         connection, transport = world.connection("s0")
-        transport.feed(packet(type_, payload))
+        transport.feed(packet(type_, payload, number))
         world.server.begin(world.now, world.now)
         lib.refuse_after(places)
         try:
