@@ -39,6 +39,7 @@ cdef class Agenda:
     cdef Queue queues[QUEUES]
     cdef readonly size_t count       # of those who wait in them
     cdef uint64_t arrivals
+    cdef readonly uint64_t served_ns     # for how long clients were served since the start
     cdef uint64_t least      # for how long every queue with somebody in it was served at least
     cdef int serving         # the queue of the one that is served; outside of that, OTHERS
     cdef public uint64_t slice_ns    # the longest time for one connection

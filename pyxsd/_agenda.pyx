@@ -280,6 +280,7 @@ cdef class Agenda:
     cdef void charge(self, Connection c, uint64_t ns) noexcept:
         # What took longer was the machine's doing, as a rule.
         ns = min(ns, <uint64_t>LONGEST_NS)
+        self.served_ns += ns
         self.queues[self.serving].used += ns
         if self.serving != SINGLE:
             c.used += ns

@@ -121,6 +121,8 @@ cdef class Journal:
     # What becomes of that request, whose serving begins: a Verdict.  Not while it is recorded.
     cdef int refuses(self, uint64_t number) noexcept
     cdef int refuses_at_desk(self, uint64_t number) noexcept
+    # Memory has run out within something that is recorded or replayed: see met().
+    cdef void lacks_memory(self) noexcept
     cdef int hand_over(self) except -1
     cdef void _lose(self, str why) noexcept
     cdef void turn(self, double wall, double now) noexcept

@@ -552,8 +552,10 @@ cdef class Journal:
         that lacks here need not lack in the other process: what is done from now on is not what
         would be done there.  So this process ends, where another one goes on in its place; else the
         journal does."""
-        if not isinstance(error, MemoryError):
-            return
+        if isinstance(error, MemoryError):
+            self.lacks_memory()
+
+    cdef void lacks_memory(self) noexcept:
         if self.mode == REPLAYING:
             self.differs("there is no memory")
         elif self.mode == RECORDING:

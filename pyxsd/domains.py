@@ -560,10 +560,10 @@ class Domains:
             del self.next[domid]
         self._look_now(domids, False)
 
-    def look_for_dead(self) -> None:
-        """Whoever was to bury some of the unasked has died.  They stay unasked: what Xen tells at
-        the next interrupt may leave out one that is gone by then."""
-        self._look_now(sorted(self.unasked), True)
+    def look_for_dead(self, domids: list[int]) -> None:
+        """Whoever was to bury some of these, which are unasked, has died.  They stay unasked: what
+        Xen tells at the next interrupt may leave out one that is gone by then."""
+        self._look_now(domids, True)
 
     def _look_now(self, domids: list[int], stay: bool) -> None:
         self.server.journal.note(LOOK, stay, 0, struct.pack(f"={len(domids)}I", *domids))

@@ -15,6 +15,9 @@ on from what stands in memory (`Memory`).  Three deaths in a row without progres
 killed the last three would kill the next.  SIGKILL is nobody's fault but the killer's: of a child
 that serves it does not count, and of children that have not come so far there may be more, with
 pauses in which the system may find the memory that it lacks.
+
+Where no child can be made, it is tried until one is.  Who is told to end meanwhile does in this
+process what a child would do: it goes on, hears that, and writes the state.
 """
 
 from __future__ import annotations
@@ -136,7 +139,10 @@ class Keeper:
         while True:
             before = self._memory.progress()
             self._report.begin()
-            status = self._wait_for(self._child(serve, life))
+            pid = self._child(serve, life)
+            if not pid:
+                return self._end_without(serve, life)
+            status = self._wait_for(pid)
             noticed = time.monotonic()
             word = self._report.word()
             if word in (ENDED, HANDED_OVER):
@@ -154,6 +160,8 @@ class Keeper:
                 return End(STARTING, 0, f"the daemon died before it served: {cause}")
             lost = self._judge(word, status, self._memory.progress() != before)
             if lost:
+                if self._witness is not None:
+                    self._witness.wait()
                 return End(LOST, 0, f"{lost}: {cause}")
             if self._witness is not None and fault_of(status):
                 self._witness.died(cause)
@@ -201,7 +209,7 @@ class Keeper:
         return f"the daemon died {count} times in a row without serving a request"
 
     def _child(self, serve: Callable[[Life], int], life: Life) -> int:
-        """Makes a child; its pid."""
+        """Makes a child; its pid.  0: none can be made, and the daemon is to end."""
         if self._kills >= DEATHS_MAX:
             self._sleep(min(REFUSED_SECONDS * self._kills, PAUSE_SECONDS))
         while True:
@@ -209,6 +217,8 @@ class Keeper:
                 pid = clone.spawn()
             except OSError:
                 # No memory, or too many processes.  Nobody else can serve: there is no end to it.
+                if self._ending:
+                    return 0
                 self._sleep(REFUSED_SECONDS)
                 continue
             if pid == 0:
@@ -220,6 +230,21 @@ class Keeper:
             if self._witness is not None:
                 self._witness.next_is_made()
             return pid
+
+    def _end_without(self, serve: Callable[[Life], int], life: Life) -> End:
+        """Does in this process what a child is to do that cannot be made: to go on and to end."""
+        if not self._memory.is_begun():
+            return End(STARTING, 0, "no process could be made until it was told to end")
+        os.kill(os.getpid(), self._ending)  # it waits until the daemon has its handlers
+        try:
+            clone.leave_no_core()
+            status = serve(life)
+        except Exception as error:
+            sys.excepthook(*sys.exc_info())
+            return End(LOST, 0, f"no process can be made, and this one cannot go on: {error}")
+        if self._report.word() == HANDED_OVER:
+            return End(HANDED_OVER, self._report.number())
+        return End(ENDED, status)
 
     def _note(self, number: int, _frame: object) -> None:
         if number in _ENDING:

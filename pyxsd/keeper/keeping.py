@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 
 from pyxsd.keeper.keeper import Keeper, can_keep
@@ -12,6 +13,7 @@ from pyxsd.keeper.ward import Ward
 from pyxsd.keeper.witness import Witness
 from pyxsd.state.dump import IMAGE
 from pyxsd.system.background import STATUS_FATAL
+from pyxsd.system.errors import in_words
 from pyxsd.system.listening import run_directory
 from pyxsd.system.notify import Notifier
 
@@ -26,12 +28,22 @@ if TYPE_CHECKING:
 STATUS_LOST = 70
 #: The folder of the recordings of crashes, below `record-directory` or the run directory.
 CRASHES = "crashes"
+#: What a process may open at least.  A half is for who serves, and for clients; who goes on has the
+#: same open and needs some 20 for itself.
+DESCRIPTORS_LEAST = 64
 
 
 def memory(config: Config, told: list[str]) -> Any:
     """Memory that outlives a child; None where that or the child cannot be had, and why is told."""
     from pyxsd._memory import Memory
 
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if most != resource.RLIM_INFINITY and most < DESCRIPTORS_LEAST:
+        told.append(
+            f"crash recovery is off: it needs {DESCRIPTORS_LEAST} descriptors, "
+            f"and the limit is {most}"
+        )
+        return None
     try:
         can_keep()
         made = Memory.create(config.recovery_size << 20)
@@ -50,7 +62,7 @@ def keep(
     begun: Callable[[], object] = lambda: None,
 ) -> End:
     """Lets children serve; see Keeper.run.  begun() is called when there is the first one."""
-    directory = os.path.join(config.record_directory or run_directory(os.environ), CRASHES)
+    directory = _crashes(config)
 
     def record(left: Any, cause: str) -> str:
         from pyxsd.recovery import crash
@@ -66,6 +78,11 @@ def keep(
 
     witness = Witness(directory, memory.leave, record)
     return Keeper(memory, prepare, witness=witness).run(live)
+
+
+def _crashes(config: Config) -> str:
+    """The folder of the recordings of crashes."""
+    return os.path.join(config.record_directory or run_directory(os.environ), CRASHES)
 
 
 def _prepare() -> None:
@@ -103,6 +120,18 @@ class _Whole:
         return True
 
 
+def _recorded(memory: Any, cause: str, config: Config) -> str:
+    """Records what came since the last image, which nobody else has; in words."""
+    from pyxsd.recovery import crash
+
+    try:
+        most = crash.RECORDINGS_MAX + 1
+        path = crash.record(memory, memory.leave(), cause, _crashes(config), config, most)
+    except (OSError, ValueError, MemoryError) as error:
+        return f"what came since is not in it, and is not recorded: {in_words(error)}"
+    return f"what came since is not in it, and is recorded: pyxsd --replay {path} --as db"
+
+
 def status(end: End, config: Config, daemonized: bool, memory: Any) -> int:
     """Ends all: the exit status."""
     if end.word == ENDED:
@@ -137,7 +166,8 @@ def status(end: End, config: Config, daemonized: bool, memory: Any) -> int:
             log.error(
                 "xenstored",
                 f"crash recovery: the last image is in {IMAGE}, of "
-                f"{time.time() - memory.instant:.0f} seconds ago; what came since is not in it",
+                f"{time.time() - memory.instant:.0f} seconds ago; "
+                f"{_recorded(memory, end.lost, config)}",
             )
     log.close()
     return STATUS_LOST

@@ -66,6 +66,11 @@ class Ward:
             daemon.claim_back()  # an update may have been under way
         self.life.report.serving()
         self.life.let_signals_in()
+        if os.getpid() == self.life.keeper:
+            # No child could be made.  It ends in a moment, and nobody would make up for a death.
+            daemon.server.journal.expendable = False
+            self.alone_since = time.monotonic()
+            return
         try:
             self._keeper = os.pidfd_open(self.life.keeper)
         except OSError as error:

@@ -88,6 +88,13 @@ class Witness:
             if self._word() == WRITING:
                 self._put(SAID, f"{LOST}the process that was to do so was {how}")
 
+    def wait(self) -> None:
+        """Until nobody writes any more, which has an end (WRITE_SECONDS): there will be no other
+        child, and the keeper writes into the same folder."""
+        if self._pid:
+            os.waitpid(self._pid, 0)
+            self._pid = 0
+
     # -- the writer's -----------------------------------------------------------
 
     def _live(self, left: Any) -> NoReturn:

@@ -34,6 +34,7 @@ from pyxsd import _journal
 from pyxsd._memory import MemoryFault
 from pyxsd._siphash import use_key
 from pyxsd._sock import SocketTransport
+from pyxsd.domains import ASKED_AT_ONCE
 from pyxsd.record.host import FIRST_OF_COMMANDS
 from pyxsd.record.replay import Steps
 from pyxsd.recovery import beside, found
@@ -60,6 +61,8 @@ PORTS_AT_ONCE = 1024
 MAP_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016)
 #: Seconds between attempts to open rings whose page could not be had; then come the scans.
 OPEN_SECONDS = (0.05, 0.2, 1.0, 3.0, 10.0)
+#: Between two pieces of the domains that may have died meanwhile.
+LOOK_SECONDS = 0.001
 ANSWER_MAX = 4096  # bytes, of a payload
 
 
@@ -102,6 +105,7 @@ class Again(Steps):
         self._formatted = 0  # bytes of it since the image
         self._newcomers: list[int] = []
         self._under_way: Any = None
+        self._replayed = 0.0  # processor time that the records took
 
     def _read(self) -> list[Any]:
         records = beside.read(self._memory.image())
@@ -119,8 +123,10 @@ class Again(Steps):
             self._memory, self._resumed, self.protection.is_full, self._cause
         )
         self.server.follow_journal()
+        begun = time.process_time()
         while self.step():
             pass
+        self._replayed = time.process_time() - begun
         self.journal.go_on_from_here()
         # One that has ended for want of memory or room, when all was run again, is no reason not to
         # serve.
@@ -295,9 +301,9 @@ class Again(Steps):
                 )
         self._look_at_rings()
         if self._xen is not None and self.domains.unasked:
-            self.domains.look_for_dead()
+            self._look_for_dead(sorted(self.domains.unasked))
         self._shut_missing()
-        self.protection.go_on()
+        self.protection.go_on(self._replayed)
         if self._xen is not None:
             daemon.watch_event_channels()
         for text in self.failures:
@@ -308,6 +314,17 @@ class Again(Steps):
             f"after {(time.monotonic() - self._began) * 1000:.1f} ms, with "
             f"{self.journal.offset} bytes of journal",
         )
+
+    def _look_for_dead(self, domids: list[int]) -> None:
+        """In pieces, between later turns: nobody waits until all of them are asked about."""
+
+        def look() -> None:
+            # The next piece first: whatever fails here, those are asked about.
+            if len(domids) > ASKED_AT_ONCE:
+                self._look_for_dead(domids[ASKED_AT_ONCE:])
+            self.domains.look_for_dead(domids[:ASKED_AT_ONCE])
+
+        self.daemon.after(LOOK_SECONDS, look)
 
     def _shut_missing(self) -> None:
         missing = [domain for domain in self.domains.table.values() if is_missing(domain)]

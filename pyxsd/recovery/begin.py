@@ -4,10 +4,18 @@
 The journal since the last image is what another process has to run again, so it is bounded: behind
 each turn that ends with FULL_BYTES or more, and JOURNAL_SHARE times the image's own size, the next
 image begins; earlier where the memory would not do for both images and both segments.  So it does
-where requests are dear: each LOOK_BYTES it is looked how much processor time it would take to run
-them again, and WORK_SECONDS of it are enough, or WORK_SHARE times what an image takes.  An image
-is written in slices between later turns, while the journal goes on in the other segment; see
-_memory.pyx for how one takes the place of the other.
+where requests are dear: each LOOK_BYTES it is looked for how long clients were served since then,
+which is what it would take to run that again, and WORK_SECONDS of it are enough, or WORK_SHARE
+times what an image takes.  What else is run again, as guests that come and go, is in the processor
+time of this process, beside much that is not: looking for requests without sleep, sending.  So
+ALL_SHARE times as much of that time is enough as well.
+
+Where nobody asks for anything any more (for QUIET_SECONDS), or a process has just died, much less
+is enough: what would take SOON_SECONDS to run again, or SOON_SHARE times what an image takes.  So a
+burst of requests is not run again each time that a process dies later.
+
+An image is written in slices between later turns, while the journal goes on in the other segment;
+see _memory.pyx for how one takes the place of the other.
 
 Somebody may copy what the process before has left (recovery.crash).  The next image waits for that,
 for COPY_SECONDS at most, and until the journal is half as long again as it should be.
@@ -41,10 +49,14 @@ AREAS = 4  # of the memory
 FULL_BYTES = 2 << 20
 JOURNAL_SHARE = 2
 LOOK_BYTES = 65536  # of journal, between two looks at the processor's time
-WORK_SECONDS = 0.05  # of the processor, since the last image
+WORK_SECONDS = 0.03  # for which clients were served, since the last image
 WORK_SHARE = 10
+ALL_SHARE = 4
+SOON_SECONDS = 0.004
+SOON_SHARE = 2
+QUIET_SECONDS, QUIET_BYTES = 0.5, 4096  # no more of journal than that in that time
 SLICE_SECONDS = 0.0001
-IDLE_SECONDS = 0.01  # between slices where nobody asks anything
+IDLE_SECONDS = 0.001  # between slices where nobody asks anything
 WAIT_BYTES = 65536  # of journal, before it is tried again to begin an image
 COPY_SECONDS = 10.0
 RETRY_SECONDS, RETRY_SECONDS_MAX = 30.0, 3600.0
@@ -68,8 +80,12 @@ class Protection:
         self._is_begun = False  # its instant is over
         self._pause = 0.0  # seconds until it is tried again, where there was no room
         self._is_waiting = False  # for the next slice, where nobody asks anything
-        # Processor time of this process: at the instant of the last image; that its slices took.
+        self._is_wanted = False  # the next image, before it is due
+        self._is_watching = False  # whether anybody asks for anything
+        # At the instant of the last image: the processor time of this process, and for how long it
+        # had served; the processor time that the slices of that image took.
         self._worked_from = time.process_time()
+        self._served_from: int = daemon.server.agenda.served_ns
         self._image_seconds = 0.0
 
     # -- beginning and end --------------------------------------------------------
@@ -115,16 +131,19 @@ class Protection:
         domains = self.daemon.domains
         return [*domains.by_port, domains.virq_port]
 
-    def go_on(self) -> None:
-        """Another process has recorded until now."""
+    def go_on(self, replayed: float = 0.0) -> None:
+        """Another process has recorded until now.  replayed: the processor time that it took to run
+        that again."""
         self._copied_until = time.monotonic() + COPY_SECONDS
         if self._journal.is_recording:
             self._journal.is_full_at = self._next_look()
+            if replayed >= SOON_SECONDS or self._is_worth_it():
+                self._begin_soon()
         # else it has ended again: is_full() is called behind the next turn
 
     def stop(self) -> None:
         """Nobody goes on from here any more: the daemon ends, and means to."""
-        self._saving, self._is_begun = None, False
+        self._saving, self._is_begun, self._is_wanted = None, False, False
         self.memory.release()
         domains, commands = self.daemon.domains, self.daemon.server.host.commands
         self._journal.stop()
@@ -167,10 +186,40 @@ class Protection:
 
     def _is_due(self) -> bool:
         """Is there enough in the journal for the next image?"""
-        work = time.process_time() - self._worked_from
-        return int(self._journal.size) >= self._limit() or work >= max(
-            WORK_SECONDS, WORK_SHARE * self._image_seconds
-        )
+        if int(self._journal.size) >= self._limit():
+            return True
+        enough = max(WORK_SECONDS, WORK_SHARE * self._image_seconds)
+        worked = time.process_time() - self._worked_from
+        return self._served() >= enough or worked >= ALL_SHARE * enough
+
+    def _served(self) -> float:
+        """For how many seconds clients were served since the last image."""
+        return float((self.daemon.server.agenda.served_ns - self._served_from) * 1e-9)
+
+    def _is_worth_it(self) -> bool:
+        """Is there enough in the journal for an image that disturbs nobody?"""
+        return self._served() >= max(SOON_SECONDS, SOON_SHARE * self._image_seconds)
+
+    def _watch_for_quiet(self) -> None:
+        if not self._is_watching and self._is_worth_it():
+            self._is_watching = True
+            at = self._journal.offset
+            self._later(QUIET_SECONDS, lambda: self._look_for_quiet(at))
+
+    def _look_for_quiet(self, at: int) -> None:
+        self._is_watching = False
+        if self._saving is not None or not self._journal.is_recording:
+            return
+        if self._journal.offset - at > QUIET_BYTES:
+            self._watch_for_quiet()
+        elif self._is_worth_it():
+            self._begin_soon()
+
+    def _begin_soon(self) -> None:
+        """The next image, behind the next turn or where there is none."""
+        self._is_wanted = True
+        self._journal.is_full_at = 0
+        self._go_on_soon()
 
     def _is_copied(self) -> bool:
         """Does somebody copy the last image and its journal, who may still do so?"""
@@ -183,7 +232,7 @@ class Protection:
         return True
 
     def _make(self, number: int) -> None:
-        self._image_seconds = 0.0
+        self._image_seconds, self._is_wanted = 0.0, False
         self._number, self._length, self._is_begun = number, 0, False
         self._journal.is_full_at = 0
         self._saving = Saving(self.daemon.server, self._put, self._around)
@@ -203,6 +252,7 @@ class Protection:
             self.recorder.take()
         self._journal.next_segment(self._number)
         self._worked_from = time.process_time()
+        self._served_from = daemon.server.agenda.served_ns
         return [
             *surroundings.write(daemon.surroundings(), daemon.domains),
             beside.write(daemon.server, daemon.domains),
@@ -230,8 +280,9 @@ class Protection:
             self._journal.is_full_at += WAIT_BYTES
             return
         if self._saving is None:
-            if not self._is_due():
+            if not self._is_wanted and not self._is_due():
                 self._journal.is_full_at = self._next_look()
+                self._watch_for_quiet()
                 return
             if self._is_copied():
                 self._journal.is_full_at += WAIT_BYTES
@@ -261,7 +312,7 @@ class Protection:
 
     def _idle(self) -> None:
         self._is_waiting = False
-        if self._saving is not None:
+        if self._saving is not None or self._is_wanted:
             self.is_full()
 
     def _is_whole(self) -> None:

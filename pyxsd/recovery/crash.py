@@ -8,8 +8,9 @@ made by a process of its own, which nobody waits for, while the next one serves.
 A guest may make the daemon die as often as it likes.  So there are RECORDINGS_MAX of them at most,
 the oldest stay, since the first death of a series tells most: later ones may come of the first, and
 a fault that comes again is in the first one as well.  Only where the newest is older than
-SERIES_SECONDS the oldest gives its place.  All together have `record-size` MiB at most, and one
-takes no more than FREE_SHARE of what is free on the disk.
+SERIES_SECONDS the oldest gives its place.  Where nobody goes on any more there may be one more, of
+the last death, since nothing else has what came since the last image.  All together have
+`record-size` MiB at most, and one takes no more than FREE_SHARE of what is free on the disk.
 """
 
 from __future__ import annotations
@@ -54,15 +55,21 @@ class NotRecorded(ValueError):
 
 
 def record(
-    memory: Memory, left: tuple[bytes, bytes], cause: str, directory: str, config: Config
+    memory: Memory,
+    left: tuple[bytes, bytes],
+    cause: str,
+    directory: str,
+    config: Config,
+    most: int = RECORDINGS_MAX,
 ) -> str:
     """Writes the recording: its path; NotRecorded.
 
     left: what memory.leave() has given when the process had died.  cause: of its death, in words.
+    most: how many there may be.
     To be called in a process that has no server and will have no other one.
     """
     try:
-        return _record(memory, left, cause, directory, config)
+        return _record(memory, left, cause, directory, config, most)
     except (MemoryFault, StateError) as error:
         raise NotRecorded(str(error)) from None
     except OSError as error:
@@ -72,10 +79,15 @@ def record(
 
 
 def _record(
-    memory: Memory, left: tuple[bytes, bytes], cause: str, directory: str, config: Config
+    memory: Memory,
+    left: tuple[bytes, bytes],
+    cause: str,
+    directory: str,
+    config: Config,
+    most: int = RECORDINGS_MAX,
 ) -> str:
     os.makedirs(directory, 0o700, exist_ok=True)
-    known = _room(directory)
+    known = _room(directory, most)
     mine = memory.copy_left(*left)
     memory.release()
     records = Journal().found_in(mine)
@@ -84,13 +96,13 @@ def _record(
     first = beginning.write(server, domains, config, _wall(records))
     if not config.record_values:
         records = Blanked(server).records(records)
-    return _write(directory, known, (first, records, death.write(end)), config)
+    return _write(directory, known, (first, records, death.write(end)), config, most)
 
 
-def _room(directory: str) -> list[int]:
+def _room(directory: str, most: int) -> list[int]:
     """The numbers of those that stay, and of the oldest one, which gives its place; NotRecorded."""
     known = files.numbers(directory)
-    if len(known) >= RECORDINGS_MAX:
+    if len(known) >= most:
         newest = os.path.getmtime(files.path_of(directory, known[-1]))
         if 0 <= time.time() - newest < SERIES_SECONDS:
             raise NotRecorded(
@@ -138,12 +150,18 @@ def _wall(records: bytes) -> float:
     return 0.0
 
 
-def _write(directory: str, known: list[int], bodies: tuple[bytes, ...], config: Config) -> str:
+def _write(
+    directory: str,
+    known: list[int],
+    bodies: tuple[bytes, ...],
+    config: Config,
+    most: int = RECORDINGS_MAX,
+) -> str:
     """Writes a file that is there as a whole or not at all; the oldest goes where it must, once the
     other one is on the disk."""
     path = files.path_of(directory, known[-1] + 1 if known else 1)
     size = sum(map(len, bodies))
-    stays = known[1:] if len(known) >= RECORDINGS_MAX else known
+    stays = known[1:] if len(known) >= most else known
     kept = sum(os.path.getsize(files.path_of(directory, number)) for number in stays)
     if kept + size > config.record_size * MEBIBYTE:
         raise NotRecorded(

@@ -246,7 +246,7 @@ cdef class _Loading:
     cdef Server server
     cdef State s
     cdef object transport_of
-    cdef list parts          # (place, Connection, Codec behind its watches) of the open ones
+    cdef list parts          # (record, Connection, Codec behind its watches) of the open ones
 
     def __init__(self, Server server, now, transport_of):
         self.passage = Passage(server)
@@ -263,6 +263,8 @@ cdef class _Loading:
     def load(self, found):
         cdef dict once = {}
         cdef Passage passage = self.passage
+        cdef Connection c
+        cdef Codec codec
         # The nodes first, which the others name.
         for record in found:
             if record.type == b"GRPH":
@@ -282,8 +284,11 @@ cdef class _Loading:
             raise StateError("the image as a whole: there is no record CONN")
         self._do(once[b"LATE"].place, self._late, once[b"LATE"].body)
         self._do("the image as a whole", self._watches, None)
-        for place, c, codec in self.parts:
-            self._do(place, self._rest, (c, codec))
+        for record, c, codec in self.parts:
+            try:
+                self._rest(c, codec)
+            except _SENSELESS as error:
+                raise StateError(f"{record.place}, connection {c.id}: {_told(error)}") from None
         (<Transactions>self.s.transactions).restored()
         self._do("the image as a whole", self._debts, None)
         self._do(once[b"TURN"].place, self._turn, once[b"TURN"].body)
@@ -316,7 +321,7 @@ cdef class _Loading:
                 part.end()
             else:
                 self.passage.watch_texts(part, c)
-                self.parts.append((f"{record.place}, connection {c.id}", c, part))
+                self.parts.append((record, c, part))
 
     cdef Connection _identity(self, Codec codec):
         cdef Connection c
@@ -361,14 +366,13 @@ cdef class _Loading:
     def _watches(self, _):
         self.passage.make_watches()
 
-    def _rest(self, of):
-        cdef Connection c = of[0]
-        cdef Codec codec = of[1]
+    cdef int _rest(self, Connection c, Codec codec) except -1:
         self.passage.connection(codec, c)
         codec.end()
         if c.interest != WANT_IN and c is not self.server.kernel:
             c.changed = True
             self.server.agenda.changed.append(c)
+        return 0
 
     def _debts(self, _):
         self.passage.make_debts()

@@ -125,6 +125,8 @@ cdef int64_t pages_live() noexcept
 # Room for slots in pages that had to be copied before a change, ever, and PAGE_SLOTS more for each
 # page.
 cdef int64_t slots_copied() noexcept
+# Sparse pages that were not joined with a neighbour for want of memory, ever.
+cdef int64_t pages_left_sparse() noexcept
 # A page of the given slots (nodes, or pages of level - 1), with one reference, the caller's;
 # it takes a reference of its own to each of them.  ValueError where they are no page: none or
 # too many, of another level, or not in ascending order of their names.  For readers of images.

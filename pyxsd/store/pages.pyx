@@ -35,6 +35,7 @@ cdef enum:
 
 cdef int64_t _live = 0
 cdef int64_t _copied = 0
+cdef int64_t _left_sparse = 0
 
 
 cdef int64_t pages_live() noexcept:
@@ -43,6 +44,10 @@ cdef int64_t pages_live() noexcept:
 
 cdef int64_t slots_copied() noexcept:
     return _copied
+
+
+cdef int64_t pages_left_sparse() noexcept:
+    return _left_sparse
 
 
 cdef inline Names *_names(const Page *page) noexcept nogil:
@@ -411,6 +416,7 @@ cdef int _thin_out(Page *page, int at) except -1:
 
 
 cdef Node *_remove(Page **ref, const char *name, size_t n, const Names *its) except NULL:
+    global _left_sparse
     cdef Page *page = _exclusive(ref)
     cdef Page *child
     cdef Node *node
@@ -434,8 +440,9 @@ cdef Node *_remove(Page **ref, const char *name, size_t n, const Names *its) exc
         try:
             _thin_out(page, at)
         except MemoryError:
-            # It stays as it is, which is as good for everything but speed.
-            pass
+            # It stays as it is, which is as good for everything but speed.  But where the same is
+            # done once more, with memory, the pages are others: see remove_child().
+            _left_sparse += 1
     return node
 
 

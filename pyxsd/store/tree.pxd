@@ -90,6 +90,7 @@ cdef class Tree:
     # through exclusive nodes.
     cdef void _own_below(self, const Path *path, size_t parts, uint64_t owners) noexcept
     cdef int _survey(self, Node *top, bint with_top, Survey *found) except -1
+    cdef int _take_out(self, Node *parent, Node *node) except -1
     cdef int _uncount(self, Survey *gone) except -1
 
 # How often domains were forgotten in a tree: decides which entries of its permission lists count,

@@ -45,7 +45,8 @@ from pyxsd.store.counts cimport (
     counts_unref,
 )
 from pyxsd.store.pages cimport (
-    owner_bits, page_exclusive_slot, page_insert, page_remove, page_slot, pages_live, slots_copied,
+    owner_bits, page_exclusive_slot, page_insert, page_remove, page_slot, pages_left_sparse,
+    pages_live, slots_copied,
 )
 from pyxsd.store.path cimport PATH_PARTS_MAX, path_join, path_prefix
 from pyxsd.store.perms cimport (
@@ -333,6 +334,14 @@ cdef class Tree:
         return self.remove_child(parent, at.node)
 
     cdef int remove_child(self, Node *parent, Node *node) except -1:
+        cdef int64_t sparse = pages_left_sparse()
+        self._take_out(parent, node)
+        if sparse != pages_left_sparse() and self.grave.journal is not None:
+            # Whoever does it once more has other pages, and counts other copies of them later.
+            self.grave.journal.lacks_memory()
+        return 0
+
+    cdef int _take_out(self, Node *parent, Node *node) except -1:
         cdef Survey gone
         # What can fail comes first; taking out of a table that is not shared cannot.
         counts_own(&self.counts)

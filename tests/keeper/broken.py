@@ -6,11 +6,13 @@ dies-at-start        the daemon is killed before it serves
 dies-before-ready    the first one is killed when it serves, and before anybody knows
 dies-when-ready      the first one is killed when whoever has called knows
 dies-handing-over    the first one is killed in front of the word by which another one may serve
+has-one-child        no process can be made but the first one
 raises               SIGUSR1 is an exception that ends the process
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -18,6 +20,7 @@ from typing import Any
 
 from pyxsd import cli
 from pyxsd.daemon import Daemon
+from pyxsd.keeper import clone
 from pyxsd.keeper.report import Report
 from pyxsd.keeper.ward import Ward
 from pyxsd.recovery import again
@@ -48,6 +51,17 @@ def die_once(owner: Any, name: str, marker: str) -> None:
     setattr(owner, name, instead)
 
 
+def spawn_once() -> int:
+    """In the place of clone.spawn."""
+    vars(clone)["spawn"] = refuse
+    return int(SPAWN())
+
+
+def refuse() -> int:
+    """The same later."""
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
 def interrupt(daemon: Any, name: str, rows: Any) -> Any:
     """In the place of Daemon._write."""
     if name == "db.debug":
@@ -55,6 +69,7 @@ def interrupt(daemon: Any, name: str, rows: Any) -> Any:
     return WRITE(daemon, name, rows)
 
 
+SPAWN = clone.spawn
 WRITE = Daemon._write
 
 if __name__ == "__main__":
@@ -64,6 +79,8 @@ if __name__ == "__main__":
         vars(again)["build"] = fail
     elif fault == "dies-at-start":
         vars(cli)["open_daemon_log"] = die
+    elif fault == "has-one-child":
+        vars(clone)["spawn"] = spawn_once
     elif fault == "raises":
         setattr(Daemon, "_write", interrupt)  # noqa: B010
     elif fault == "dies-before-ready":

@@ -23,7 +23,7 @@ from pyxsd.keeper.report import STARTING
 from pyxsd.keeper.witness import NAME
 from pyxsd.system.background import STATUS_FATAL
 from pyxsd.system.configuration import Config
-from tests.clients.daemon import DEADLINE, wait_for
+from tests.clients.daemon import DEADLINE, PROJECT, wait_for
 from tests.keeper import refuse
 from tests.update.kit import (
     OK,
@@ -423,6 +423,24 @@ def test_where_a_child_cannot_be_had(call: str, error: int) -> None:
         running.stop()
 
 
+@pytest.mark.parametrize(("most", "will_do"), [(20, False), (63, False), (64, True)])
+def test_how_many_descriptors_it_needs(
+    most: int, will_do: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a limit below that the daemon serves without, and says so."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (most, most))
+    told: list[str] = []
+    memory = keeping.memory(Config(), told)
+    if will_do:
+        memory.close()
+    assert (memory is not None) == will_do
+    assert told == (
+        []
+        if will_do
+        else [f"crash recovery is off: it needs 64 descriptors, and the limit is {most}"]
+    )
+
+
 def test_clients_have_all_descriptors(daemon: KeptDaemon) -> None:
     """Who goes on has some to open all the same, and whoever is connected is served on."""
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (64, 64))
@@ -510,6 +528,7 @@ def test_one_that_does_not_come_back() -> None:
             update(client)  # its image has the node
             keeper = running.pid
             alive = time.time()
+            assert client.ask("WRITE", b"/since\0then")[1] == OK
             os.kill(running.child, signal.SIGBUS)
             wait_for(lambda: is_gone(keeper), "the keeper goes on")
         # A db that was written behind that image is the newer of the two.
@@ -517,12 +536,47 @@ def test_one_that_does_not_come_back() -> None:
         told = running.logged("crash recovery: the daemon died 3 times in a row")
         assert len(told) == 1 and "without serving a request: exited with status 1" in told[0]
         assert "RuntimeError: it cannot be built again" in running.output()
-        assert len(running.logged("the last image is in db.image")) == 1
+        (line,) = running.logged("the last image is in db.image")
+        # What came since is in a recording, and so is the state of then.
+        command = line.partition(" is recorded: ")[2].split()
+        assert command[:2] == ["pyxsd", "--replay"], line
+        state = subprocess.run(
+            [sys.executable, "-m", *command[:-1], "text"],
+            cwd=PROJECT,
+            check=True,
+            capture_output=True,
+        )
+        assert b'node "/since" n0 "then"' in state.stdout
         assert not running.pid_file.exists()
         again = KeptDaemon(root=running.root, arguments=["--no-fork", "--restart"])
         try:
             with again.client() as client:
                 assert client.ask("READ", b"/fake\0")[1] == b"fake"
+        finally:
+            again.stop()
+    finally:
+        running.stop()
+
+
+def test_told_to_end_where_no_child_can_be_made() -> None:
+    """The keeper does what that would do: it ends well, and the state is written."""
+    running = KeptDaemon(program=broken("has-one-child"))
+    try:
+        with running.client() as client:
+            assert client.ask("WRITE", b"/fake\0fake")[1] == OK
+            child = running.child
+            os.kill(child, signal.SIGKILL)
+            wait_for(lambda: is_gone(child), "it lives")
+            os.kill(running.pid, signal.SIGTERM)
+            assert running.process.wait(DEADLINE) == 0
+        assert not running.pid_file.exists()
+        assert len(running.logged("Received SIGTERM")) == 1
+        assert running.logged("the keeper, process") == []
+        again = KeptDaemon(root=running.root, arguments=["--no-fork", "--restart"])
+        try:
+            with again.client() as client:
+                assert client.ask("READ", b"/fake\0")[1] == b"fake"
+            assert len(again.logged("db.image")) == 1
         finally:
             again.stop()
     finally:
