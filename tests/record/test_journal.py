@@ -229,6 +229,17 @@ def test_nothing_is_noted_where_nothing_is_recorded() -> None:
     world.close()
 
 
+def test_a_connection_without_a_descriptor() -> None:
+    """A number would be that of another one's socket, for who goes on after a crash."""
+    world = World()
+    tape = Tape(world)
+    world.connection("s1")
+    results = [result for _, kind, result, _ in records(tape.taken()) if kind == _journal.CONNECT]
+    assert results == [-1]
+    tape.close()
+    world.close()
+
+
 def test_the_seam_goes_when_the_recording_ends() -> None:
     world = World()
     connection, transport = world.connection("s0")

@@ -191,16 +191,6 @@ def test_large_buffers_go_with_what_was_in_them(world: World) -> None:
     assert bytes_in_use() - before < SLACK
 
 
-def test_a_large_buffer_has_a_quarter_to_spare_at_most() -> None:
-    """It may be of any length, and there may be one for each client."""
-    transport = MemoryTransport()
-    before = bytes_in_use()
-    for n in range(1, 1200):
-        transport.feed(b"x" * 1000)
-        if n > 65 and n % 40 == 0:
-            assert bytes_in_use() - before < n * 1250 + SLACK
-
-
 def test_an_input_buffer_is_lent(world: World) -> None:
     """Clients that have nothing under way hold none of the 16 KiB that a read takes; one whose
     request came in part holds that part."""
