@@ -718,6 +718,32 @@ def test_whether_a_merge_gives_an_owner_too_many(
     assert not owned(current).would_exceed(same, same.copy(), 0, limits)
 
 
+@pytest.mark.parametrize("is_last", [False, True])
+def test_pages_of_24_names_together_become_one(world: World, is_last: bool) -> None:
+    """Whichever of the two is the sparse one: of them and the one above, one is left."""
+    for n in (*range(16), *range(17, 33), 16):
+        ok(world, "s0", "MKDIR", b"/f/%02d\0" % n)
+    for letter in b"ab":
+        ok(world, "s0", "MKDIR", b"/f/%02d%c\0" % (0 if is_last else 32, letter))
+    names = ok(world, "s0", "DIRECTORY", b"/f\0").split(b"\0")[:-1]
+    before = live_counts()["pages"]
+    while live_counts()["pages"] == before:
+        ok(world, "s0", "RM", b"/f/" + names.pop(-1 if is_last else 0) + b"\0")
+    assert (len(names), live_counts()["pages"]) == (24, before - 2)
+
+
+def test_a_tree_without_a_server_frees_at_once() -> None:
+    """Nobody would do it later."""
+    tree = Tree()
+    tree.load([b"a"], b"n0\0", b"v")
+    before = live_counts()["nodes"]
+    copy = tree.copy()
+    tree.load([b"a"], b"n0\0", b"w")
+    assert live_counts()["nodes"] > before
+    del copy
+    assert live_counts()["nodes"] == before
+
+
 # -- what a domain leaves -----------------------------------------------------
 
 
