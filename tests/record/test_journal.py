@@ -240,6 +240,24 @@ def test_a_connection_without_a_descriptor() -> None:
     world.close()
 
 
+def test_trees_are_held_for_as_long_as_somebody_holds_them() -> None:
+    world = World()
+    tape = Tape(world)
+
+    def released() -> int:
+        return [found for _, found, _, _ in records(tape.taken())].count(_journal.RELEASE)
+
+    hold = world.server.hold()
+    world.ask("s0", "WRITE", b"/a\0v")
+    assert released() == 0
+    del hold
+    world.turn()
+    assert released() == 1
+    tape.check()
+    tape.close()
+    world.close()
+
+
 def test_the_seam_goes_when_the_recording_ends() -> None:
     world = World()
     connection, transport = world.connection("s0")

@@ -744,6 +744,25 @@ def test_a_tree_without_a_server_frees_at_once() -> None:
     assert live_counts()["nodes"] == before
 
 
+def test_a_request_frees_as_much_as_it_makes(world: World) -> None:
+    """Of what was dropped before: the store does not grow meanwhile, and nobody pays for more."""
+    for n in range(1500):
+        ok(world, "s0", "MKDIR", b"/t/%d\0" % n)
+    connection, transport = world.connection("s0")
+
+    def there_are(request: str, payload: bytes) -> int:
+        """Nodes and pages behind a request, and before the end of its turn."""
+        transport.feed(packet(request, payload))
+        world.server.service(connection)
+        return live_counts()["nodes"] + live_counts()["pages"]
+
+    left = there_are("RM", b"/t\0")
+    assert there_are("READ", b"/tool\0") == left
+    assert there_are("MKDIR", b"/a/b/c\0") == left
+    world.turn()
+    assert live_counts()["nodes"] < left - 500
+
+
 # -- what a domain leaves -----------------------------------------------------
 
 
