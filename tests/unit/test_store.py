@@ -895,6 +895,16 @@ def test_a_deep_chain_is_cleaned_in_one_pass(make_world: Make) -> None:
     recount(world)
 
 
+def test_what_goes_with_a_node_is_not_looked_at(world: World) -> None:
+    """Of a thousand nodes below one of a dead domain."""
+    for n in range(1000):
+        ok(world, "s0", "MKDIR", b"/a/%d\0" % n)
+    ok(world, "s0", "SET_PERMS", b"/a\0n5\0")
+    work = Forgetting(world.server.tree, {5})
+    assert work.step(1 << 40) and work.changed and work.steps < 100
+    recount(world)
+
+
 def test_who_is_mentioned_nowhere_costs_nothing(world: World) -> None:
     tree = world.server.tree
     work = Forgetting(tree, {77, 88, 99999, 32757})
