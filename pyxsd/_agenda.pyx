@@ -18,8 +18,8 @@ behind the first few, and those that have waited for room.
 Guests that ask one thing at a time come in the order in which they came, but one that asks for
 cheap things goes before those that came earlier and ask for dear ones: each has patience for as
 long as it would take to serve all who wait there PATIENCE times, if they took as much on average as
-itself.  Without that one who reads a node in 2 us would wait for a thousand who take 10 us each; and
-a fair share of a thousandth of the time would let the one of them who asks most often wait longest.
+itself.  Without that one who reads a node in 2 us would wait for a thousand who take 10 us each.
+By a fair share of a thousandth of the time the one who asks most often would wait longest.
 
 Replies go out with the slice, which counts as time of whoever gets them: nobody waits for the
 events of a thousand others.  What he takes on average is without that.

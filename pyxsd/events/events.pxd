@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Watches and the way of their events: who is told of a change, and where an event waits
-# that finds no room.  Knows connections and trees, nothing of requests.
+# Watches and the way of their events: who is told of a change.  Knows connections and trees,
+# nothing of requests.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from pyxsd._accesslog cimport AccessLog
-from pyxsd._agenda cimport Agenda
 from pyxsd._conn cimport Connection
-from pyxsd._limits cimport Limits
+from pyxsd.events.backlog cimport Backlog
 from pyxsd.events.trie cimport Search, Watch, WatchTrie
 from pyxsd.store.grave cimport Grave
 from pyxsd.store.pages cimport Node
@@ -60,37 +58,13 @@ cdef class Changes:
     # The job of one of them.
     cdef Job job(self, Py_ssize_t at)
 
-# What waits behind one watch.
-cdef class Pending:
-    cdef Connection to       # whose watch it is
-    cdef uint64_t serial     # of the watch
-    cdef Watch *watch        # borrowed; NULL once it is removed
-    cdef object waiting      # (path, k): path is b"" for the watch's own; k is not 0 for "@" events
-    cdef object overflow     # number: (path, k, Account): has no share of that memory
-    cdef set paths           # of all of these that an identical event may be merged with
-
-# The events of one cause that found no room.
-cdef class Account:
-    cdef Connection owner    # None once it is forgotten
-    cdef dict owed           # number of an event: the Pending where it is
-
-cdef class Events:
+cdef class Events(Backlog):
     cdef WatchTrie trie
     cdef Grave grave         # of the store
-    cdef Agenda agenda
-    cdef Limits limits
-    cdef AccessLog log
     cdef object host
-    cdef Connection kernel   # stands for domain 0's ring where there is none
     cdef bint checked        # perms-watch-activate: only who may read is told
-    cdef uint64_t last_event  # numbers events that must not be merged
-    cdef uint64_t last_debt  # numbers events on somebody's account
-    cdef object remains      # Pendings and Accounts that are gone and not emptied yet
-    cdef size_t gone         # how many
-    cdef Path *watch_at      # scratch: the path of a watch
     cdef Path *path          # scratch: of a change that was parked
     cdef Path *look_at       # scratch: where the permissions of a "@" path are
-    cdef bytes kept          # the text of the path being fired, once somebody keeps it
     cdef Job spare           # for the next change
     cdef int64_t most        # matches that the request at hand may deliver at once
     cdef int64_t at_once     # of these, how many it still may
@@ -98,9 +72,7 @@ cdef class Events:
     # Permissions of the path being fired: those of its parent and of itself
     cdef Rights rights[4]
     cdef int rights_count    # UNKNOWN: nobody has asked yet
-    # Counters since the start
-    cdef readonly uint64_t queued
-    cdef readonly uint64_t merged
+    # Since the start: events that were not sent for want of permission
     cdef readonly uint64_t refused
 
     # A request begins, or something else that may change much.
@@ -118,30 +90,18 @@ cdef class Events:
     # Goes on with the events that a connection still has to cause, until that time
     # (monotonic nanoseconds).
     cdef int resume(self, Connection cause, uint64_t until) except -1
-    # Must these wait until events that it caused have found room?
-    cdef bint must_wait(self, Connection cause) noexcept
     # They keep no old trees any more but the store of now, which has that root.  A guest's wait no
     # longer, as those of somebody who has gone: what finds no room is dropped.
     cdef int hurry(self, Connection cause, Node *root) except -1
     # A new watch gets one event at once.
     cdef int first_event(self, Connection c, Watch *watch) except -1
-    # The output has got room: moves some of the events there that wait.
-    cdef int refill(self, Connection c) except -1
     cdef int remove_watch(self, Connection c, Watch *watch) except -1
     # Ends all watches of a connection, with what waits behind them.
     cdef int drop_watches(self, Connection c) except -1
-    # Ends what waits behind them, and leaves them there.
-    cdef int drop_waiting(self, Connection c) except -1
     # Forgets the changes of a connection whose events are not delivered yet.
     cdef int drop_jobs(self, Connection c) except -1
     # It goes: they are delivered without it.
     cdef int leave_jobs(self, Connection c) except -1
-    # Forgets the events that a connection caused and that found no room.
-    cdef int drop_debts(self, Connection c) except -1
-    # Is something left of what went?
-    cdef bint has_remains(self) noexcept
-    # Frees that many events of it.
-    cdef int clear_away(self, int64_t most) except -1
 
     cdef int _fire_name(self, bytes watched, bytes event, bint deep, Connection cause,
                         Node *root) except -1
@@ -163,18 +123,3 @@ cdef class Events:
                      int count) except -1
     cdef int _deliver(self, Connection cause, Watch *watch, const char *path, size_t n,
                       uint64_t hash, bint own) except -1
-    cdef bint _has_room(self, Connection to) noexcept
-    cdef int _wait(self, Pending pending, bytes path, uint64_t k) except -1
-    cdef tuple _take(self, Pending pending)
-    cdef bint _may_wait(self, Pending pending, Py_ssize_t n) except -1
-    cdef int _log_event(self, Connection to, size_t n) except -1
-    cdef int _delay(self, Connection cause, Connection to, Watch *watch, const char *path,
-                    size_t n, bint own) except -1
-    cdef int _send(self, Connection c, Pending pending, bytes path, uint64_t k) except -1
-    cdef int _advance(self, Pending pending, int most) except -1
-    cdef int _forget(self, Pending pending) except -1
-    cdef int _withdraw(self, Pending pending, number) except -1
-    cdef int _repay(self, Account account, number) except -1
-    cdef int _keep(self, Connection cause, Pending pending, bytes text, uint64_t k) except -1
-    cdef int _bury(self, what) except -1
-    cdef bint _clear_one(self, what) except -1

@@ -2,25 +2,8 @@
 """Watches, and the delivery of their events.
 
 A change fires: the trie names the watches that match, each watcher's rights are checked,
-and the event goes into the watcher's output.  Where that has no room the event waits.  An
-event is in one of three places:
-
-  output    quota "watch-events" of them per connection (1,024), and for a guest not more
-            than EVENT_BYTES; sent as soon as the client reads
-  waiting   behind its watch, as many for each watch; all that waits for one guest takes
-            not more than WAITING_BYTES
-  overflow  behind that, and on account of the connection that caused it
-
-A connection with events on its account in somebody's overflow is not served.  So one that
-never reads holds up those who cause events for it, but only them, and what it makes the
-daemon remember is bounded: by its own quota for the first two places, by about OVERFLOW_EVENTS for
-each guest that causes events for the third; the rest of such a guest's events are not made before
-those have found room.  (With _conn the answer to XSA-325, 326 and 416.)
-
-When the client reads, the output takes from the waiting events, one of each watch in turn,
-and the place that becomes free behind the watch is taken from its overflow.  The order is kept
-for each watch.  Each step moves as many events as there is new room, REFILLED at most, and looks
-at no others; the output is sent before the next step.
+and the event goes into the watcher's output.  Where that has no room the event waits (backlog.pyx),
+and its cause with it.
 
 One change can match very many watches: a thousand guests may have set a hundred each on one
 path.  And one request can make very many changes, the commit of a transaction.  The first BATCH
@@ -40,23 +23,19 @@ much of those (_commit) the jobs that have waited longest are hurried: they keep
 more, so the permissions of now decide who is told, and whoever has all rights is told in any case.
 A guest's do not wait for a watcher that does not read, either: its events are dropped in the same
 way.
-
-What is left of a watch or a connection that goes, very many events perhaps, is cleared away in
-slices: clear_away() is called in each turn.
-
-An event that is identical to one which is still there is dropped, but for "@" paths, whose
-events tell of different domains.
 """
 
 cimport cython
-from collections import OrderedDict, deque
+from collections import deque
 
 from libc.stdlib cimport free, malloc
-from pyxsd._agenda cimport SINGLE
+from pyxsd._accesslog cimport AccessLog
+from pyxsd._agenda cimport SINGLE, Agenda
 from pyxsd._journal cimport journal_clock
-from pyxsd._limits cimport EVENT_BYTES, OVERFLOW_EVENTS, Q_EVENTS, WAITING_BYTES
+from pyxsd._limits cimport Limits
 from pyxsd._outq cimport path_hash
-from pyxsd._wire cimport PAYLOAD_MAX, Buffer, buffer_free, buffer_len, buffer_put
+from pyxsd._wire cimport PAYLOAD_MAX, Buffer, buffer_free, buffer_put
+from pyxsd.events.backlog cimport CLEARED_AT_ONCE, Backlog, Pending, has_room, log_event
 from pyxsd.events.trie cimport watch_bytes, watch_path
 from pyxsd.store.path cimport path_split
 from pyxsd.store.perms cimport PERM_READ, perms_allow, perms_text
@@ -67,10 +46,7 @@ cdef enum:
     BATCH = 128              # watches looked at between two looks at the clock
     FEW = 32                 # and for a request of who asks one thing at a time, see the agenda
     CHANGE_BYTES = 64        # of the path of a change that cost as much as a watch
-    CLEARED_AT_ONCE = 64     # waiting events that are freed together with their watch
-    REFILLED = 128           # waiting events that move into the output at once
     LEFT = 32                # jobs of connections that have gone: commits, mostly
-    EVENT_COST = 224         # bytes that a waiting event takes beside its path, at most
     UNKNOWN = -1             # rights_count: nobody has asked yet
 
 
@@ -174,30 +150,7 @@ cdef class Changes:
 
 
 @cython.final
-cdef class Pending:
-    """What waits behind one watch; see the head of this file."""
-
-    def __cinit__(self, Connection to):
-        self.to = to
-        self.waiting = deque()
-        self.overflow = OrderedDict()
-        self.paths = set()
-
-    def __len__(self):
-        return len(self.waiting)
-
-
-@cython.final
-cdef class Account:
-    """What one connection caused and what found no room; see the head of this file."""
-
-    def __cinit__(self, Connection owner):
-        self.owner = owner
-        self.owed = {}
-
-
-@cython.final
-cdef class Events:
+cdef class Events(Backlog):
     """All watches of a server.  host.complain(kind, text) takes warnings."""
 
     def __cinit__(self, Agenda agenda not None, Limits limits not None, AccessLog log not None,
@@ -211,7 +164,6 @@ cdef class Events:
         self.kernel = kernel
         self.checked = checked
         self.spare = Job.__new__(Job)
-        self.remains = deque()
         self.path = <Path *>malloc(sizeof(Path))
         self.look_at = <Path *>malloc(sizeof(Path))
         if self.path == NULL or self.look_at == NULL:
@@ -422,9 +374,6 @@ cdef class Events:
             at -= 1
         return end - at
 
-    cdef bint must_wait(self, Connection cause) noexcept:
-        return cause.is_guest and cause.overflowing >= OVERFLOW_EVENTS and not cause.hurried
-
     cdef int hurry(self, Connection cause, Node *root) except -1:
         if cause.jobs is None:
             return 0
@@ -536,12 +485,6 @@ cdef class Events:
         return self._deliver(c, watch, watch.text, watch.path_len,
                              path_hash(watch.text, watch.path_len), True)
 
-    # -- where events wait ----------------------------------------------------
-
-    cdef bint _has_room(self, Connection to) noexcept:
-        return to.out.events < self.limits.most[Q_EVENTS] \
-            and (not to.is_guest or buffer_len(&to.out.buf) < EVENT_BYTES)
-
     cdef int _deliver(self, Connection cause, Watch *watch, const char *path, size_t n,
                       uint64_t hash, bint own) except -1:
         """The event of one watch, of n bytes of path.  own: that is the path of the watch as
@@ -558,11 +501,11 @@ cdef class Events:
             self.host.complain("event too long", f"event of {n + watch.token_len + 2} bytes not "
                                f"sent to {to.label.decode()}: too long")
             return 0
-        if not to.pending and self._has_room(to):
+        if not to.pending and has_room(self, to):
             if to.out.put_event(watch.serial, not watch.special, hash, path, n,
                                 watch.text + watch.path_len + 1, watch.token_len):
                 self.queued += 1
-                self._log_event(to, n + watch.token_len + 2)
+                log_event(self, to, n + watch.token_len + 2)
                 self.agenda.touch(to)
             else:
                 self.merged += 1
@@ -571,179 +514,7 @@ cdef class Events:
                 watch.serial, hash, path, n, watch.token_len):
             self.merged += 1
             return 0
-        return self._delay(cause, to, watch, path, n, own)
-
-    cdef int _log_event(self, Connection to, size_t n) except -1:
-        """Logs the event just queued, whose payload has n bytes."""
-        if self.log.active:
-            self.log.line(to.label, 0, b"w event", to.out.buf.data + to.out.buf.tail - n, n)
-        return 0
-
-    cdef int _delay(self, Connection cause, Connection to, Watch *watch, const char *path,
-                    size_t n, bint own) except -1:
-        """Lets an event wait behind its watch, else on account of who caused it."""
-        cdef Pending pending
-        cdef uint64_t k = 0
-        cdef bytes text
-        to.begin_waiting()
-        pending = to.pending.get(watch.serial)
-        if cause is None or cause.closed:
-            cause = self.kernel
-        if own:
-            text = b""
-        else:
-            if self.kept is None:
-                # One text for all watches that keep this event.
-                self.kept = (path - watch.strip)[:n + watch.strip]
-            text = self.kept
-        if pending is None:
-            pending = Pending(to)
-            pending.serial = watch.serial
-            pending.watch = watch
-            to.pending[watch.serial] = pending
-        if watch.special:
-            self.last_event += 1
-            k = self.last_event
-        elif text in pending.paths:
-            self.merged += 1
-            return 0
-        try:
-            return self._keep(cause, pending, text, k)
-        except MemoryError:
-            # As if it had never been.
-            if k == 0:
-                pending.paths.discard(text)
-            if not pending.overflow:
-                to.overfull.pop(pending.serial, None)
-                if not pending.waiting:
-                    to.pending.pop(pending.serial, None)
-            raise
-
-    cdef int _keep(self, Connection cause, Pending pending, bytes text, uint64_t k) except -1:
-        """Keeps an event behind its watch, or on the account of its cause.  MemoryError: it is not
-        kept, but its path may be, and the Pending though nothing is in it."""
-        cdef Connection to = pending.to
-        cdef Account account
-        if not pending.overflow and self._may_wait(pending, len(text)):
-            if k == 0:
-                pending.paths.add(text)
-            return self._wait(pending, text, k)
-        if k == 0:
-            if cause is self.kernel or (cause.hurried and cause.is_guest):
-                # Of somebody who has gone, or may not wait.
-                if not pending.waiting and not pending.overflow:
-                    del to.pending[pending.serial]
-                return 0
-            pending.paths.add(text)
-        account = cause.debts
-        if account is None:
-            cause.debts = account = Account(cause)
-        self.last_debt += 1
-        number = self.last_debt
-        try:
-            pending.overflow[number] = (text, k, account)
-            account.owed[number] = pending
-            to.overfull[pending.serial] = pending
-        except MemoryError:
-            pending.overflow.pop(number, None)
-            account.owed.pop(number, None)
-            raise
-        cause.overflowing += 1
-        return 0
-
-    cdef int _wait(self, Pending pending, bytes path, uint64_t k) except -1:
-        """Gives an event a place behind its watch.  Its path may be a text of its own, and the set
-        of paths may have just grown to six places for each."""
-        pending.waiting.append((path, k))
-        pending.to.waiting_bytes += len(path) + EVENT_COST
-        return 0
-
-    cdef tuple _take(self, Pending pending):
-        """The oldest event behind a watch, (path, k), which gives its place back."""
-        cdef tuple event = pending.waiting.popleft()
-        pending.to.waiting_bytes -= len(event[0]) + EVENT_COST
-        return event
-
-    cdef bint _may_wait(self, Pending pending, Py_ssize_t n) except -1:
-        """Is there a place behind the watch for an event with a path of n bytes?"""
-        if len(pending.waiting) >= self.limits.most[Q_EVENTS]:
-            return False
-        return not pending.to.is_guest \
-            or pending.to.waiting_bytes + n + EVENT_COST <= WAITING_BYTES
-
-    cdef int _send(self, Connection c, Pending pending, bytes path, uint64_t k) except -1:
-        """Puts a waiting event into the output."""
-        cdef const Watch *watch = pending.watch
-        cdef const char *p = <const char *>path + watch.strip if path else watch.text
-        cdef size_t n = len(path) - watch.strip if path else watch.path_len
-        if k == 0:
-            pending.paths.discard(path)
-        if c.out.put_event(pending.serial, k == 0, path_hash(p, n), p, n,
-                           watch.text + watch.path_len + 1, watch.token_len):
-            self.queued += 1
-            self._log_event(c, n + watch.token_len + 2)
-        else:
-            self.merged += 1
-        return 0
-
-    cdef int refill(self, Connection c) except -1:
-        cdef Pending pending
-        cdef int left = REFILLED
-        if not c.pending or not self._has_room(c):
-            return 0
-        # One event of each watch in turn.
-        while left and c.pending and self._has_room(c):
-            left -= 1
-            pending = next(iter(c.pending.values()))
-            if not pending.waiting:
-                self._advance(pending, 1)
-            path, k = self._take(pending)
-            self._send(c, pending, path, k)
-            self._advance(pending, 2)
-            if pending.waiting:
-                c.pending.move_to_end(pending.serial)
-            else:
-                del c.pending[pending.serial]
-        if c.is_guest:
-            # Its memory has got room for events of other watches, too.
-            left = REFILLED
-            for pending in list(c.overfull.values()):
-                if left <= 0 or c.waiting_bytes >= WAITING_BYTES:
-                    break
-                left -= 1 + self._advance(pending, left)
-        return 0
-
-    cdef int _advance(self, Pending pending, int most) except -1:
-        """Moves events from the overflow to the places behind the watch that are free, `most` of
-        them; how many it was."""
-        cdef int moved = 0
-        while pending.overflow:
-            if moved == most:
-                return moved
-            number, (path, k, account) = next(iter(pending.overflow.items()))
-            if pending.waiting and not self._may_wait(pending, len(path)):
-                return moved
-            # What can fail comes first.
-            self._wait(pending, path, k)
-            del pending.overflow[number]
-            self._repay(account, number)
-            moved += 1
-        pending.to.overfull.pop(pending.serial, None)
-        return moved
-
-    cdef int _repay(self, Account account, number) except -1:
-        """An event is no longer on the account of who caused it."""
-        cdef Connection cause = account.owner
-        del account.owed[number]
-        if cause is None:
-            return 0
-        cause.overflowing -= 1
-        if cause.jobs is not None:
-            if not self.must_wait(cause):
-                self.agenda.left(cause)
-        elif cause.overflowing == 0:
-            self.agenda.unblock(cause)
-        return 0
+        return self.delay(cause, to, watch, path, n, own)
 
     # -- what goes ------------------------------------------------------------
 
@@ -753,7 +524,7 @@ cdef class Events:
         c.watch_bytes -= watch_bytes(watch)
         self.trie.remove(&c.watches, watch)
         if pending is not None:
-            self._forget(pending)
+            self.forget(pending)
             self.clear_away(CLEARED_AT_ONCE)
         return 0
 
@@ -763,34 +534,6 @@ cdef class Events:
         c.watch_count = 0
         c.watch_bytes = 0
         return self.drop_waiting(c)
-
-    cdef int drop_waiting(self, Connection c) except -1:
-        cdef Pending pending
-        if c.pending:
-            waiting = list(c.pending.values())
-            c.pending.clear()
-            for pending in waiting:
-                self._forget(pending)
-            self.clear_away(CLEARED_AT_ONCE)
-        return 0
-
-    cdef int _forget(self, Pending pending) except -1:
-        """Drops what waits behind a watch that is gone.  It counts as the watcher's memory until
-        it is cleared away, else one that sets and removes watches could fill that many times."""
-        pending.watch = NULL
-        pending.to.overfull.pop(pending.serial, None)
-        return self._bury(pending)
-
-    cdef int _bury(self, what) except -1:
-        """Leaves a Pending or an Account to be cleared away."""
-        try:
-            self.remains.append(what)
-        except MemoryError:
-            while self._clear_one(what):
-                pass
-            return 0
-        self.gone += 1
-        return 0
 
     cdef int drop_jobs(self, Connection c) except -1:
         if c.jobs is not None:
@@ -812,68 +555,4 @@ cdef class Events:
                 self.trie.give_up(&(<Job>what).search)
         c.jobs = None
         c.hurried = False
-        return 0
-
-    cdef int drop_debts(self, Connection c) except -1:
-        cdef Account account = c.debts
-        if account is None:
-            return 0
-        account.owner = None
-        c.debts = None
-        c.overflowing = 0
-        self._bury(account)
-        return self.clear_away(CLEARED_AT_ONCE)
-
-    cdef bint has_remains(self) noexcept:
-        return self.gone != 0
-
-    cdef int clear_away(self, int64_t most) except -1:
-        while self.gone and most > 0:
-            most -= 1
-            if not self._clear_one(self.remains[0]):
-                self.remains.popleft()
-                self.gone -= 1
-        return 0
-
-    cdef bint _clear_one(self, what) except -1:
-        """Frees an event of a Pending or an Account that is gone; was there one?  MemoryError: it
-        is still in both."""
-        cdef Pending pending
-        cdef Account account
-        if isinstance(what, Account):
-            account = what
-            if not account.owed:
-                return False
-            # The last one: nothing needs to be looked for.
-            number = next(reversed(account.owed))
-            self._withdraw(account.owed[number], number)
-            del account.owed[number]
-            return True
-        pending = what
-        if pending.waiting:
-            path, _ = self._take(pending)
-            pending.paths.discard(path)
-            return True
-        if pending.overflow:
-            number, (path, _, account) = next(iter(pending.overflow.items()))
-            del pending.overflow[number]
-            pending.paths.discard(path)
-            self._repay(account, number)
-            return True
-        return False
-
-    cdef int _withdraw(self, Pending pending, number) except -1:
-        """Takes an event back whose cause is gone."""
-        event = pending.overflow.get(number)
-        if event is None:
-            return 0  # there was just no memory left for the account
-        path, k, _ = event
-        if k == 0:
-            pending.paths.discard(path)
-        if len(pending.overflow) == 1:
-            pending.to.overfull.pop(pending.serial, None)
-            if not pending.waiting:
-                pending.to.pending.pop(pending.serial, None)
-        # Last of all: where memory runs out before, all of this is done once more.
-        del pending.overflow[number]
         return 0

@@ -414,8 +414,8 @@ def build(config: Config, parsed: Options, memory: Memory, assemble: Any, refuse
     nothing is changed then.
 
     To be called in a process that shares its descriptors with the one that has died.  assemble:
-    makes the parts of a daemon (cli).  refused: the process has not died, it had ended for another
-    program, and this is why that was not executed.
+    makes the parts of a daemon (start.assembly).  refused: the process has not died, it had ended
+    for another program, and this is why that was not executed.
     """
     try:
         return Again(config, parsed, memory, assemble, refused).build()

@@ -43,7 +43,7 @@ from pyxsd._journal cimport pyxsd_clock
 from pyxsd._request cimport State
 from pyxsd._siphash cimport hash_key as the_key
 from pyxsd._wire cimport Transport
-from pyxsd.events.events cimport Pending
+from pyxsd.events.backlog cimport Pending
 from pyxsd.events.trie cimport Watch
 from pyxsd.state.codec cimport Codec
 from pyxsd.state.graph cimport GraphReader, GraphWriter

@@ -8,7 +8,8 @@ from pyxsd._core cimport Server
 from pyxsd._listing cimport Listing
 from pyxsd._outq cimport OutQueue
 from pyxsd._request cimport State
-from pyxsd.events.events cimport Changes, Events, Job, Pending
+from pyxsd.events.backlog cimport Pending
+from pyxsd.events.events cimport Changes, Events, Job
 from pyxsd.events.trie cimport Watch
 from pyxsd.state.codec cimport Codec
 from pyxsd.state.graph cimport GraphReader, GraphWriter

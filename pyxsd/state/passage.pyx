@@ -20,7 +20,8 @@ from pyxsd._siphash cimport HashKey, hash_key as the_key
 from pyxsd._wire cimport (
     HEADER_SIZE, ST_COUNT, XS_READ, XS_TYPES, Buffer, Header, buffer_free, buffer_len,
 )
-from pyxsd.events.events cimport EVENT_CHANGED, EVENT_PERMS, EVENT_REMOVED, Account
+from pyxsd.events.backlog cimport Account
+from pyxsd.events.events cimport EVENT_CHANGED, EVENT_PERMS, EVENT_REMOVED
 from pyxsd.events.trie cimport Search, watch_bytes, watch_path
 from pyxsd.state.blank cimport Stream, blank_input, blank_output, blank_request
 from pyxsd.store.path cimport Path, path_parse
@@ -525,7 +526,7 @@ cdef class Passage:
             codec.u64(&k)
             if codec.loading:
                 self.check_event(pending, path, k)
-                self.events._wait(pending, path, k)
+                self.events.wait(pending, path, k)
         held = [] if codec.loading else list(pending.overflow.items())
         for i in range(codec.count(len(held), 28)):
             if not codec.loading:

@@ -222,7 +222,11 @@ cdef int node_set_perms(Tree tree, const Path *path, const Actor *who, Slice tex
             or not perms_allow(at.node.perms, tree_age(tree), who, PERM_WRITE):
         status = ST_EACCES
     else:
-        tree.set_perms(path, &at, perms)
+        try:
+            tree.set_perms(path, &at, perms)
+        except MemoryError:
+            perms_unref(perms)
+            raise
         effect.fires = effect.wrote = True
         effect.parts = path.parts
     perms_unref(perms)

@@ -367,9 +367,9 @@ def test_sd_notify(tmp_path: Path, arguments: tuple[str, ...]) -> None:
 def test_no_garbage_is_looked_for_while_it_serves(tmp_path: Path) -> None:
     """The collector would stop all clients for as long as it takes to look at every object."""
     code = (
-        "import gc, sys; from pyxsd import cli\n"
+        "import gc, sys; from pyxsd import cli; from pyxsd.start import serving\n"
         "def run(*_): print(gc.isenabled(), gc.get_freeze_count() > 1000, flush=True)\n"
-        "cli._run = run\n"
+        "serving.run = run\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     daemon = Daemon(root=tmp_path, program=(sys.executable, "-c", code), wait=False)

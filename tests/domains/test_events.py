@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from pyxsd import cli
 from pyxsd.domains import Domains
+from pyxsd.start import assembly, fresh
 from pyxsd.system.configuration import Config
 from pyxsd.system.options import Options
 from tests.domains.standin import Stand, home, introduce, require, works
@@ -197,11 +197,11 @@ def test_the_interrupt_is_bound_before_domains_are_taken_over(
         b"$xenstored-dump-format\ndom,5,1,1\nstore,2f,6e30,\nstore,2f61,6e35,\n"
     )
     monkeypatch.setenv("XENSTORED_RUNDIR", str(tmp_path))
-    monkeypatch.setattr(cli, "_open_xen", lambda _log: xen)
+    monkeypatch.setattr(assembly, "open_xen", lambda _log: xen)
     xen.wake, writer = os.pipe()
     options = Options(restart=True, daemonize=False, access_log=False)
     log: Any = Log()
-    daemon = cli._build(
+    daemon = fresh.build(
         Config(xenstored_kva="x", xenstored_port=str(tmp_path / "port")), options, -1, log
     )
     domains: Domains = daemon.domains

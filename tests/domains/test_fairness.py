@@ -23,8 +23,9 @@ def one_turn(rings: Rings, *names: str) -> bool:
 
 
 def test_bounded_work_per_turn(rings: Rings) -> None:
-    """A guest that fills its ring as fast as it is emptied gets one ring's worth per turn."""
+    """A guest that fills its ring as fast as it is emptied gets one ring's worth per slice."""
     guest = rings.guests[1]
+    rings.server.agenda.turn_ns = 0  # one slice in each turn
     request = packet("GET_DOMAIN_PATH", b"1\0")
     for _ in range(50):
         guest.feed(request * 56)

@@ -24,6 +24,7 @@ from pyxsd.keeper import clone
 from pyxsd.keeper.report import Report
 from pyxsd.keeper.ward import Ward
 from pyxsd.recovery import again
+from pyxsd.start import fresh
 
 
 def fail(*_: Any) -> Any:
@@ -32,7 +33,7 @@ def fail(*_: Any) -> Any:
 
 
 def die(*_: Any) -> Any:
-    """In the place of cli's open_daemon_log."""
+    """In the place of open_daemon_log."""
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
@@ -78,7 +79,7 @@ if __name__ == "__main__":
     if fault == "does-not-come-back":
         vars(again)["build"] = fail
     elif fault == "dies-at-start":
-        vars(cli)["open_daemon_log"] = die
+        vars(fresh)["open_daemon_log"] = die
     elif fault == "has-one-child":
         vars(clone)["spawn"] = spawn_once
     elif fault == "raises":

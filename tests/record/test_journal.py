@@ -229,6 +229,35 @@ def test_nothing_is_noted_where_nothing_is_recorded() -> None:
     world.close()
 
 
+def test_a_connection_without_a_descriptor() -> None:
+    """A number would be that of another one's socket, for who goes on after a crash."""
+    world = World()
+    tape = Tape(world)
+    world.connection("s1")
+    results = [result for _, kind, result, _ in records(tape.taken()) if kind == _journal.CONNECT]
+    assert results == [-1]
+    tape.close()
+    world.close()
+
+
+def test_trees_are_held_for_as_long_as_somebody_holds_them() -> None:
+    world = World()
+    tape = Tape(world)
+
+    def released() -> int:
+        return [found for _, found, _, _ in records(tape.taken())].count(_journal.RELEASE)
+
+    hold = world.server.hold()
+    world.ask("s0", "WRITE", b"/a\0v")
+    assert released() == 0
+    del hold
+    world.turn()
+    assert released() == 1
+    tape.check()
+    tape.close()
+    world.close()
+
+
 def test_the_seam_goes_when_the_recording_ends() -> None:
     world = World()
     connection, transport = world.connection("s0")

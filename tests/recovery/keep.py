@@ -36,11 +36,12 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from pyxsd import cli, control
+from pyxsd import control
 from pyxsd._memory import Memory
 from pyxsd.keeper import clone
 from pyxsd.recovery import again
 from pyxsd.recovery import begin as beginning
+from pyxsd.start import assembly, fresh
 from pyxsd.system import configuration, listening, options
 from pyxsd.system.daemon_log import open_daemon_log
 
@@ -132,14 +133,14 @@ def serve(config: Any, parsed: Any, listener: int, memory: Memory, incarnation: 
         control.COMMANDS[b"crash"] = control.Command(crash, "", True)
     if incarnation == 0:
         log = open_daemon_log(config)
-        daemon = cli._build(config, parsed, listener, log)
+        daemon = fresh.build(config, parsed, listener, log)
         daemon.install_signals()
         full = int(os.environ.get("PYXSD_FULL_BYTES", "0"))
         beginning.begin(daemon, memory)
     else:
         if incarnation <= int(os.environ.get("PYXSD_DIE_AGAIN", "0")):
             setattr(again.Again, "_make_quiet", die)  # noqa: B010
-        daemon = again.build(config, parsed, memory, cli._assemble)
+        daemon = again.build(config, parsed, memory, assembly.assemble)
         daemon.install_signals()
         full = int(os.environ.get("PYXSD_FULL_BYTES", "0"))
     if full and daemon.protection is not None:

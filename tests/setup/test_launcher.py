@@ -243,7 +243,7 @@ def test_a_package_that_is_half_there(place: Place) -> None:
     """Its extension modules were made for another Python, or are gone."""
     package = place.folder / "lib" / "pyxsd"
     source = Path(launch.__file__).parents[1]
-    for folder in ("setup", "system"):
+    for folder in ("setup", "start", "system"):
         shutil.copytree(source / folder, package / folder)
     for name in ("__init__.py", "cli.py", "named.py"):
         shutil.copy(source / name, package)

@@ -77,6 +77,7 @@ TWICE = [
     (apart(200), "some stand twice"),
     (chain(200_000), "nodes with paths of 4354 bytes, more than 4352"),
     (node(b"x") + node(b"") + HELD, "1 parts that nothing holds"),
+    (page(0), "a page of level 0 with 0 slots"),
     (with_value_of(1), "there is no node 1"),
     (node(b"x") + page(1) + with_value_of(2), "there is no node 2"),
     (node(b"x") + with_value_of(0), "there is no node 0"),

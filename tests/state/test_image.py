@@ -827,6 +827,42 @@ def test_another_version() -> None:
         records.read(bytes(data), image.TYPES)
 
 
+def late_of(world: World) -> dict[str, Any]:
+    """The row of the record LATE in an image of a world."""
+    found = records.read(image.save(world.server), image.TYPES)
+    (late,) = (layout.decode(b"LATE", bytes(row.body)) for row in found if row.type == b"LATE")
+    return late[0]
+
+
+def weight_of_a_commit(is_merged: bool) -> int:
+    """Of a transaction of domain 1 that has written at the ends of two chains of 100 nodes."""
+    world = World()
+    for domid in (1, 2):
+        world.introduce(domid)
+        world.ask("s0", "MKDIR", b"/local/domain/%d\0" % domid)
+        world.ask("s0", "SET_PERMS", b"/local/domain/%d\0n%d\0" % (domid, domid))
+    chains = [b"/".join([name] * 100) + b"\0" for name in (b"a", b"b")]
+    for chain in chains:
+        world.ask("d1", "WRITE", chain)
+    assert world.ask("d2", "TRANSACTION_START", b"\0")[1][-1:] == b"\0"
+    tx_id = int(world.ask("d1", "TRANSACTION_START", b"\0")[1][:-1])
+    for chain in chains:
+        assert world.ask("d1", "WRITE", chain + b"new", tx_id)[1] == b"OK\0"
+    if is_merged:
+        world.ask("s0", "WRITE", b"/else\0v")
+    assert world.ask("d1", "TRANSACTION_END", b"T\0", tx_id)[1] == b"OK\0"
+    assert world.server.transactions_merged == is_merged
+    weight = late_of(world)["changes"][-1]["weight"]
+    world.close()
+    return int(weight)
+
+
+def test_a_commit_weighs_what_its_transaction_has_copied() -> None:
+    """Who needs the store before keeps all of it; a merge copies some nodes more."""
+    weight = weight_of_a_commit(False)
+    assert 200 < weight < weight_of_a_commit(True) < weight + 10
+
+
 @pytest.mark.parametrize("how", ["end", "reset", "close"])
 def test_transactions_that_have_ended_are_forgotten(how: str) -> None:
     """Also while an older one is open, in which case nothing is trimmed."""
@@ -846,13 +882,7 @@ def test_transactions_that_have_ended_are_forgotten(how: str) -> None:
             world.connection("s0")[1].eof = True
             world.turn("s0")
             del world.sockets["s0"]
-    found = [
-        record
-        for record in records.read(image.save(world.server), image.TYPES)
-        if record.type == b"LATE"
-    ]
-    (late,) = layout.decode(b"LATE", bytes(found[0].body))
-    assert len(late["transactions"]) == world.server.open_transactions == 1
+    assert len(late_of(world)["transactions"]) == world.server.open_transactions == 1
     world.close()
 
 

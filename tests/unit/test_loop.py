@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import time
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from pyxsd._loop import Loop
 from tests.unit.kit import ok
@@ -59,3 +62,35 @@ def test_a_punishment_ends_a_run(make_world: Callable[..., Any]) -> None:
         assert b"EAGAIN" in ours.recv(1000)
         world.server.disconnect(connection)
         loop.run(0.0, True)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_handler_ends_a_run(make_world: Callable[..., Any], fails: bool) -> None:
+    """Where it asks for that, and where it fails, which is told: whoever calls may have to take it
+    out before it is called once more."""
+    world = make_world(domids=())
+    reading, writing = os.pipe()
+    os.write(writing, b"x")
+    calls: list[int] = []
+    failed: list[tuple[int, type[Exception]]] = []
+
+    def handle() -> bool:
+        calls.append(reading)
+        if len(calls) == 1 and fails:
+            raise KeyError
+        return True
+
+    with select.epoll() as epoll:
+        loop = Loop(
+            world.server,
+            epoll.fileno(),
+            0,
+            lambda: None,
+            lambda fd, error: failed.append((fd, type(error))),
+        )
+        loop.add_handler(reading, handle)
+        loop.run(time.monotonic() + 20, False)
+        assert len(calls) == 1
+        assert failed == ([(reading, KeyError)] if fails else [])
+    os.close(reading)
+    os.close(writing)

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from pyxsd import _journal
 from pyxsd._accesslog import AccessLog
 from pyxsd._loop import Loop
+from tests.record.kit import Tape
+from tests.record.test_journal import records
 from tests.unit.kit import ok, watch
 from tests.world import ERROR, World, packet, packets
 
@@ -235,7 +238,9 @@ def test_a_descriptor_that_cannot_be_waited_for(served: Served, tmp_path: Path) 
 
 
 def test_a_descriptor_that_can_be_waited_for_no_longer(served: Served, tmp_path: Path) -> None:
-    """Its connection ends, and the failure is told; others are served."""
+    """Its connection ends, and the failure is told; others are served.  A replay ends it there,
+    too."""
+    tape = Tape(served.world)
     ours, connection = served.client()
     ours.sendall(flood(20))
     served.world.server.service(connection)
@@ -250,6 +255,10 @@ def test_a_descriptor_that_can_be_waited_for_no_longer(served: Served, tmp_path:
     ours, _ = served.client()
     ours.sendall(READ)
     assert served.replies(ours, 1) == [b""]
+    told = {(kind, subject) for _, kind, _, subject in records(tape.taken())}
+    assert (_journal.DISCONNECT, connection.id) in told
+    tape.check()
+    tape.close()
 
 
 def test_connections_are_taken_faster_where_many_come(served: Served, tmp_path: Path) -> None:

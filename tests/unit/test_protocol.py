@@ -36,6 +36,7 @@ class Case(NamedTuple):
 
 LONG = b"/" + b"/".join([b"abcdefg"] * 128)  # 1024 bytes
 VALUE = b"v" * 2048
+ENDLESS = b"/local/domain/" + b"9" * 18 + b"\0"  # digits beyond 2^58 do not count
 
 # The store of every case, written by s0: path, value, permissions.
 STORE = [
@@ -534,6 +535,9 @@ TRANSACTIONS = [
 DOMAINS = [
     Case("domain path", "d1", 0, "GET_DOMAIN_PATH", b"7\0", b"/local/domain/7\0"),
     Case("domain path, lenient", "d1", 0, "GET_DOMAIN_PATH", b"a1b2\0", b"/local/domain/1\0"),
+    Case("domain path, digits", "d1", 0, "GET_DOMAIN_PATH", b"1907\0", b"/local/domain/1907\0"),
+    Case("domain path, beside", "d1", 0, "GET_DOMAIN_PATH", b"/:9:8\0", b"/local/domain/9\0"),
+    Case("domain path, endless", "d1", 0, "GET_DOMAIN_PATH", b"9" * 40 + b"\0", ENDLESS),
     Case("domain path, no digits", "d1", 0, "GET_DOMAIN_PATH", b"x\0", b"/local/domain/0\0"),
     Case("domain path, empty", "d1", 0, "GET_DOMAIN_PATH", b"\0", b"/local/domain/0\0"),
     Case("domain path, no NUL", "d1", 0, "GET_DOMAIN_PATH", b"7", "EINVAL"),

@@ -692,6 +692,7 @@ EXCESSES = [
     ({1: 5, 2: 5}, {1: 5, 2: 6}, {1: 50, 2: 9}, {}, False),
     ({1: 5, 2: 5}, {1: 4, 2: 6}, {1: 50, 2: 10}, {2: 20}, False),
     ({1: 5, 2: 5}, {2: 6}, {1: 5, 2: 10}, {}, True),
+    ({0: 5}, {0: 6}, {0: 50}, {}, False),  # domain 0 has no limit
 ]
 
 
@@ -715,6 +716,51 @@ def test_whether_a_merge_gives_an_owner_too_many(
     assert owned(current).would_exceed(owned(base), owned(now), 10, limits) == too_many
     same = owned(base)
     assert not owned(current).would_exceed(same, same.copy(), 0, limits)
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_pages_of_24_names_together_become_one(world: World, is_last: bool) -> None:
+    """Whichever of the two is the sparse one: of them and the one above, one is left."""
+    for n in (*range(16), *range(17, 33), 16):
+        ok(world, "s0", "MKDIR", b"/f/%02d\0" % n)
+    for letter in b"ab":
+        ok(world, "s0", "MKDIR", b"/f/%02d%c\0" % (0 if is_last else 32, letter))
+    names = ok(world, "s0", "DIRECTORY", b"/f\0").split(b"\0")[:-1]
+    before = live_counts()["pages"]
+    while live_counts()["pages"] == before:
+        ok(world, "s0", "RM", b"/f/" + names.pop(-1 if is_last else 0) + b"\0")
+    assert (len(names), live_counts()["pages"]) == (24, before - 2)
+
+
+def test_a_tree_without_a_server_frees_at_once() -> None:
+    """Nobody would do it later."""
+    tree = Tree()
+    tree.load([b"a"], b"n0\0", b"v")
+    before = live_counts()["nodes"]
+    copy = tree.copy()
+    tree.load([b"a"], b"n0\0", b"w")
+    assert live_counts()["nodes"] > before
+    del copy
+    assert live_counts()["nodes"] == before
+
+
+def test_a_request_frees_as_much_as_it_makes(world: World) -> None:
+    """Of what was dropped before: the store does not grow meanwhile, and nobody pays for more."""
+    for n in range(1500):
+        ok(world, "s0", "MKDIR", b"/t/%d\0" % n)
+    connection, transport = world.connection("s0")
+
+    def there_are(request: str, payload: bytes) -> int:
+        """Nodes and pages behind a request, and before the end of its turn."""
+        transport.feed(packet(request, payload))
+        world.server.service(connection)
+        return live_counts()["nodes"] + live_counts()["pages"]
+
+    left = there_are("RM", b"/t\0")
+    assert there_are("READ", b"/tool\0") == left
+    assert there_are("MKDIR", b"/a/b/c\0") == left
+    world.turn()
+    assert live_counts()["nodes"] < left - 500
 
 
 # -- what a domain leaves -----------------------------------------------------
@@ -845,6 +891,18 @@ def test_a_deep_chain_is_cleaned_in_one_pass(make_world: Make) -> None:
     }
     # The nodes that shared a list share the new one.
     assert tree.mentions_of(9) <= 200 + 1500
+    recount(world)
+
+
+def test_what_goes_with_a_node_is_not_looked_at(world: World) -> None:
+    """Of a thousand nodes below one of a dead domain."""
+    for n in range(1000):
+        ok(world, "s0", "MKDIR", b"/a/%d\0" % n)
+    ok(world, "s0", "SET_PERMS", b"/a\0n5\0")
+    work = Forgetting(world.server.tree, {5})
+    work.clean()
+    assert 0 < work.steps < 100
+    assert error(world, "s0", "READ", b"/a\0") == "ENOENT"
     recount(world)
 
 

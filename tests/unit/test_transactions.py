@@ -62,6 +62,8 @@ CASES = [
         MERGED,
         REPLAYED,
     ),
+    Case("twice", [(W, b"/e\0x"), (W, b"/e\0x")], [("s1", W, b"/a/d\0y")], MERGED, REPLAYED),
+    Case("above", [(W, b"/e/f\0x"), (W, b"/e\0z")], [("s1", W, b"/a/d\0y")], MERGED, REPLAYED),
     Case("same node", [(W, b"/a/b\0x")], [("s1", W, b"/a/b\0y")], REPLAYED),
     Case("same node, equal value", [(W, b"/a/b\0x")], [("s1", W, b"/a/b\0b")], MERGED, REPLAYED),
     Case("the root, equal value", [(W, b"/a/b\0x")], [("s1", W, b"/\0")], DIRECT),
