@@ -199,6 +199,8 @@ def _spawn(
     took = time.monotonic() - begin
     target = Target(description.name, socket, pid, echo=description.echo)
     target.state["start_s"] = took
+    if pid:
+        target.state["start_cpu_ns"] = proc.cpu(pid).total_ns
     target.owned, target._stop = True, stop
     target.kind, target.program, target.run = description.kind, command[0], places["run"]
     target._process, target._output = process, output

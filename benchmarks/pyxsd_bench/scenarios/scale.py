@@ -99,11 +99,12 @@ def _store(target: Target, size: int, context: Context) -> dict[str, Sample]:
 
 
 def _idle_cpu(target: Target, size: int, context: Context) -> dict[str, Sample]:
-    """The daemon right after its start and, connected to, while nobody asks anything."""
+    """The daemon at its first answer, what it does behind that on its own, and, connected to, while
+    nobody asks anything."""
     with target.load() as load:
         load.connect(target.socket, _reads() if target.echo else Program().directory("/"), loops=1)
         load.finish(target.alive)
-        load.settle(0.05)  # what the request itself left to do is over
+        load.settle(0.5)  # what the start and the request left to do is over
         before = proc.cpu(target.pid)
         begin = load.now()
         load.settle(max(context.seconds, 0.2))
@@ -111,14 +112,20 @@ def _idle_cpu(target: Target, size: int, context: Context) -> dict[str, Sample]:
         seconds = (load.now() - begin) / 1e9
     idle = (after.total_ns - before.total_ns) / 1e3 / seconds
     start_us = target.state.get("start_s", 0.0) * 1e6
+    started = target.state.get("start_cpu_ns", before.total_ns)
     used: Sample = {"rss": proc.memory(target.pid), "units": 1, "seconds": seconds}
     return {
         "idle second": {**used, "rate": 1.0, "cpu_us": idle},
         "start to first answer": {
             **used,
             "rate": 1e6 / start_us if start_us else 0.0,
-            "cpu_us": before.total_ns / 1e3,
+            "cpu_us": started / 1e3,
             "p50_us": start_us,
+        },
+        "behind the first answer": {
+            **used,
+            "rate": 1.0,
+            "cpu_us": (before.total_ns - started) / 1e3,
         },
     }
 
