@@ -55,7 +55,7 @@ run: $(VENV)/.built
 	@$(BIN)/python tools/run.py
 
 test: build $(VENV)/.tests
-	$(BIN)/python -m pytest
+	$(BIN)/python tools/halves.py
 
 lint: build $(VENV)/.tests
 	$(BIN)/python -m pytest tests/lint
