@@ -368,6 +368,22 @@ def test_what_others_did_makes_an_end_no_longer(make_world: Make, guests: int) -
     recount(world)
 
 
+@pytest.mark.parametrize("step", [16, 32, 256, 1024, 4096])
+def test_whatever_domids_guests_have_an_end_takes_no_longer(step: int) -> None:
+    """A guest that is started often enough has a domid that it likes, as 1029 for a victim of 5."""
+    tree = Tree()
+    tree.load([b"h"], b"n0\0", b"")
+    guests = range(5, 0x7FF0, step)[:50]
+    for domid in guests:
+        for name in ([], [b"a"], [b"b"]):
+            tree.load([b"h", b"%d" % domid, *name], b"n%d\0" % domid, b"")
+    assert tree.owners_hold()
+    for domid in guests:
+        work = Forgetting(tree.copy(), [domid])
+        work.clean()
+        assert work.steps == 2 + len(guests)
+
+
 def test_one_who_owns_nothing_is_not_looked_for(make_world: Make) -> None:
     world = crowd(make_world, 2, 100, 4)
     for gone in ([77], [32757], [-5], range(6, 90)):
