@@ -112,6 +112,10 @@ cdef int _serve(State s, Request *r, Transaction txn) except -1:
         txn.count += 1
         if c.transactions.get(txn.id) is txn:
             (<Transactions>s.transactions).note(txn, r, status)
+    elif r.effect.wrote:
+        # Memory ran out behind the parents that it created.  They are in the transaction's tree and
+        # its counts, so a merge has to take them over.
+        txn.note_write(r.path, r.effect.parts)
     return status
 
 

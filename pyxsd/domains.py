@@ -623,6 +623,10 @@ class Domains:
 
     def _forget(self, domids: Collection[int]) -> None:
         """Disconnects domains and cleans the store of them."""
+        # First what may need much memory.  Where it runs out the domains are still known here, and
+        # forgotten when somebody asks for them next; else the next ones of their domids would have
+        # what is left of theirs.
+        self.server.forget_domains(domids)
         for domid in domids:
             domain = self.table.pop(domid, None)
             if domain is not None:
@@ -630,7 +634,6 @@ class Domains:
                 self._close(domain)
             for group in (self.down, self.unasked, self.closed):
                 group.discard(domid)
-        self.server.forget_domains(domids)
 
     # -- pages and ports ------------------------------------------------------
 

@@ -26,12 +26,15 @@ cdef struct Page:
     uint8_t level            # 0: a leaf, slots are nodes; else they are pages of level - 1
     void *slot[1]
 
-# Two of 64 bits that stand for an owner, none for domain 0.  Where one of them is missing in
-# Node.owners, he owns nothing there; where both are there, he may.
+# Four of 64 bits that stand for an owner, none for domain 0.  Where one of them is missing in
+# Node.owners, he owns nothing there; where all are there, he may.  They are the four digits of his
+# domid to the base of 16, so below one guest's directory no other one may own something: with two
+# bits 31 guests could have those of the same victim, as 5, 1029, 2053 and so on.
 cdef inline uint64_t owner_bits(int64_t owner) noexcept nogil:
     if owner == 0:
         return 0
-    return <uint64_t>1 << (owner & 31) | <uint64_t>1 << (32 + ((owner >> 5) & 31))
+    return <uint64_t>1 << (owner & 15) | <uint64_t>1 << (16 + ((owner >> 4) & 15)) \
+        | <uint64_t>1 << (32 + ((owner >> 8) & 15)) | <uint64_t>1 << (48 + ((owner >> 12) & 15))
 
 # A name as it compares to a node's: negative, 0 or positive, byte by byte; of two
 # names that begin alike the shorter one comes first.

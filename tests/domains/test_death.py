@@ -382,3 +382,45 @@ def test_the_dead_that_wait_are_known_to_whoever_goes_on(told: Rings) -> None:
     """They are among those to be asked about, which an image says."""
     domids = crowd_of_dead(told)
     assert set(domids[32:]) <= told.host.domains.unasked
+
+
+class Forgetful:
+    """A server that has no memory for forgetting, for a while."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.lacks_memory = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.server, name)
+
+    def forget_domains(self, domids: Any) -> None:
+        if self.lacks_memory:
+            raise MemoryError
+        self.server.forget_domains(domids)
+
+
+@pytest.mark.parametrize("released", [False, True], ids=["dies", "is released"])
+def test_no_memory_for_forgetting(told: Rings, released: bool) -> None:
+    """Who is not forgotten is known until it is: the next domain gets nothing of it."""
+    ok(told, "s0", "SET_PERMS", b"/local/domain/2\0n2\0b1\0")
+    domains = told.server.host.domains
+    domains.server = server = Forgetful(told.server)
+    if released:
+        assert error(told, "s0", "RELEASE", b"1\0") == "EIO"
+        told.host.messages.clear()
+        told.works(1)
+    else:
+        with pytest.raises(MemoryError):
+            set_states(told, d1="gone")
+    assert events(told, "s1") == []
+    assert [0, *domains.table] == sorted(told.server.domains) == [0, 1, 2, 3, 4]
+    server.lacks_memory = False
+    if released:
+        ok(told, "s0", "RELEASE", b"1\0")
+    else:
+        told.virq()
+    assert events(told, "s1") == [GENERIC]
+    assert sorted(told.server.domains) == [0, 2, 3, 4]
+    assert error(told, "s0", "READ", b"/local/domain/1\0") == "ENOENT"
+    assert ok(told, "s0", "GET_PERMS", b"/local/domain/2\0") == b"n2\0"

@@ -16,7 +16,7 @@ import sys
 
 from pyxsd.system.configuration import Config
 from tests.leaks import differences, live_counts
-from tests.unit.kit import ok, recount
+from tests.unit.kit import begin, end, ok, recount
 from tests.world import World, packet
 
 DEEP = b"/".join([b"x"] * 300)
@@ -71,6 +71,7 @@ CASES = {
     "write": (full, "WRITE", b"/f/0500x\0v"),
     "write-last": (full, "WRITE", b"/f/9\0v"),
     "write-shared": (full_and_shared, "WRITE", b"/f/0500x/y/z\0v"),
+    "write-merged": (leaf, "WRITE", b"/f/x/y/z\0v"),
     "write-leaf": (leaf, "WRITE", b"/f/0005x\0v"),
     "rm": (nodes, "RM", b"/t\0"),
     "rm-shared": (shared, "RM", b"/t\0"),
@@ -80,6 +81,9 @@ CASES = {
     # More domains than there is room for.
     "perms": (nodes, "SET_PERMS", b"/t\0n0\0" + b"".join(b"r%d\0" % (9 + n) for n in range(70))),
 }
+
+#: Those whose request is one of a transaction, which is merged then.
+MERGED = {"write-merged"}
 
 
 def main(case: str) -> int:
@@ -101,7 +105,8 @@ def is_refused(case: str, places: int) -> bool:
     world = World(Config())
     prepare(world)
     connection, transport = world.connection("s0")
-    transport.feed(packet(type_, payload))
+    tx_id = begin(world, "s0") if case in MERGED else 0
+    transport.feed(packet(type_, payload, tx_id))
     lib.refuse_after(places)
     try:
         world.server.service(connection)
@@ -111,6 +116,12 @@ def is_refused(case: str, places: int) -> bool:
     world.rest.clear()
     if connection.closed:
         world.sockets.pop("s0")
+    elif tx_id:
+        world.turn()
+        world.drain("s0")
+        ok(world, "s0", "MKDIR", b"/f/0000/x\0", tx_id)
+        ok(world, "s1", "MKDIR", b"/of-another\0")
+        assert end(world, "s0", tx_id) == "OK"
     recount(world)
     world.close()
     return bool(refused)
