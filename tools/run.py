@@ -110,7 +110,12 @@ def serve(held: int) -> int:
         ]
         daemon = subprocess.Popen(command, env=env, cwd=ROOT, pass_fds=[held])
         serving = daemon.pid
-        for number in (signal.SIGINT, signal.SIGTERM):
+        ends = [signal.SIGINT, signal.SIGTERM]
+        # A terminal that is closed, unless `nohup` was asked for that: the daemon would go on
+        # with nobody to end it, since to itself SIGHUP says "open the logs again".
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            ends.append(signal.SIGHUP)
+        for number in ends:
             signal.signal(number, lambda *_: os.kill(serving, signal.SIGTERM))
         if wait_ready(daemon, notify):
             print(f"ready: {RUN}/socket\n\n{EXAMPLES}\nCtrl-C ends it.", flush=True)

@@ -21,6 +21,8 @@ TRACEPOINTS = (
     "/sys/kernel/tracing/events/raw_syscalls/sys_enter/id",
     "/sys/kernel/debug/tracing/events/raw_syscalls/sys_enter/id",
 )
+#: The flag of a listening socket in /proc/net/unix.
+LISTENING = "00010000"
 
 
 class Cpu(NamedTuple):
@@ -106,7 +108,31 @@ def listener(path: str) -> int:
         probe.connect(path)
         data = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid: int = struct.unpack("=iII", data)[0]
-    return pid
+    # The kernel names who called listen(): of a daemon that went into the background behind that,
+    # or has had a live update, a process that is gone.
+    return pid if alive(pid) else _holder(os.path.realpath(path))
+
+
+def _holder(path: str) -> int:
+    """The process that has the socket which listens on this path among its descriptors, and the
+    parent where a parent and its child have it; 0 where none is seen."""
+    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+        rows = [line.rstrip("\n").split(None, 7) for line in table]
+    listening = {
+        f"socket:[{row[6]}]"
+        for row in rows[1:]
+        if len(row) == 8 and row[3] == LISTENING and os.path.realpath(row[7]) == path
+    }
+    found: list[int] = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):  # it has ended, or is somebody else's
+            if any(os.readlink(fd.path) in listening for fd in os.scandir(f"/proc/{name}/fd")):
+                found.append(int(name))
+    parents = {}
+    for pid in found:
+        with suppress(OSError):
+            parents[pid] = int(_stat(pid)[1])
+    return next((pid for pid, parent in parents.items() if parent not in parents), 0)
 
 
 def memory(pid: int) -> int:

@@ -96,6 +96,8 @@ def run(options: argparse.Namespace) -> int:
     idle = []
     try:
         pid = options.pid or proc.listener(options.socket)
+        if not pid:
+            raise LoadError("the process that listens there is not seen from here: use --pid")
         for _ in range(options.idle):
             idle.append(sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM))
             idle[-1].connect(options.socket)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -99,6 +100,8 @@ def running(path: str) -> Target:
         pid = proc.listener(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from error
+    if not pid:
+        raise OSError(errno.ESRCH, "the process that listens there is not seen from here", path)
     name = f"running-{pid}"
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8") as comm:

@@ -88,12 +88,14 @@ class End(NamedTuple):
     """How all ended.
 
     word: ENDED, with the exit status; HANDED_OVER, with the process that serves; STARTING where the
-    first child died before it served, and LOST where no child is made any more, with the reason.
+    first child died before it served, and LOST where no child is made any more, with the reason and
+    with what the last one died of.
     """
 
     word: int
     number: int = 0
     lost: str = ""
+    cause: str = ""
 
 
 def can_keep() -> None:
@@ -162,7 +164,7 @@ class Keeper:
             if lost:
                 if self._witness is not None:
                     self._witness.wait()
-                return End(LOST, 0, f"{lost}: {cause}")
+                return End(LOST, 0, f"{lost}: {cause}", cause)
             if self._witness is not None and fault_of(status):
                 self._witness.died(cause)
             life = life._replace(

@@ -167,7 +167,7 @@ def status(end: End, config: Config, daemonized: bool, memory: Any) -> int:
                 "xenstored",
                 f"crash recovery: the last image is in {IMAGE}, of "
                 f"{time.time() - memory.instant:.0f} seconds ago; "
-                f"{_recorded(memory, end.lost, config)}",
+                f"{_recorded(memory, end.cause or end.lost, config)}",
             )
     log.close()
     return STATUS_LOST

@@ -105,13 +105,13 @@ def run(
     if died is not None and not (damage or fault or _is_over(replay, end)):
         if not died.request:
             tell(
-                f"{path}: here the daemon was {died.cause}, within no request".encode(
+                f"{path}: here the daemon died ({died.cause}), within no request".encode(
                     "utf-8", "surrogateescape"
                 )
             )
         else:
             tell(
-                f"{path}: the daemon was {died.cause} within request {died.request}, "
+                f"{path}: the daemon died ({died.cause}) within request {died.request}, "
                 f"{replay.next_request}".encode("utf-8", "surrogateescape")
             )
             if not as_format:

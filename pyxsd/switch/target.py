@@ -27,6 +27,7 @@ PYXSD, C, OX = "pyxsd", "C xenstored", "oxenstored"
 HELP_SECONDS = 15.0  # a Python's start on a busy host; the daemon serves meanwhile
 POLL_SECONDS = 0.01
 _OUTPUT_MAX = 65536
+_REASON_MAX = 300
 #: What oxenstored says on standard error of a configuration, and behind the last fault of it.
 UNKNOWN_KEY = "config: unknown key "
 KEYS_ARE_WRONG = "Fatal exception: Config.Error(_)"
@@ -146,7 +147,8 @@ def kind_of(path: str, answer: Answer) -> str:
             if answer.status > 0
             else f"was killed by signal {-answer.status}"
         )
-        raise ProgramError(f"Command '{path} --help' {ended}")
+        why = answer.error.partition("\n")[0][:_REASON_MAX]
+        raise ProgramError(f"Command '{path} --help' {ended}{why and f': {why}'}")
     raise ProgramError(
         f"{path} is no xenstored: `--help` says neither what C xenstored nor what "
         "oxenstored nor what pyxsd says"

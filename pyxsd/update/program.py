@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _OUTPUT_MAX = 65536
+_REASON_MAX = 300
 #: For the end of what a killed process has made.
 END_SECONDS = 5.0
 
@@ -60,7 +61,7 @@ def own_program(arguments: Sequence[str] | None = None) -> Program:
 
 
 class Process:
-    """A process of a program, with a channel to it or with a pipe from its standard output.
+    """A process of a program, with a channel to it or with a pipe from its output and its errors.
 
     Nobody waits for it in here; it is a child of the daemon, which goes on serving meanwhile.
     """
@@ -80,7 +81,7 @@ class Process:
         else:
             self._pipe, theirs = os.pipe()
             os.set_blocking(self._pipe, False)
-            actions = [(os.POSIX_SPAWN_DUP2, theirs, 1)]
+            actions = [(os.POSIX_SPAWN_DUP2, theirs, fd) for fd in (1, 2)]
         try:
             os.set_inheritable(theirs, True)
             self.pid = os.posix_spawn(
@@ -105,7 +106,7 @@ class Process:
         return self.status is not None
 
     def output(self) -> str:
-        """What it has written to its standard output so far, the first 64 KiB of it.
+        """What it has written so far, errors too, the first 64 KiB of it.
 
         One look, which takes as much as a pipe holds: a program may write without end.
         """
@@ -173,10 +174,15 @@ def fault_of(path: str) -> str:
 def verdict(program: Program, process: Process) -> str:
     """What a check by --help came to: "" where the program can take over, else why not.
 
-    The words of oxenstored for a program that does not end with 0.
+    The words of oxenstored for a program that does not end with 0, and the first line of what that
+    has said, such as the first mistake in the configuration.
     """
     if process.status != 0:
-        return f"Command '{' '.join(program.words('--help'))}' {process.how_it_ended()}"
+        why = process.output().partition("\n")[0][:_REASON_MAX]
+        return (
+            f"Command '{' '.join(program.words('--help'))}' {process.how_it_ended()}"
+            f"{why and f': {why}'}"
+        )
     if CAN_TAKE_OVER not in process.output():
         return f"{program.path} is not a pyxsd that can take over"
     return ""

@@ -93,6 +93,10 @@ class MakeRun:
         """What a terminal does at Ctrl-C: SIGINT for all of its processes."""
         os.killpg(self.process.pid, signal.SIGINT)
 
+    def hang_up(self) -> None:
+        """What a terminal does when it is closed."""
+        os.killpg(self.process.pid, signal.SIGHUP)
+
     def stop(self) -> None:
         """Ends all of it, however it is."""
         try:

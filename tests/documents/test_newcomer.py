@@ -118,6 +118,16 @@ def test_make_run_follows_a_live_update(copy: Path, running: MakeRun) -> None:
     os.close(last)
 
 
+def test_make_run_whose_terminal_is_closed(copy: Path, running: MakeRun) -> None:
+    """The daemon ends, though SIGHUP has another meaning for itself."""
+    daemon = os.pidfd_open(int((copy / "run" / "xenstored.pid").read_text()))
+    running.hang_up()
+    assert running.wait_for("Goodbye")
+    assert not (copy / "run" / "socket").exists()
+    assert select.select([daemon], [], [], DEADLINE)[0]
+    os.close(daemon)
+
+
 def test_nobody_reads_on(copy: Path, running: MakeRun) -> None:
     """`ask.py ls / | true` is no traceback."""
     status, output = run(

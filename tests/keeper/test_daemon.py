@@ -547,6 +547,7 @@ def test_one_that_does_not_come_back() -> None:
             capture_output=True,
         )
         assert b'node "/since" n0 "then"' in state.stdout
+        assert b"here the daemon died (exited with status 1), within no request" in state.stderr
         assert not running.pid_file.exists()
         again = KeptDaemon(root=running.root, arguments=["--no-fork", "--restart"])
         try:

@@ -316,5 +316,5 @@ def test_what_is_said_has_no_control_characters(life: tuple[bytes, bytes], tmp_p
         capture_output=True,
         check=False,
     )
-    assert b"here the daemon was \\x1b]0;title\\x07\\x9b, within no request\n" in done.stderr
+    assert b"here the daemon died (\\x1b]0;title\\x07\\x9b), within no request\n" in done.stderr
     assert done.returncode == 0 and os.fsencode(folder) in done.stderr

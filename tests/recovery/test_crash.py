@@ -116,8 +116,8 @@ def test_a_request_that_ends_the_process(daemon: CrashingDaemon, word: bytes, ca
     assert again.returncode == 0, again.stderr
     assert b"/a before" in again.stdout and b"/a behind" not in again.stdout
     shown = (b"crash\0" + word + b"\0").hex().encode()
-    said = b"the daemon was %s within request 3, DOM0 (ANON CONN #2): request 0 with %d bytes, %s\n"
-    assert said % (cause.encode(), len(word) + 7, shown) in again.stderr
+    said = b"the daemon died (%s) within request 3, DOM0 (ANON CONN #2): " % cause.encode()
+    assert said + b"request 0 with %d bytes, %s\n" % (len(word) + 7, shown) in again.stderr
     assert again.stderr.endswith(b"it has not ended this process\n")
     # Where it does, what was printed before is there all the same.
     status = {b"segv": -signal.SIGSEGV, b"abort": -signal.SIGABRT, b"exit": 3}[word]
@@ -156,7 +156,7 @@ def test_within_no_request(daemon: CrashingDaemon) -> None:
         daemon.told(1)
     again = replay(daemon.crashes)
     assert again.returncode == 0 and b"/a b" in again.stdout, again.stderr
-    assert again.stderr.endswith(b"here the daemon was killed by SIGSEGV, within no request\n")
+    assert again.stderr.endswith(b"here the daemon died (killed by SIGSEGV), within no request\n")
 
 
 def test_sigkill_is_nobodys_fault(daemon: CrashingDaemon) -> None:

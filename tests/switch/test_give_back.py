@@ -396,6 +396,7 @@ def test_without_a_ring_of_domain_0() -> None:
 PROGRAMS = [
     ("true", "exit 0", "is no xenstored"),
     ("fails", "exit 3", "exited with code 3"),
+    ("tells", "echo no; echo limit >&2; exit 3", "exited with code 3: limit"),
     ("killed", "kill -9 $$", "was killed by signal 9"),
     ("talks", "echo hello; echo hello >&2", "is no xenstored"),
     ("hangs", "exec sleep 60", "did not end within 15 seconds"),
