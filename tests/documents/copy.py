@@ -58,7 +58,8 @@ class MakeRun:
 
     def __init__(self, copy: Path) -> None:
         self.process = subprocess.Popen(
-            ["make", "run"],
+            # As in a terminal, also where the tests run under nohup.
+            ["env", "--default-signal=HUP", "make", "run"],
             cwd=copy,
             env=environment(copy),
             stdout=subprocess.PIPE,
