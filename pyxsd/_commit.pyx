@@ -368,10 +368,6 @@ cdef class Transactions:
                 s.log.line(label, id, b"conflict", NULL, 0)
             else:
                 status = ST_OK
-                if again.epoch != txn.epoch:
-                    # A domain has died meanwhile, and what the transaction saw is as of before:
-                    # the next one of that domid is to be told of what is allowed to itself.
-                    txn.base, txn.tree = again.base, again.tree
         elif same == RERUN_DIFFERS:
             status = self._blame(c, txn, label)
         if s.log.txn_ops:

@@ -88,7 +88,7 @@ cdef inline bint _is_of_a_name(what) noexcept:
 cdef inline bint _may_see(Connection to, const Rights *rights, int count) noexcept:
     cdef int i
     for i in range(count):
-        if perms_allow(rights[i].perms, &to.who, PERM_READ):
+        if perms_allow(rights[i].perms, rights[i].age, &to.who, PERM_READ):
             return True
     return False
 

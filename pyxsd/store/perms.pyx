@@ -13,10 +13,6 @@ is that he reads it in.  Example: the list n0 r5 was made in a store of age 3, a
 which makes the age 4.  The store shows n0 from then on, a transaction that began before shows
 n0 r5.
 
-What a list allows does not depend on the age: whoever asks lives.  The next domain 5 may not read
-that node, neither in the transaction nor as what such a transaction changed, which its watchers are
-told of when it is committed.
-
 A life is forgotten with the last entry that names it.  So there are never more of them than
 there are entries, and a domain that no list names leaves nothing.  Entries that count no more
 take the place that they had until their list goes.
@@ -319,31 +315,28 @@ cdef int perms_text(const Perms *perms, uint64_t age, Buffer *out, char sep, bin
     return 0
 
 
-cdef inline bint _is_of(const Perms *perms, uint32_t i, int64_t domid) noexcept nogil:
-    """Does an entry name the domain that has the domid now?"""
-    return perms.entry[i].domid == domid and perms_died(perms, i) == 0
-
-
-cdef inline bint _grants(const Perms *perms, int64_t domid, int want) noexcept nogil:
+cdef inline bint _grants(const Perms *perms, uint64_t age, int64_t domid, int want) noexcept nogil:
     """Behind the owner's entry, the first one of this domain or of everybody counts
     (n0 r32757 w5: domain 5 may read and not write).  Without any it is the access of
     the owner's entry.  An owner of DOMID_ANY is nobody, as no domain has that number.
     """
     cdef uint32_t i
+    cdef int64_t entry
     for i in range(1, perms.count):
-        if perms.entry[i].domid == DOMID_ANY or _is_of(perms, i, domid):
+        entry = perms.entry[i].domid
+        if (entry == domid or entry == DOMID_ANY) and not perms_gone(perms, i, age):
             return perms.entry[i].access & want != 0
     return perms.entry[0].access & want != 0
 
 
 cdef bint perms_is_owner(const Perms *perms, const Actor *who) noexcept nogil:
-    return who.privileged or who.unchecked or _is_of(perms, 0, who.domid) \
-        or (who.target >= 0 and _is_of(perms, 0, who.target))
+    return who.privileged or who.unchecked or who.domid == perms.entry[0].domid \
+        or (who.target >= 0 and who.target == perms.entry[0].domid)
 
 
-cdef bint perms_allow(const Perms *perms, const Actor *who, int want) noexcept nogil:
+cdef bint perms_allow(const Perms *perms, uint64_t age, const Actor *who, int want) noexcept nogil:
     if perms_is_owner(perms, who):
         return True
-    if _grants(perms, who.domid, want):
+    if _grants(perms, age, who.domid, want):
         return True
-    return who.target >= 0 and _grants(perms, who.target, want)
+    return who.target >= 0 and _grants(perms, age, who.target, want)
