@@ -391,10 +391,10 @@ cdef class Server:
     cdef int _serve(self, Connection c, uint64_t until) except -1:
         cdef int status
         cdef Transactions transactions
-        if self.agenda.serving == SINGLE and c.pending:
-            # It goes over to the others, with events that may have got room.
-            return AGAIN
         if c.pending:
+            if self.agenda.serving == SINGLE:
+                # It goes over to the others, with events that may have got room.
+                return AGAIN
             self.s.events.refill(c)
         if buffer_len(&c.out.buf):
             self.agenda.touch(c)

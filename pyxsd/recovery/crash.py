@@ -84,7 +84,7 @@ def _record(
     cause: str,
     directory: str,
     config: Config,
-    most: int = RECORDINGS_MAX,
+    most: int,
 ) -> str:
     os.makedirs(directory, 0o700, exist_ok=True)
     known = _room(directory, most)

@@ -140,6 +140,17 @@ def test_waiting_events(make_world: Make, who: str) -> None:
         assert world.connection(name)[0].blocked == (who == "watch"), name
 
 
+def watcher_that_does_not_read(world: World) -> tuple[Any, Any]:
+    """d1, with 100 watches on /w, where all may write: its connection and transport."""
+    ok(world, "s0", "MKDIR", b"/w\0")
+    ok(world, "s0", "SET_PERMS", b"/w\0b0\0")
+    for n in range(100):
+        watch(world, "d1", b"/w", b"%d" % n)
+    guest, transport = world.connection("d1")
+    transport.room = 0
+    return guest, transport
+
+
 def test_a_fast_reader_gets_its_waiting_events_in_slices(world: World) -> None:
     """50,000 events wait for s1 when it begins to read, and takes whatever it is sent."""
     ok(world, "s0", "MKDIR", b"/w\0")
@@ -168,12 +179,7 @@ def test_a_fast_reader_gets_its_waiting_events_in_slices(world: World) -> None:
 def test_waiting_events_come_in_turns_of_their_watcher(world: World) -> None:
     """Whoever's output is sent behind that of d1 does not wait until events of d1 have been moved
     into the room that came free."""
-    ok(world, "s0", "MKDIR", b"/w\0")
-    ok(world, "s0", "SET_PERMS", b"/w\0b0\0")
-    for n in range(100):
-        watch(world, "d1", b"/w", b"%d" % n)
-    guest, transport = world.connection("d1")
-    transport.room = 0
+    guest, transport = watcher_that_does_not_read(world)
     for n in range(30):
         world.feed("s0", write(b"/w/%d" % n))
     assert guest.waiting_events > 1900
@@ -194,12 +200,7 @@ def test_waiting_events_come_in_turns_of_their_watcher(world: World) -> None:
 def test_waiting_events_do_not_come_among_those_who_ask_one_thing(make_world: Make) -> None:
     """d1 is to be served among them when its output is sent, which was put off before."""
     world: World = make_world((1, 2, 3, 4))
-    ok(world, "s0", "MKDIR", b"/w\0")
-    ok(world, "s0", "SET_PERMS", b"/w\0b0\0")
-    for n in range(100):
-        watch(world, "d1", b"/w", b"%d" % n)
-    guest, transport = world.connection("d1")
-    transport.room = 0
+    guest, transport = watcher_that_does_not_read(world)
     for n in range(30):
         world.feed("s0", write(b"/w/%d" % n))
     agenda, server = world.server.agenda, world.server
@@ -277,12 +278,7 @@ def test_output_is_sent_for_a_turns_time(world: World) -> None:
 
 def test_dropped_events_count_until_they_are_freed(world: World) -> None:
     """0.8 MB of events wait for d1, which drops them: only as much as was freed can wait anew."""
-    ok(world, "s0", "MKDIR", b"/w\0")
-    ok(world, "s0", "SET_PERMS", b"/w\0b0\0")
-    for n in range(100):
-        watch(world, "d1", b"/w", b"%d" % n)
-    guest, transport = world.connection("d1")
-    transport.room = 0
+    guest, transport = watcher_that_does_not_read(world)
     cause = world.connection("s0")[0]
     count = 0
     while not cause.overflowing:
