@@ -34,9 +34,12 @@ def start(config: Config, parsed: Options, faults: list[str]) -> int:
         say(STDERR, f"{fault}\n")
     if not parsed.daemonize:
         say(STDOUT, f"{BANNER}\n")
-    _, warning = descriptors.raise_file_limit()
+    limit, warning = descriptors.raise_file_limit()
     if warning:
         tell(warning)
+    if 0 <= limit < descriptors.NEEDED:
+        tell(f"{limit} descriptors are not enough to start: {descriptors.NEEDED} are needed")
+        return background.STATUS_FATAL
     try:
         for path in (config.pid_file, parsed.pid_file):
             if path:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import resource
 
+# Less than this is not enough to start: 16 as a rule, and those of Xen.
+NEEDED = 32
 # A file that is written, and what the C library may open meanwhile.
 RESERVED = 4
 # What a process may open that goes on where this one dies, with the same descriptors: some 20 as a
@@ -80,4 +82,7 @@ def leave_some(to_leave: int = SUCCESSORS) -> None:
     process with the limit of before can open as many when this one has opened all that it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft - min(to_leave, soft // 2), hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft - min(to_leave, soft // 2), hard))
+        except (OSError, ValueError):
+            pass  # a filter of system calls refuses it: nothing is left, and clients are served

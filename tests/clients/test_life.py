@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from pyxsd import __version__
-from pyxsd.system import rate_limit
+from pyxsd.system import descriptors, rate_limit
 from pyxsd.system.daemon_log import BANNER
 from tests.clients.conftest import require
 from tests.clients.daemon import DEADLINE, PROJECT, Client, Daemon, wait_for
@@ -618,3 +618,33 @@ def test_a_start_that_fails_leaves_no_socket(tmp_path: Path, way: tuple[str, ...
     assert daemon.process.wait(DEADLINE) == 2
     assert f"cannot write the pid file {pid_file}" in daemon.output()
     assert daemon.run.is_dir() and not daemon.socket.exists()
+
+
+FEW = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, ({0}, {0}))
+def refused(*_):
+    raise ValueError("not permitted")
+resource.setrlimit = refused
+from pyxsd.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("way", [("--no-fork",), ()])
+def test_a_start_with_too_few_descriptors(tmp_path: Path, way: tuple[str, ...]) -> None:
+    """One line says how many there are, and nothing is left."""
+    program = (sys.executable, "-c", FEW.format(descriptors.NEEDED - 1))
+    daemon = Daemon(root=tmp_path, arguments=way, program=program, wait=False)
+    assert daemon.process.wait(DEADLINE) == 2
+    assert "31 descriptors are not enough to start: 32 are needed" in daemon.output()
+    assert "Traceback" not in daemon.output()
+    assert not daemon.socket.exists() and not daemon.pid_file.exists()
+
+
+def test_as_many_descriptors_as_are_needed_will_do(tmp_path: Path) -> None:
+    program = (sys.executable, "-c", FEW.format(descriptors.NEEDED))
+    with Daemon(root=tmp_path, program=program) as daemon:
+        with daemon.client() as client:
+            assert client.ask("WRITE", b"/a\0v") == WRITE_OK
+        assert daemon.end() == 0

@@ -186,3 +186,14 @@ def test_leave_some(monkeypatch: pytest.MonkeyPatch, soft: int, after: int | Non
     monkeypatch.setattr(resource, "setrlimit", lambda _which, pair: limits.append(pair))
     descriptors.leave_some()
     assert limits == ([] if after is None else [(after, 200_000)])
+
+
+@pytest.mark.parametrize("error", [OSError(1, "Operation not permitted"), ValueError("more")])
+def test_to_leave_some_may_be_refused(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """As by a filter of system calls: the process serves all the same."""
+
+    def refused(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(resource, "setrlimit", refused)
+    descriptors.leave_some()
