@@ -13,7 +13,7 @@ import pytest
 from pyxsd_bench import cli, daemons, placement, proc, report, results, target
 from pyxsd_bench.measure import NothingMeasured, Sample
 from pyxsd_bench.program import Program
-from pyxsd_bench.scenarios import Context, crash, state
+from pyxsd_bench.scenarios import Context, crash, images, state
 from pyxsd_bench.scenarios.base import endless, once
 from pyxsd_bench.summary import Summary
 
@@ -147,6 +147,17 @@ def test_kills(daemon: target.Target) -> None:
     assert crash.SCENARIOS[0].run(daemon, 2000, Context(0.02, syscalls=True)) == {}
     log = Path(daemon.run, "xenstored.log").read_text()
     assert log.count("was killed by SIGKILL") >= 4 * 2
+
+
+def test_images_are_written_while_a_client_reads(daemon: target.Target) -> None:
+    """What counts are its READs; the others ask more."""
+    for size in (1000, 2000):
+        crash.prepare(daemon, size, CONTEXT)
+        found = images.SCENARIOS[0].run(daemon, size, Context(0.1))["read"]
+        reads = sum(count for _, count in found["hist"])
+        assert 0 < reads < found["requests"] / 2
+        assert 0 < found["p50_us"] <= found["max_us"]
+    asked(daemon)
 
 
 def test_an_update_of_a_daemon_with_a_keeper(daemon: target.Target) -> None:

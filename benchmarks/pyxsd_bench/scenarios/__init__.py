@@ -7,6 +7,7 @@ from . import (
     attacks,
     crash,
     directories,
+    images,
     placements,
     requests,
     rings,
@@ -29,6 +30,7 @@ ALL: tuple[Scenario, ...] = (
     *stories.SCENARIOS,
     *state.SCENARIOS,
     *crash.SCENARIOS,
+    *images.SCENARIOS,
 )
 
 # Not part of a run of everything: only where `--only` names them.
