@@ -22,7 +22,9 @@ itself.  Without that one who reads a node in 2 us would wait for a thousand who
 By a fair share of a thousandth of the time the one who asks most often would wait longest.
 
 Replies go out with the slice, which counts as time of whoever gets them: nobody waits for the
-events of a thousand others.  What he takes on average is without that.
+events of a thousand others.  What he takes on average is without that.  Only what is served in the
+time of the turn's first slice goes out together, when that time or the turn is over: where many
+clients ask for little they then wake up together, and their next requests are there together.
 
 In the queues of domain 0 and of the others who used least time comes first.  So a client that asks
 now and then is served before a thousand that always ask, and one that asks for dear things

@@ -295,6 +295,7 @@ cdef class Server:
         for i in range(channels.take(self.agenda.journal)):
             c = by_port.get(channels.ports[i])
             if c is not None:
+                (<Connection>c).transport.expect()
                 self.agenda.ready(<Connection>c)
             elif others is None:
                 others = [channels.ports[i]]
@@ -634,7 +635,7 @@ cdef class Server:
             done += 1
             c.to_flush = False
             self._send(c)
-            if done < count and journal_clock(agenda.journal) >= until:
+            if done < count and done % 4 == 0 and journal_clock(agenda.journal) >= until:
                 break
         if done:
             agenda.flushed(done)
@@ -644,20 +645,21 @@ cdef class Server:
         cdef Agenda agenda = self.agenda
         cdef Journal journal = agenda.journal
         cdef Connection c
-        cdef uint64_t begin, end, ops
-        cdef bint again
+        cdef uint64_t begin, end, hold, ops
+        cdef bint again, held = True
         journal_note(journal, J_WORK, 0, now)
         if agenda.count:
             if now == 0:
                 now = journal_clock(journal)
             end = now + agenda.turn_ns
+            hold = now + min(agenda.slice_ns, agenda.turn_ns)
             while True:
                 c = agenda.next()
                 begin, ops = now, c.ops
                 again = self._step(c, begin + agenda.slice())
                 now = journal_clock(journal)
                 agenda.served(c, now - begin, c.ops - ops)
-                if c.to_flush:
+                if now >= hold and c.to_flush:
                     agenda.take_back(c)
                     self._send(c)
                     now = journal_clock(journal)
@@ -666,6 +668,11 @@ cdef class Server:
                     agenda.left(c)
                 if agenda.count == 0 or now >= end:
                     break
+                if held and now >= hold:
+                    # Nobody who has been served waits for more than one slice.
+                    held = False
+                    self._flush_all()
+                    now = journal_clock(journal)
             agenda.serving = OTHERS
         if self._has_remains():
             self._clear_away()

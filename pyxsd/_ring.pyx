@@ -42,12 +42,17 @@ cdef extern from *:
     {
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
     }
+    static inline void ring_fetch(const uint32_t *at)
+    {
+        __builtin_prefetch(at, 1);
+    }
     """
     uint32_t ring_load(const uint32_t *at) noexcept nogil
     void ring_store(uint32_t *at, uint32_t value) noexcept nogil
     uint32_t ring_load_acquire(const uint32_t *at) noexcept nogil
     void ring_store_release(uint32_t *at, uint32_t value) noexcept nogil
     void ring_barrier() noexcept nogil
+    void ring_fetch(const uint32_t *at) noexcept nogil
 
 #: Bits of server_features: reconnection, the error field, WATCH with depth, permission entries
 #: of DOMID_ANY.
@@ -170,6 +175,11 @@ cdef class RingTransport(Transport):
     # is not full, need not kick: it may count on the daemon to look again after
     # it has moved its own index (Linux does).  So both directions go on until
     # they have seen the ring empty, or full, after that.
+
+    cdef void expect(self) noexcept:
+        # The guest has just written there, on another processor as a rule.
+        if self.page != NULL:
+            ring_fetch(&self.page.req_cons)
 
     cdef Py_ssize_t read(self, char *dst, size_t cap) noexcept:
         """Fewer than cap bytes: the ring was empty then, and more will be kicked for."""

@@ -180,6 +180,8 @@ cdef class Transport:
     cdef Doubt *doubt
     # The descriptor of a socket; -1: it has none.
     cdef int descriptor(self) noexcept
+    # It is going to be read from soon: what is far from the processor may be fetched.
+    cdef void expect(self) noexcept
     # Bytes in: at most cap of them to dst; a count, or IO_*.
     cdef Py_ssize_t read(self, char *dst, size_t cap) noexcept
     # Bytes out: how many of the n were taken; a count, or IO_*.

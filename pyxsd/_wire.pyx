@@ -138,6 +138,9 @@ cdef class Transport:
     cdef int descriptor(self) noexcept:
         return -1
 
+    cdef void expect(self) noexcept:
+        pass
+
     cdef Py_ssize_t read(self, char *dst, size_t cap) noexcept:
         return IO_CLOSED
 
