@@ -27,7 +27,7 @@ from pyxsd.store.nodes cimport node_directory, node_names
 from pyxsd.store.perms cimport PERM_READ, perms_allow
 from pyxsd.store.pages cimport Names, Node, page_names
 from pyxsd.store.subtree cimport node_ref, node_unref
-from pyxsd.store.tree cimport Tree, tree_age
+from pyxsd.store.tree cimport Tree
 
 cdef enum:
     LISTINGS = 8             # directories whose generation a connection remembers
@@ -84,7 +84,7 @@ cdef int directory_part(State s, Request *r) except -1:
     node = (<Tree>r.tree).find(r.path)
     if node == NULL:
         return ST_ENOENT
-    if not perms_allow(node.perms, tree_age(<Tree>r.tree), &c.who, PERM_READ):
+    if not perms_allow(node.perms, &c.who, PERM_READ):
         return ST_EACCES
     if offset < 0:
         return ST_EINVAL

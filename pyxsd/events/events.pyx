@@ -38,7 +38,7 @@ from pyxsd._wire cimport PAYLOAD_MAX, Buffer, buffer_free, buffer_put
 from pyxsd.events.backlog cimport CLEARED_AT_ONCE, Backlog, Pending, has_room, log_event
 from pyxsd.events.trie cimport watch_bytes, watch_path
 from pyxsd.store.path cimport path_split
-from pyxsd.store.perms cimport PERM_READ, perms_allow, perms_text
+from pyxsd.store.perms cimport perms_showed, perms_text
 from pyxsd.store.subtree cimport node_age, node_at, node_child, node_ref
 from pyxsd.store.transaction cimport path_keep, path_restore
 
@@ -88,7 +88,7 @@ cdef inline bint _is_of_a_name(what) noexcept:
 cdef inline bint _may_see(Connection to, const Rights *rights, int count) noexcept:
     cdef int i
     for i in range(count):
-        if perms_allow(rights[i].perms, rights[i].age, &to.who, PERM_READ):
+        if perms_showed(rights[i].perms, &to.who, rights[i].age):
             return True
     return False
 

@@ -20,7 +20,7 @@ cdef inline int _readable(Tree tree, const Path *path, const Actor *who, Node **
     cdef Node *node = tree.find(path)
     if node == NULL:
         return ST_ENOENT
-    if not perms_allow(node.perms, tree_age(tree), who, PERM_READ):
+    if not perms_allow(node.perms, who, PERM_READ):
         return ST_EACCES
     out[0] = node
     return ST_OK
@@ -112,7 +112,7 @@ cdef inline int _may_create(Tree tree, const Place *at, const Actor *who,
     """May a child of the place be created?  The quota is looked at before permission."""
     if _room(tree, at.node, who, limits) == 0:
         return ST_EQUOTA
-    return ST_OK if perms_allow(at.node.perms, tree_age(tree), who, PERM_WRITE) else ST_EACCES
+    return ST_OK if perms_allow(at.node.perms, who, PERM_WRITE) else ST_EACCES
 
 
 cdef inline void _wrote(Effect *effect, size_t parts) noexcept:
@@ -156,7 +156,7 @@ cdef int node_write(Tree tree, const Path *path, const Actor *who, const NodeLim
         return ST_E2BIG
     if at.parts < path.parts:
         status = _may_create(tree, &at, who, limits)
-    elif not perms_allow(at.node.perms, tree_age(tree), who, PERM_WRITE):
+    elif not perms_allow(at.node.perms, who, PERM_WRITE):
         status = ST_EACCES
     if status != ST_OK:
         return status
@@ -180,7 +180,7 @@ cdef int node_mkdir(Tree tree, const Path *path, const Actor *who, const NodeLim
         return ST_OK
     tree.look(path, &at)
     if at.parts == path.parts:
-        return ST_OK if perms_allow(at.node.perms, tree_age(tree), who, PERM_WRITE) else ST_EACCES
+        return ST_OK if perms_allow(at.node.perms, who, PERM_WRITE) else ST_EACCES
     status = _create_parents(tree, path, &at, who, limits, effect)
     if status == ST_OK:
         status = _may_create(tree, &at, who, limits)
@@ -197,7 +197,7 @@ cdef int node_rm(Tree tree, const Path *path, const Actor *who, Effect *effect) 
     tree.look(path, &at)
     if at.parts < path.parts:
         return ST_OK if at.parts + 1 == path.parts else ST_ENOENT
-    if not perms_allow(at.node.perms, tree_age(tree), who, PERM_WRITE):
+    if not perms_allow(at.node.perms, who, PERM_WRITE):
         return ST_EACCES
     tree.remove(path, &at)
     effect.fires = effect.wrote = True
@@ -219,7 +219,7 @@ cdef int node_set_perms(Tree tree, const Path *path, const Actor *who, Slice tex
         # Only domain 0 gives a node away (XSA-352).
         status = ST_EACCES
     elif not perms_is_owner(at.node.perms, who) \
-            or not perms_allow(at.node.perms, tree_age(tree), who, PERM_WRITE):
+            or not perms_allow(at.node.perms, who, PERM_WRITE):
         status = ST_EACCES
     else:
         try:

@@ -114,9 +114,12 @@ cdef inline int64_t perms_owner(const Perms *perms) noexcept nogil:
 
 # Do they have the same entries in stores of the same age?
 cdef bint perms_equal(const Perms *a, const Perms *b, uint64_t age) noexcept nogil
-# May this actor do what `want` says (PERM_READ or PERM_WRITE), in a store of that age?
-cdef bint perms_allow(const Perms *perms, uint64_t age, const Actor *who, int want) noexcept nogil
+# May this actor do what `want` says (PERM_READ or PERM_WRITE), is it the owner?  However old the
+# store is: who asks lives, so no life that is over is his.
+cdef bint perms_allow(const Perms *perms, const Actor *who, int want) noexcept nogil
 cdef bint perms_is_owner(const Perms *perms, const Actor *who) noexcept nogil
+# Might it read that in a store of that age?
+cdef bint perms_showed(const Perms *perms, const Actor *who, uint64_t age) noexcept nogil
 cdef int64_t perms_live() noexcept
 cdef int64_t mentions_live() noexcept
 

@@ -13,6 +13,10 @@ is that he reads it in.  Example: the list n0 r5 was made in a store of age 3, a
 which makes the age 4.  The store shows n0 from then on, a transaction that began before shows
 n0 r5.
 
+What a list allows does not depend on the age: whoever asks lives.  Who acts for the next domain 5
+may not read that node, in the transaction of before either.  Who is told of a change is another
+matter: as in oxenstored that goes by what was then.
+
 A life is forgotten with the last entry that names it.  So there are never more of them than
 there are entries, and a domain that no list names leaves nothing.  Entries that count no more
 take the place that they had until their list goes.
@@ -20,7 +24,7 @@ take the place that they had until their list goes.
 Numbers that no domain can have have no lives; only domain 0 can end them, see forget.pyx.
 """
 
-from libc.stdint cimport UINT32_MAX
+from libc.stdint cimport UINT32_MAX, UINT64_MAX
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr
 from pyxsd._wire cimport buffer_len, buffer_put, decimal, strict_int
@@ -315,28 +319,47 @@ cdef int perms_text(const Perms *perms, uint64_t age, Buffer *out, char sep, bin
     return 0
 
 
-cdef inline bint _grants(const Perms *perms, uint64_t age, int64_t domid, int want) noexcept nogil:
+cdef inline bint _is_of(const Perms *perms, uint32_t i, int64_t domid,
+                        uint64_t age) noexcept nogil:
+    """Does an entry name the domain that has the domid, and lives in a store of that age?"""
+    cdef uint64_t died = perms_died(perms, i)
+    return perms.entry[i].domid == domid and (died == 0 or died > age)
+
+
+cdef inline bint _grants(const Perms *perms, int64_t domid, int want,
+                         uint64_t age) noexcept nogil:
     """Behind the owner's entry, the first one of this domain or of everybody counts
     (n0 r32757 w5: domain 5 may read and not write).  Without any it is the access of
     the owner's entry.  An owner of DOMID_ANY is nobody, as no domain has that number.
     """
     cdef uint32_t i
-    cdef int64_t entry
     for i in range(1, perms.count):
-        entry = perms.entry[i].domid
-        if (entry == domid or entry == DOMID_ANY) and not perms_gone(perms, i, age):
+        if perms.entry[i].domid == DOMID_ANY or _is_of(perms, i, domid, age):
             return perms.entry[i].access & want != 0
     return perms.entry[0].access & want != 0
 
 
+cdef inline bint _owns(const Perms *perms, const Actor *who, uint64_t age) noexcept nogil:
+    return who.privileged or who.unchecked or _is_of(perms, 0, who.domid, age) \
+        or (who.target >= 0 and _is_of(perms, 0, who.target, age))
+
+
+cdef inline bint _allow(const Perms *perms, const Actor *who, int want,
+                        uint64_t age) noexcept nogil:
+    if _owns(perms, who, age):
+        return True
+    if _grants(perms, who.domid, want, age):
+        return True
+    return who.target >= 0 and _grants(perms, who.target, want, age)
+
+
 cdef bint perms_is_owner(const Perms *perms, const Actor *who) noexcept nogil:
-    return who.privileged or who.unchecked or who.domid == perms.entry[0].domid \
-        or (who.target >= 0 and who.target == perms.entry[0].domid)
+    return _owns(perms, who, UINT64_MAX)
 
 
-cdef bint perms_allow(const Perms *perms, uint64_t age, const Actor *who, int want) noexcept nogil:
-    if perms_is_owner(perms, who):
-        return True
-    if _grants(perms, age, who.domid, want):
-        return True
-    return who.target >= 0 and _grants(perms, age, who.target, want)
+cdef bint perms_allow(const Perms *perms, const Actor *who, int want) noexcept nogil:
+    return _allow(perms, who, want, UINT64_MAX)
+
+
+cdef bint perms_showed(const Perms *perms, const Actor *who, uint64_t age) noexcept nogil:
+    return _allow(perms, who, PERM_READ, age)

@@ -197,8 +197,10 @@ class Generator:
         if kind == "CONTROL":
             return b"quota\0" + pick(NUMBERS[:5]) + b"\0"
         if kind == "SET_TARGET":
-            # Never domain 0: all would be open to the guest from then on.
-            return pick(NUMBERS) + b"\0" + pick((b"1", b"2", b"3")) + b"\0"
+            # Never domain 0: all would be open to the guest from then on.  Nor one that is gone:
+            # known.py, rights-of-the-dead.
+            targets = [who[1:].encode() for who in sorted(self.there) if who[0] == "d"] or [b"9"]
+            return pick(NUMBERS) + b"\0" + pick(targets) + b"\0"
         if kind == "INTRODUCE":
             return b"99\0" + pick(NUMBERS) + b"\0" + pick(NUMBERS) + b"\0"
         if kind == "RESUME":

@@ -15,6 +15,8 @@ Also known, and kept away by the configuration of the comparison or by its steps
   tokens are short.
 - root-without-owner: "/" of a domain that goes gets an owner that nobody is in both, but
   oxenstored then also loses nodes made below it when another domain goes: "/" stays domain 0's.
+- Whoever acts for the next domain of a domid (SET_TARGET) has in a transaction of before, in
+  oxenstored, what the last one had: transactions of guests are ended when a domain comes.
 - A domain that releases itself by way of SET_TARGET on domain 0 crashes oxenstored, and RELEASE of
   domain 0 drops its ring there: never asked for.
 """
@@ -29,7 +31,8 @@ from tests.world import ERROR, TYPES
 class Step(NamedTuple):
     """One request: who, type, payload, then (type, payload) of both answers.
 
-    None stands for "as the other's", "disconnect" as type lets a client leave.
+    None stands for "as the other's"; "disconnect" as type lets a client leave, "connect" come back
+    in the middle of whatever goes on.
     """
 
     who: str
@@ -196,6 +199,21 @@ KNOWN = (
                 answer("CONTROL", b"dom2 quota: 1/1000\0"),
                 answer("CONTROL", b"dom2 quota: 2/1000\0"),
             ),
+        ),
+    ),
+    Known(
+        "rights-of-the-dead",
+        FAULT
+        + "who acts for a domain has, in a transaction of before, the rights of the last domain "
+        "with that domid",
+        (
+            Step("s0", "WRITE", b"/a\0v"),
+            Step("s0", "SET_PERMS", b"/a\0n0\0r2\0"),
+            Step("d1", "TRANSACTION_START", b"\0"),
+            Step("d2", "disconnect"),
+            Step("d2", "connect"),
+            Step("s0", "SET_TARGET", b"1\0002\0"),
+            Step("d1", "READ", b"/a\0", 1, error(b"EACCES"), answer("READ", b"v")),
         ),
     ),
     Known(

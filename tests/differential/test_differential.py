@@ -84,6 +84,8 @@ def play(pair: Pair, seed: int, batches: int = BATCHES) -> int:
         done.append(item)
         if isinstance(item, Change):
             for side in pair:
+                if item.what == "connect":
+                    side.end_transactions_of_guests()
                 getattr(side, item.what)(item.who)
             seen = [side.run([]) for side in pair]
         else:
@@ -140,9 +142,9 @@ def test_known_difference(plain: Pair, known: Known) -> None:
         side.start()
     differs = False
     for step in known.steps:
-        if step.type == "disconnect":
+        if step.type in ("disconnect", "connect"):
             for side in plain:
-                side.disconnect(step.who)
+                getattr(side, step.type)(step.who)
             continue
         ours, theirs = (
             side.run([Request(step.who, TYPES[step.type], step.payload, step.tx)]).answers[0]

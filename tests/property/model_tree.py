@@ -19,6 +19,10 @@ Counted = dict[int, int]
 INTEGER = re.compile(rb"[+-]?[0-9]+\Z")
 
 
+class Gone(int):
+    """The domid of a domain that is gone, in a tree of before: whoever has it now is another."""
+
+
 class Node:
     """A node; what is below it is in kids.  Never changed once made."""
 
@@ -74,6 +78,19 @@ def forget(node: Node, domid: int) -> Node:
     perms = (owner,) + tuple(entry for entry in node.perms[1:] if entry[0] != domid)
     kids = {name: forget(kid, domid) for name, kid in node.kids.items() if kid.perms[0][0] != domid}
     return Node(node.value, perms, kids)
+
+
+def bury(node: Node, domid: int) -> Node:
+    """A tree of before a domain's end: all is still there, and its next domain is not named."""
+    perms = tuple(
+        (Gone(who) if who == domid and domid >= 0 else who, letter) for who, letter in node.perms
+    )
+    return Node(node.value, perms, {name: bury(kid, domid) for name, kid in node.kids.items()})
+
+
+def names(entry: int, domid: int) -> bool:
+    """Does an entry name the domain that has the domid now?"""
+    return entry == domid and not isinstance(entry, Gone)
 
 
 def common(low: Optional[Parts], path: Parts) -> Parts:

@@ -260,19 +260,19 @@ def test_room_for_events_is_taken_in_slices(world: World) -> None:
 
 
 def test_output_is_sent_for_a_turns_time(world: World) -> None:
-    """Without any time one connection is served in a turn, in the order in which they have got
+    """Four are sent to between two looks at the clock, in the order in which they have got
     something to send; at the end of the daemon nobody is left out."""
-    names = [f"s{n}" for n in range(6)]
+    names = [f"s{n}" for n in range(14)]
     for name in names:
         connection, transport = world.connection(name)
         transport.feed(packet("READ", b"/tool\0"))
         world.server.service(connection)
     world.server.agenda.turn_ns = 0
-    for n in range(4):
+    for n in range(2):
         assert world.server.flush()
-        assert [bool(world.drain(name)) for name in names] == [k == n for k in range(6)]
+        assert [bool(world.drain(name)) for name in names] == [k // 4 == n for k in range(14)]
     world.server.send_all()
-    assert [bool(world.drain(name)) for name in names] == [False] * 4 + [True] * 2
+    assert [bool(world.drain(name)) for name in names] == [False] * 8 + [True] * 6
     assert not world.server.flush()
 
 

@@ -268,6 +268,41 @@ def test_a_change_of_before_the_death_is_told_later(world: World, how: str) -> N
     other.close()
 
 
+def test_what_a_transaction_of_before_allows(world: World) -> None:
+    """Its requests run again, so it is the next domain that is named, and told."""
+    world.introduce(5)
+    ok(world, "s0", "WRITE", b"/k\0v")
+    tx_id = begin(world, "s0")
+    ok(world, "s0", "SET_PERMS", b"/k\0n0\0r5\0", tx_id)
+    ok(world, "s0", "RELEASE", b"5\0")
+    world.introduce(5)
+    watch(world, "d5", b"/k")
+    assert end(world, "s0", tx_id) == "OK"
+    assert events(world, "d5") == [(b"/k", b"t")]
+    assert ok(world, "d5", "READ", b"/k\0") == b"v"
+
+
+@pytest.mark.parametrize("mine", [b"n0\0b5\0", b"n5\0"])
+@pytest.mark.parametrize("images", [False, True])
+def test_who_acts_for_the_next_domain(make_world: Make, mine: bytes, images: bool) -> None:
+    """It may not do, in a store of before, what it could do for the one that is gone."""
+    world = make_world(domids=(4, 5))
+    ok(world, "s0", "WRITE", b"/k\0secret")
+    ok(world, "s0", "SET_PERMS", b"/k\0" + mine)
+    tx_id = begin(world, "d4")
+    ok(world, "s0", "RELEASE", b"5\0")
+    world.introduce(5)
+    ok(world, "s0", "SET_TARGET", b"4\0005\0")
+    if images:
+        before, world = world, again(world)
+        before.close()
+    for type_, payload in (("READ", b""), ("GET_PERMS", b""), ("WRITE", b"v"), ("RM", b""),
+                           ("SET_PERMS", b"n5\0")):  # fmt: skip
+        body = b"/k\0" + payload
+        assert error(world, "d4", type_, body, tx_id) == "EACCES"
+    world.close()
+
+
 # -- what it costs --------------------------------------------------------------
 
 
