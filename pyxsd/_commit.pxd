@@ -39,6 +39,7 @@ cdef class Transactions:
     # Those of guests, the one that has kept the store as it was for longest first:
     # (connection id, tx_id): Transaction
     cdef object keeping
+    cdef uint32_t keepers    # guests that have any of those
     # Those with changes whose events are still to be told, which keeps the store as it was, the
     # first one first; the kernel's connection, too.  id: Connection
     cdef object waiting

@@ -22,8 +22,10 @@ All of that is bounded, since guests choose what a transaction does:
   must not make it fail; but a guest may open a third one only while all that guests wrote and
   replaced since the starts of its open ones is less than PINNED_BYTES.  And guests that act
   together could keep, with two each, twice as many old stores as they are.  So where all of them
-  together have replaced more than PINNED_BYTES for each domain since the start of the oldest one,
-  that is given up, too, once it is older than KEPT_MS: whoever is at work on one takes far less.
+  together have replaced more than PINNED_BYTES, and as much again for each guest that has one open,
+  since the start of the oldest one, that is given up, too, once it is older than KEPT_MS: whoever
+  is at work on one takes far less.  (For each domain would be too much: ten guests of a thousand
+  could keep a hundred times as much each.)
   Changes whose events are still to be told keep the store, too, as it was before and behind them:
   for long where very many watches match, or where a watcher does not read.  By the same rule those
   are hurried, whoever made them: they keep the store of now, whose permissions decide then, and
@@ -148,6 +150,7 @@ cdef class Transactions:
         self.open += 1
         if c.is_guest:
             self.keeping[c.id, id] = txn
+            self.keepers += len(c.transactions) == 1
         s.history.note_start(c, id)
         if s.log.txn_ops:
             s.log.line(c.label, id, b"t start", NULL, 0)
@@ -194,7 +197,7 @@ cdef class Transactions:
     cdef bint _keeps_too_much(self, uint64_t churn, double since) noexcept:
         cdef History history = self.s.history
         return history.now - since > KEPT_MS * 0.001 and <int64_t>(history.churn - churn) \
-            > 2 * PINNED_BYTES * <int64_t>len(self.s.domains)
+            > 2 * PINNED_BYTES * <int64_t>(1 + self.keepers + len(self.waiting))
 
     cdef int must_wait(self, Connection c) except -1:
         if not c.waits:
@@ -226,6 +229,7 @@ cdef class Transactions:
         self.keeping.clear()
         for _, _, id, tx_id, txn in sorted(found):
             self.keeping[id, tx_id] = txn
+        self.keepers = len({id for id, _ in self.keeping})
         return 0
 
     cdef bint pins_too_much(self, Connection c) except -1:
@@ -250,6 +254,7 @@ cdef class Transactions:
     cdef int close(self, Connection c, Transaction txn) except -1:
         del c.transactions[txn.id]
         self.keeping.pop((c.id, txn.id), None)
+        self.keepers -= c.is_guest and not c.transactions
         self.s.history.note_end(c, txn.id)
         c.recorded_bytes -= txn.recorded_bytes
         self.open -= 1
@@ -257,6 +262,7 @@ cdef class Transactions:
 
     cdef int drop(self, Connection c) except -1:
         self.open -= len(c.transactions)
+        self.keepers -= c.is_guest and len(c.transactions) != 0
         for id in c.transactions:
             self.keeping.pop((c.id, id), None)
             self.s.history.note_end(c, id)

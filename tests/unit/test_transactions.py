@@ -14,6 +14,7 @@ import pytest
 
 from pyxsd._accesslog import AccessLog
 from pyxsd.store.tree import live_counts
+from tests.state.test_image import again
 from tests.unit.kit import begin, end, error, events, ok, recount, watch
 from tests.world import EVENT, TYPES, World, packet
 
@@ -635,10 +636,14 @@ def _keep_old_stores(world: World, seconds: float) -> int:
     return live_counts()["nodes"] - before
 
 
-def test_guests_cannot_keep_old_stores_together(make_world: Callable[..., World]) -> None:
+@pytest.mark.parametrize("idle", [0, 200])
+def test_guests_cannot_keep_old_stores_together(
+    make_world: Callable[..., World], idle: int
+) -> None:
     """Two transactions of each would keep twice as many stores as there are guests; those that are
-    the oldest are given up, and fail, until what is kept is 1 MiB for each domain."""
-    world = make_world((1, 2, 3, 4, 5, 6), quota_transaction=10)
+    the oldest are given up, and fail, until what is kept is 1 MiB for each guest that has any,
+    however many there are that have none."""
+    world = make_world((1, 2, 3, 4, 5, 6, *range(10, 10 + idle)), quota_transaction=10)
     assert _keep_old_stores(world, 1.0) < 6_000
     ended = [
         end(world, f"d{domid}", tx_id)
@@ -657,6 +662,41 @@ def test_a_young_transaction_is_not_given_up_for_others(make_world: Callable[...
         for tx_id in (1, 2):
             ok(world, f"d{domid}", "WRITE", b"k%d\0v" % tx_id, tx_id)
             assert end(world, f"d{domid}", tx_id) == "OK"
+
+
+@pytest.mark.parametrize("images", [False, True])
+@pytest.mark.parametrize("leaves", ["ends", "reset", "gone"])
+@pytest.mark.parametrize(("writes", "result"), [(3, "OK"), (6, "EAGAIN")])
+def test_how_much_guests_keep_together(
+    make_world: Callable[..., World], images: bool, leaves: str, writes: int, result: str
+) -> None:
+    """1 MiB, and 1 MiB more for each guest that has a transaction open, as often as others have
+    had one."""
+    world = make_world((1, 2, 3, 4))
+    for n in range(900):
+        ok(world, "d3", "WRITE", b"n/%d\0" % n + b"v" * 500)
+    begin(world, "d1")
+    begin(world, "d2")
+    mine = begin(world, "d2")
+    begin(world, "d4")
+    if images:
+        before, world = world, again(world)
+        before.close()
+    for who in ("d1", "d4"):
+        if leaves == "ends":
+            end(world, who, 1, b"F")
+        elif leaves == "reset":
+            ok(world, who, "RESET_WATCHES", b"\0")
+        else:
+            ok(world, "s0", "RELEASE", who[1:].encode() + b"\0")
+    end(world, "d2", 1, b"F")
+    world.now += 1
+    world.server.tick(world.now)
+    for n in range(writes * 900):  # 0.55 MiB each time, with 128 bytes for a node
+        ok(world, "d3", "WRITE", b"n/%d\0" % (n % 900) + b"v" * 500)
+    ok(world, "d2", "WRITE", b"k\0v", mine)
+    assert end(world, "d2", mine) == result
+    world.close()
 
 
 def _rewrite(world: World, tx_id: int) -> None:
