@@ -342,7 +342,7 @@ class Daemon:
             bool(self.server.log.active),
             self.daemon_log.redirected,
             tuple((file.path, file.fileno()) for file in self.pid_files),
-            tuple(self.server.host.dialogue().program.words()),
+            tuple(self.server.host.program().words()),
             __version__,
             surroundings.boot_id(),
             tuple((c.id, fd) for fd, c in self.loop.connections.items() if not c.closed),

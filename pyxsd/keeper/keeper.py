@@ -58,6 +58,8 @@ KILLS_MAX = 100
 PAUSE_SECONDS = 0.2
 #: Seconds until a child is tried again that the system has refused to make.
 REFUSED_SECONDS = 0.01
+#: Seconds from the first child on in which it gets ready, and has the processors for itself.
+PREPARE_SECONDS = 0.1
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -108,9 +110,9 @@ def can_keep() -> None:
 class Keeper:
     """Makes children that serve.
 
-    memory was made before, so that each child has it.  prepare() is called once when the first
-    child has been made: what is loaded then, the later ones have.  witness: is told of each death
-    by a fault that another child makes up for.
+    memory was made before, so that each child has it.  begun() is called once when the first child
+    has been made; prepare() some time later: what is loaded then, the later ones have.  witness: is
+    told of each death by a fault that another child makes up for.
     """
 
     def __init__(
@@ -119,10 +121,12 @@ class Keeper:
         prepare: Callable[[], None] = lambda: None,
         kills_max: int = KILLS_MAX,
         witness: Witness | None = None,
+        begun: Callable[[], object] = lambda: None,
     ) -> None:
         self._kills_max = kills_max
         self._memory = memory
-        self._prepare = prepare
+        self._prepare: Callable[[], None] | None = prepare
+        self._begun = begun
         self._witness = witness
         self._report = Report()
         self._ending = 0  # SIGTERM or SIGINT where that was sent: for later children, too
@@ -228,7 +232,7 @@ class Keeper:
             if self._ending:
                 os.kill(pid, self._ending)
             if life.number == 0:
-                self._prepare()
+                self._begun()
             if self._witness is not None:
                 self._witness.next_is_made()
             return pid
@@ -261,7 +265,7 @@ class Keeper:
     def _wait_for(self, pid: int) -> int:
         """The child's exit status, or the negative number of the signal that has killed it."""
         while True:
-            number = signal.sigwaitinfo(_WAITED_FOR).si_signo
+            number = self._next_signal()
             if number != signal.SIGCHLD:
                 if number in _ENDING:
                     self._ending = number
@@ -270,6 +274,16 @@ class Keeper:
             status = self._reap(pid)
             if status is not None:
                 return status
+
+    def _next_signal(self) -> int:
+        """Waits for one, and prepares where none comes for a while."""
+        while self._prepare is not None:
+            found = signal.sigtimedwait(_WAITED_FOR, PREPARE_SECONDS)
+            if found is not None:
+                return found.si_signo
+            prepare, self._prepare = self._prepare, None
+            prepare()
+        return signal.sigwaitinfo(_WAITED_FOR).si_signo
 
     def _reap(self, pid: int) -> int | None:
         """The status of that child if it has ended.  Others are waited for as well: the witness's,

@@ -69,15 +69,11 @@ def keep(
 
         return crash.record(memory, left, cause, directory, config)
 
-    def prepare() -> None:
-        begun()
-        _prepare()
-
     def live(life: Life) -> int:
         return serve(Ward(life, memory))
 
     witness = Witness(directory, memory.leave, record)
-    return Keeper(memory, prepare, witness=witness).run(live)
+    return Keeper(memory, _prepare, witness=witness, begun=begun).run(live)
 
 
 def _crashes(config: Config) -> str:
@@ -86,7 +82,7 @@ def _crashes(config: Config) -> str:
 
 
 def _prepare() -> None:
-    """Loads what later children need, while the first one begins."""
+    """Loads what later children need."""
     from pyxsd.daemon import load_rest
     from pyxsd.recovery import again, crash  # noqa: F401
     from pyxsd.system.descriptors import Reserve

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyxsd.system.daemon_log import DaemonLog
     from pyxsd.system.options import Options
     from pyxsd.update.dialogue import Dialogue
+    from pyxsd.update.program import Program
 
 
 def assemble(
@@ -71,15 +72,23 @@ def assemble(
         host.recorder = Recorder(daemon)
     took_over = time.monotonic() if came_by_update else float("-inf")
     host.begin_updates = lambda: _dialogue(daemon, took_over, words)
+    host.own_program = lambda: _own_program(words)
     return daemon
 
 
 def _dialogue(daemon: Daemon, took_over: float, words: list[str] | None) -> Dialogue:
     """The dialogue about live updates, from its first command on."""
     from pyxsd.update.dialogue import Dialogue
+
+    return Dialogue(daemon, _own_program(words), os.environ, took_over)
+
+
+def _own_program(words: list[str] | None) -> Program:
+    """The program that this process runs."""
+    # Here, since a start without crash recovery needs none of it.
     from pyxsd.update.program import own_program
 
-    return Dialogue(daemon, own_program(words), os.environ, took_over)
+    return own_program(words)
 
 
 def _executable() -> str:

@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import Callable
 
+from pyxsd.keeper import keeper as keeper_module
 from pyxsd.keeper.keeper import Keeper, Life, can_keep
 
 SERVED, BEGUN, OPENED, CAUSE = range(4)
@@ -141,8 +142,14 @@ def main() -> int:
     start = sys.argv[2] if len(sys.argv) > 2 else ""
     memory = ToyMemory()
     can_keep()
+    keeper_module.PREPARE_SECONDS = 0.0
     # Not a hundred, with pauses that would make a test long.
-    keeper = Keeper(memory, lambda: print("prepared", flush=True), kills_max=5)
+    keeper = Keeper(
+        memory,
+        lambda: print("prepared", flush=True),
+        kills_max=5,
+        begun=lambda: print("begun", flush=True),
+    )
     end = keeper.run(lambda life: Toy(memory, client, start, life).run())
     print(end.word, end.number, end.lost, flush=True)
     return end.number
