@@ -111,4 +111,7 @@ def test_who_takes_part(tmp_path: Path) -> None:
     out = str(tmp_path / "result.json")
     assert cli.main(["run", "pyxsd", "floor", "--only", "state", "--smoke", "-q", "-o", out]) == 0
     rows = results.load(out)["samples"]
-    assert {(row["scenario"], row["daemon"]) for row in rows} == {("state-update", "pyxsd")}
+    assert {(row["scenario"], row["daemon"]) for row in rows} == {
+        ("state-update", "pyxsd"),
+        ("state-images", "pyxsd"),
+    }
