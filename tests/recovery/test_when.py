@@ -87,13 +87,13 @@ def begun_by(one: begin.Protection) -> list[int]:
         (2 * MIB, 2 * MIB, 0.0, 0.0, 0.0, False),
         (4 * MIB, 2 * MIB, 0.0, 0.0, 0.0, True),
         # Requests that are dear.
-        (LOOK, 0, 0.0301, 0.0, 0.0, True),
-        (LOOK, 0, 0.0299, 0.0, 0.0, False),
+        (LOOK, 0, 0.0201, 0.0, 0.0, True),
+        (LOOK, 0, 0.0199, 0.0, 0.0, False),
         # Waiting without sleep is not run again, but what a guest's birth takes is.
-        (LOOK, 0, 0.0, 0.1201, 0.0, True),
-        (LOOK, 0, 0.0, 0.1199, 0.0, False),
+        (LOOK, 0, 0.0, 0.0801, 0.0, True),
+        (LOOK, 0, 0.0, 0.0799, 0.0, False),
         # Where an image takes long it pays off later.
-        (LOOK, 0, 0.0301, 0.0301, 0.01, False),
+        (LOOK, 0, 0.0201, 0.0201, 0.01, False),
         (LOOK, 0, 0.1001, 0.1001, 0.01, True),
         (LOOK, 0, 0.0, 0.4001, 0.01, True),
     ],
