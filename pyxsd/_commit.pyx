@@ -151,7 +151,7 @@ cdef class Transactions:
         if c.is_guest:
             self.keeping[c.id, id] = txn
             self.keepers += len(c.transactions) == 1
-        s.history.note_start(c, id)
+        s.history.note_start(c, txn)
         if s.log.txn_ops:
             s.log.line(c.label, id, b"t start", NULL, 0)
         return id
@@ -253,20 +253,25 @@ cdef class Transactions:
 
     cdef int close(self, Connection c, Transaction txn) except -1:
         del c.transactions[txn.id]
-        self.keeping.pop((c.id, txn.id), None)
-        self.keepers -= c.is_guest and not c.transactions
-        self.s.history.note_end(c, txn.id)
+        c.at_hand = None
+        if c.is_guest:
+            self.keeping.pop((c.id, txn.id), None)
+            self.keepers -= not c.transactions
+        self.s.history.note_end(txn)
         c.recorded_bytes -= txn.recorded_bytes
         self.open -= 1
         return 0
 
     cdef int drop(self, Connection c) except -1:
+        cdef Transaction txn
         self.open -= len(c.transactions)
         self.keepers -= c.is_guest and len(c.transactions) != 0
-        for id in c.transactions:
-            self.keeping.pop((c.id, id), None)
-            self.s.history.note_end(c, id)
+        for txn in c.transactions.values():
+            if c.is_guest:
+                self.keeping.pop((c.id, txn.id), None)
+            self.s.history.note_end(txn)
         c.transactions.clear()
+        c.at_hand = None
         c.recorded_bytes = 0
         self.waits_no_more(c)
         return 0

@@ -61,6 +61,7 @@ cdef class Connection:
     cdef bint hurried                # they keep no old stores, see Events.hurry()
     # Kept by the transactions
     cdef readonly dict transactions  # tx_id: Transaction
+    cdef object at_hand              # the one of these that it has asked something in last, or None
     cdef uint32_t last_tx
     cdef int64_t recorded_bytes      # of the requests that they remember
     cdef bint waits                  # its jobs are not done, and keep old stores,

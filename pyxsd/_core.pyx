@@ -101,7 +101,7 @@ cdef class Server:
         s.limits = self.limits
         s.agenda = self.agenda
         s.allow_debug = config.allow_debug
-        s.history = History(self.agenda, s.connections, config)
+        s.history = History(self.agenda, config)
         self.kernel = self._new(Transport(), 0)
         s.events = Events(self.agenda, self.limits, self.log, host, self.kernel,
                           s.tree.grave, config.perms_watch_activate)

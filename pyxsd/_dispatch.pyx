@@ -35,10 +35,13 @@ cdef int dispatch(State s, Connection c, const Header *head, const char *payload
     r.effect.fires = r.effect.wrote = False
     s.events.begin()
     if r.tx_id and not r.row.flags & ROW_NO_TRANSACTION:
-        txn = c.transactions.get(r.tx_id)
-        if txn is None:
-            log_request(s, &r, c.label)
-            return _reply(s, &r, head, ST_EIO)
+        txn = <Transaction>c.at_hand
+        if txn is None or txn.id != r.tx_id:
+            txn = c.transactions.get(r.tx_id)
+            if txn is None:
+                log_request(s, &r, c.label)
+                return _reply(s, &r, head, ST_EIO)
+            c.at_hand = txn
         r.tree = <void *>txn.tree
         r.txn = <void *>txn
     try:
@@ -110,7 +113,7 @@ cdef int _serve(State s, Request *r, Transaction txn) except -1:
     # oxenstored does not remember a request that failed with EIO.
     if status != ST_EIO:
         txn.count += 1
-        if c.transactions.get(txn.id) is txn:
+        if c.at_hand is txn:
             (<Transactions>s.transactions).note(txn, r, status)
     elif r.effect.wrote:
         # Memory ran out behind the parents that it created.  They are in the transaction's tree and

@@ -13,7 +13,6 @@ cdef uint64_t node_mark(const Path *path) noexcept
 
 cdef class History:
     cdef Agenda agenda
-    cdef dict connections    # id: Connection, of the server
     cdef double seconds      # conflict-max-history-seconds
     cdef double burst        # conflict-burst-limit: the credit of who never was punished
     cdef bint aggregate      # conflict-rate-limit-is-aggregate: one point for all
@@ -30,16 +29,19 @@ cdef class History:
     # it last happened to at the end; connection id: (Connection, {mark: the newest such commit})
     cdef object lost
     # Open transactions that the changes are kept for, oldest first:
-    # (connection id, tx_id): (commits at its start, monotonic seconds of its start)
+    # a number that counts up: Transaction
     cdef object recent_transactions
+    cdef uint64_t last_serial
     cdef object paused       # id: Connection without credit, the longest first
     cdef object penalised    # id: Connection with less than full credit
     cdef double next_credit  # when a point comes back, 0.0 while none is owed
 
     # A transaction begins.
-    cdef int note_start(self, Connection c, uint32_t tx_id) except -1
+    cdef int note_start(self, Connection c, Transaction txn) except -1
+    # The same of one that an image had, the oldest one first: nothing is dropped for it.
+    cdef int recall(self, Connection c, Transaction txn) except -1
     # And ends.
-    cdef int note_end(self, Connection c, uint32_t tx_id) except -1
+    cdef int note_end(self, Transaction txn) except -1
     # Must the store of now be kept before this connection changes it?
     cdef bint wants(self, Connection c) noexcept
     # The store was changed by c; before and after are snapshots of it.  bytes: of the

@@ -35,6 +35,7 @@ cimport cython
 from bisect import bisect_left
 from collections import OrderedDict, deque
 
+from cpython.dict cimport PyDict_Size
 from pyxsd._outq cimport path_hash
 from pyxsd.store.tree cimport Node, node_content
 
@@ -51,14 +52,17 @@ cdef uint64_t node_mark(const Path *path) noexcept:
     return path_hash(path.text, path.len) | 1
 
 
+cdef inline bint _has_any(object of) noexcept:
+    """bool() of an OrderedDict, without the search for its method: each turn asks."""
+    return PyDict_Size(of) > 0
+
+
 @cython.final
 cdef class History:
-    """The history of one server.  connections: id: Connection, of all that are open; config
-    has the three conflict settings."""
+    """The history of one server.  config has the three conflict settings."""
 
-    def __cinit__(self, Agenda agenda not None, dict connections not None, config):
+    def __cinit__(self, Agenda agenda not None, config):
         self.agenda = agenda
-        self.connections = connections
         self.seconds = config.conflict_max_history_seconds
         self.burst = config.conflict_burst_limit
         self.aggregate = config.conflict_rate_limit_is_aggregate
@@ -68,6 +72,8 @@ cdef class History:
         """Forgets everything but the credit."""
         if self.changes is not None:
             self._drop(0, len(self.changes))
+            for txn in list(self.recent_transactions.values()):
+                self.note_end(txn)
         self.changes = []
         self.numbers = {}
         self.lost = OrderedDict()
@@ -78,18 +84,27 @@ cdef class History:
 
     # -- changes --------------------------------------------------------------
 
-    cdef int note_start(self, Connection c, uint32_t tx_id) except -1:
-        self.recent_transactions[c.id, tx_id] = self.commits, self.now
+    cdef int note_start(self, Connection c, Transaction txn) except -1:
+        self.recall(c, txn)
         if len(self.recent_transactions) > 64:
             self.trim()
         return 0
 
-    cdef int note_end(self, Connection c, uint32_t tx_id) except -1:
-        self.recent_transactions.pop((c.id, tx_id), None)
+    cdef int recall(self, Connection c, Transaction txn) except -1:
+        self.last_serial += 1
+        txn.client = c.id
+        txn.serial = self.last_serial
+        self.recent_transactions[txn.serial] = txn
+        return 0
+
+    cdef int note_end(self, Transaction txn) except -1:
+        if txn.serial:
+            del self.recent_transactions[txn.serial]
+            txn.serial = 0
         return 0
 
     cdef bint wants(self, Connection c) noexcept:
-        return c.is_guest and bool(self.recent_transactions)
+        return c.is_guest and _has_any(self.recent_transactions)
 
     cdef int record(self, Connection c, Tree before, Tree after, int64_t bytes,
                     const Path *path) except -1:
@@ -203,20 +218,17 @@ cdef class History:
         """Drops what no transaction that is open and recent began before, as far as TRIMMED goes;
         is there more of it?"""
         cdef Transaction txn
-        cdef Connection c
-        cdef double oldest = self.now - self.seconds, since
+        cdef double oldest = self.now - self.seconds
         cdef uint64_t start = 0
         cdef Py_ssize_t k = 0, left = TRIMMED
         cdef bint forgotten = False
         while self.recent_transactions and left:
             left -= 1
-            (id, tx_id), (start, since) = next(iter(self.recent_transactions.items()))
-            if since >= oldest:
-                c = self.connections.get(id)
-                txn = c.transactions.get(tx_id) if c is not None else None
-                if txn is not None and txn.start == start:
-                    break
-            self.recent_transactions.popitem(last=False)
+            txn = next(iter(self.recent_transactions.values()))
+            start = txn.start
+            if txn.since >= oldest:
+                break
+            self.note_end(txn)
         if not self.recent_transactions:
             start = self.commits
         for entry in self.changes:
@@ -247,8 +259,8 @@ cdef class History:
         return 0
 
     cdef bint wants_tick(self) noexcept:
-        return len(self.changes) != 0 or bool(self.lost) or bool(self.paused) \
-            or bool(self.penalised)
+        return len(self.changes) != 0 or _has_any(self.lost) or _has_any(self.paused) \
+            or _has_any(self.penalised)
 
     def tick(self, double now):
         """Does what is due by now (monotonic seconds); when it wants to be called again,

@@ -130,7 +130,15 @@ cdef struct Buffer:
     size_t tail
     size_t cap
 
-cdef char *buffer_reserve(Buffer *b, size_t n) except NULL
+# Moves the content, or makes the buffer larger: for buffer_reserve() alone.
+cdef char *buffer_enlarge(Buffer *b, size_t n) except NULL
+
+# Room for n more bytes behind the content; where they go.
+cdef inline char *buffer_reserve(Buffer *b, size_t n) except NULL:
+    if b.data != NULL and b.cap - b.tail >= n:
+        return b.data + b.tail
+    return buffer_enlarge(b, n)
+
 cdef int buffer_put(Buffer *b, const void *src, size_t n) except -1
 cdef void buffer_consume(Buffer *b, size_t n) noexcept
 cdef void buffer_free(Buffer *b) noexcept

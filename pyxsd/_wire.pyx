@@ -40,13 +40,10 @@ class RequestError(Exception):
 
 # -- buffers ------------------------------------------------------------------
 
-cdef char *buffer_reserve(Buffer *b, size_t n) except NULL:
-    """Room for n more bytes behind the content; where they go."""
+cdef char *buffer_enlarge(Buffer *b, size_t n) except NULL:
     cdef size_t used = b.tail - b.head
     cdef size_t cap
     cdef char *data
-    if b.data != NULL and b.cap - b.tail >= n:
-        return b.data + b.tail
     if b.data != NULL and b.cap - used >= n and b.head >= used:
         # Enough is free in front, and moving costs less than was consumed.
         memmove(b.data, b.data + b.head, used)

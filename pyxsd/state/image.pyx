@@ -291,6 +291,7 @@ cdef class _Loading:
                 raise StateError(f"{record.place}, connection {c.id}: {_told(error)}") from None
         (<Transactions>self.s.transactions).restored()
         self._do("the image as a whole", self._debts, None)
+        self._do("the image as a whole", self._recent, None)
         self._do(once[b"TURN"].place, self._turn, once[b"TURN"].body)
 
     def _do(self, place, what, argument):
@@ -376,6 +377,9 @@ cdef class _Loading:
 
     def _debts(self, _):
         self.passage.make_debts()
+
+    def _recent(self, _):
+        self.passage.make_recent()
 
     def _turn(self, body):
         cdef Codec codec = Codec(body)

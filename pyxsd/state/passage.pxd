@@ -45,6 +45,7 @@ cdef class Passage:
     cdef size_t watches_used
     cdef size_t watches_room
     cdef list debts          # loading: events on somebody's account
+    cdef dict recent         # loading: (id, tx_id): commits at the start, of recent transactions
 
     # Record SERV.
     cdef int serv(self, Codec codec) except -1
@@ -60,6 +61,7 @@ cdef class Passage:
     # events that somebody has to pay for.
     cdef int make_watches(self) except -1
     cdef int make_debts(self) except -1
+    cdef int make_recent(self) except -1
 
     # What a field names.
     cdef Tree tree(self, Codec codec, Tree tree)

@@ -47,6 +47,7 @@ cdef class Passage:
         self.now = self.then = server.s.history.now
         self.by_id = {}
         self.debts = []
+        self.recent = {}
 
     def __dealloc__(self):
         free(self.watches)
@@ -657,6 +658,7 @@ cdef class Passage:
     cdef int late(self, Codec codec) except -1:
         cdef History history = self.s.history
         cdef Connection c
+        cdef Transaction txn
         cdef bint owed = history.next_credit != 0.0
         cdef uint64_t id, start, commit, mark, newest = 0
         cdef uint32_t tx_id
@@ -668,18 +670,19 @@ cdef class Passage:
         codec.u64(&history.churn)
         codec.flag(&owed)
         history.next_credit = self.time(codec, history.next_credit) if owed else 0.0
-        held = [] if codec.loading else list(history.recent_transactions.items())
+        held = [] if codec.loading else list(history.recent_transactions.values())
         for i in range(codec.count(len(held), 28)):
             if not codec.loading:
-                (id, tx_id), (start, since) = held[i]
+                txn = held[i]
+                id, tx_id, start, since = txn.client, txn.id, txn.start, txn.since
             codec.u64(&id)
             codec.u32(&tx_id)
             codec.u64(&start)
             since = self.time(codec, since)
             if codec.loading:
-                if (id, tx_id) in history.recent_transactions:
+                if (id, tx_id) in self.recent:
                     raise ValueError(f"the transaction {tx_id} of {id} stands there twice")
-                history.recent_transactions[id, tx_id] = start, since
+                self.recent[id, tx_id] = start
         history.paused = self.connections(codec, history.paused)
         history.penalised = self.connections(codec, history.penalised)
         held = [] if codec.loading else list(history.lost.values())
@@ -715,6 +718,17 @@ cdef class Passage:
                     raise ValueError(f"the change {commit} after the change {newest}")
                 newest = commit
                 history.keep(commit, c, before, after, weight, mark)
+        return 0
+
+    cdef int make_recent(self) except -1:
+        """The open transactions that the changes of late are kept for, when all are there."""
+        cdef Connection c
+        cdef Transaction txn
+        for (id, tx_id), start in self.recent.items():
+            c = self.by_id.get(id)
+            txn = c.transactions.get(tx_id) if c is not None else None
+            if txn is not None and txn.start == start:
+                self.s.history.recall(c, txn)
         return 0
 
     cdef object connections(self, Codec codec, by_id):

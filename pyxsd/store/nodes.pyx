@@ -37,34 +37,45 @@ cdef int node_read(Tree tree, const Path *path, const Actor *who, Buffer *out) e
 cdef int _names(const Page *page, size_t *before, Buffer *out, size_t limit) except -1:
     """node_names() of a page; *before is counted down by what is left out."""
     cdef int i, looked_at = 0
-    cdef size_t n
     cdef const Page *below
-    cdef Node *node
-    cdef char *at
+    if page.level == 0:
+        return _names_here(page, before, out, limit)
     for i in range(page.count):
-        if page.level:
-            below = <const Page *>page.slot[i]
-            if below.level and page_names(below).bytes <= before[0]:
-                before[0] -= page_names(below).bytes
-                looked_at += 1
-            else:
-                looked_at += _names(below, before, out, limit)
-        else:
+        below = <const Page *>page.slot[i]
+        if below.level and page_names(below).bytes <= before[0]:
+            before[0] -= page_names(below).bytes
             looked_at += 1
-            node = <Node *>page.slot[i]
-            n = node.name_len + 1
-            if n <= before[0]:
-                before[0] -= n
-                continue
-            n -= before[0]
-            at = buffer_reserve(out, n)
-            memcpy(at, node.name + before[0], n - 1)
-            at[n - 1] = 0
-            out.tail += n
-            before[0] = 0
+        else:
+            looked_at += _names(below, before, out, limit)
         if buffer_len(out) > limit:
             break
     return looked_at
+
+
+cdef int _names_here(const Page *page, size_t *before, Buffer *out, size_t limit) except -1:
+    """The same of a page of nodes."""
+    cdef int i = 0
+    cdef size_t n, skipped
+    cdef const Node *node
+    cdef char *at
+    while i < page.count:
+        node = <const Node *>page.slot[i]
+        i += 1
+        n = node.name_len + 1
+        skipped = before[0]
+        if skipped:
+            if n <= skipped:
+                before[0] -= n
+                continue
+            n -= skipped
+            before[0] = 0
+        at = buffer_reserve(out, n)
+        memcpy(at, node.name + skipped, n - 1)
+        at[n - 1] = 0
+        out.tail += n
+        if buffer_len(out) > limit:
+            break
+    return i
 
 
 cdef int node_names(const Node *node, size_t before, Buffer *out, size_t limit) except -1:

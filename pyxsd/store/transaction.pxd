@@ -25,6 +25,8 @@ cdef class Transaction:
     # (type, payload, status, digest of the reply) in order; payload is None where
     # a request cannot be replayed
     cdef readonly list requests
+    cdef uint64_t client             # id of the connection, and its number there, in
+    cdef uint64_t serial             # History.recent_transactions; 0: it is not there
     cdef int64_t recorded_bytes      # that these take
     cdef uint64_t churn              # bytes that guests had replaced before the start
     cdef int64_t replaced            # and its own connection
