@@ -669,7 +669,7 @@ cdef class Server:
                 if agenda.count == 0 or now >= end:
                     break
                 if held and now >= hold:
-                    # Nobody who has been served waits for more than one slice.
+                    # Who has been served does not wait for those behind the first slice.
                     held = False
                     self._flush_all()
                     now = journal_clock(journal)

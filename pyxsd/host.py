@@ -62,7 +62,7 @@ class Host(Requests):
         self.recorder: Any = None  # where what comes from outside can be recorded
         self.updates: Any = None  # the Dialogue about live updates, from the first command on
         self.begin_updates: Callable[[], Any] | None = None  # makes it
-        self.own_program: Callable[[], Any] | None = None  # the Program that this process runs
+        self.own_program: Callable[[], Any] = lambda: None  # the Program that this process runs
 
     def attach(self, server: Any, domains: Any) -> None:
         """Whom requests go to."""
@@ -122,9 +122,7 @@ class Host(Requests):
     def program(self) -> Any:
         """The Program that takes over in the next live update, or goes on where this process dies:
         this one's own, unless another one was chosen."""
-        if self.updates is None and self.own_program is not None:
-            return self.own_program()
-        return self.dialogue().program
+        return self.own_program() if self.updates is None else self.updates.program
 
     def dialogue(self) -> Any:
         """The Dialogue about live updates, which is made for the first one that asks for it."""

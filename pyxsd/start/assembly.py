@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -71,16 +72,17 @@ def assemble(
 
         host.recorder = Recorder(daemon)
     took_over = time.monotonic() if came_by_update else float("-inf")
-    host.begin_updates = lambda: _dialogue(daemon, took_over, words)
-    host.own_program = lambda: _own_program(words)
+    # Once: each image names it, and later no descriptor may be left to look for it.
+    host.own_program = functools.cache(lambda: _own_program(words))
+    host.begin_updates = lambda: _dialogue(daemon, took_over, host.program())
     return daemon
 
 
-def _dialogue(daemon: Daemon, took_over: float, words: list[str] | None) -> Dialogue:
+def _dialogue(daemon: Daemon, took_over: float, program: Program) -> Dialogue:
     """The dialogue about live updates, from its first command on."""
     from pyxsd.update.dialogue import Dialogue
 
-    return Dialogue(daemon, _own_program(words), os.environ, took_over)
+    return Dialogue(daemon, program, os.environ, took_over)
 
 
 def _own_program(words: list[str] | None) -> Program:

@@ -92,11 +92,14 @@ cdef inline uint64_t perms_died(const Perms *perms, uint32_t i) noexcept nogil:
     cdef uint32_t life = perms.entry[i].life
     return perms.mentions.lives[life].died if life else 0
 
-# In a store of that age: is the domain gone that an entry names?  Never the owner's: no store has
-# nodes of owners who are gone.
-cdef inline bint perms_gone(const Perms *perms, uint32_t i, uint64_t age) noexcept nogil:
+# In a store of that age: is the life over that an entry names?
+cdef inline bint perms_over(const Perms *perms, uint32_t i, uint64_t age) noexcept nogil:
     cdef uint64_t died = perms_died(perms, i)
-    return died != 0 and died <= age and i != 0
+    return died != 0 and died <= age
+
+# Is the entry to be left out there?  Never the owner's: no store has nodes of owners who are gone.
+cdef inline bint perms_gone(const Perms *perms, uint32_t i, uint64_t age) noexcept nogil:
+    return i != 0 and perms_over(perms, i, age)
 
 # The text form in a store of that age, entries ended by sep ("n5\0r0\0") or only parted by it.
 # It ends soon after `most` bytes: nobody wants a longer one.

@@ -322,8 +322,7 @@ cdef int perms_text(const Perms *perms, uint64_t age, Buffer *out, char sep, bin
 cdef inline bint _is_of(const Perms *perms, uint32_t i, int64_t domid,
                         uint64_t age) noexcept nogil:
     """Does an entry name the domain that has the domid, and lives in a store of that age?"""
-    cdef uint64_t died = perms_died(perms, i)
-    return perms.entry[i].domid == domid and (died == 0 or died > age)
+    return perms.entry[i].domid == domid and not perms_over(perms, i, age)
 
 
 cdef inline bint _grants(const Perms *perms, int64_t domid, int want,

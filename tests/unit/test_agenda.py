@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,6 +134,28 @@ def test_replies_do_not_wait_for_the_events_of_others(crowd: World) -> None:
         pass
     told += [f"d{domid}" for domid in range(1, 10) if crowd.drain(f"d{domid}")]
     assert sorted(told) == [f"d{domid}" for domid in range(1, 10)]
+
+
+def test_who_was_served_does_not_wait_for_those_behind_the_first_slice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replies of a turn's first slice go out together; one that takes longer ends the waiting."""
+    agenda = world.server.agenda
+    asked = []
+
+    def run(connection: Any, payload: bytes) -> bytes:
+        asked.append(len(world.drain("s1")))
+        time.sleep(0.001)
+        return b"OK"
+
+    monkeypatch.setattr(world.host.commands, "run", run)
+    agenda.turn_ns, agenda.slice_ns = SLOW, 500_000
+    queue(world, "s1", ASK)
+    for name in ("s2", "s3"):
+        queue(world, name, packet("CONTROL", b"x\0"))
+    world.server.flush()
+    # Behind s2, which has taken longer than a slice, the first reply is out before s3 is served.
+    assert sum(asked) == 1
 
 
 def test_no_queue_starves_another(crowd: World) -> None:

@@ -15,14 +15,17 @@ from . import crash, state
 from .base import VALUE, Context, Scenario, kept
 
 WRITERS, WINDOW = 2, 8
+APART = 32  # of the nodes of a domain, those that are changed
 ASKED = 1  # the class of the READs that count
 
 
-def _changes(writer: int) -> Program:
-    """Nodes all over the store, each of which an image has to keep as it was."""
+def _changes(writer: int, size: int) -> Program:
+    """Nodes in the homes of all domains, so that an image finds many to keep as they were."""
     program = Program()
-    for i in range(1, state.NODES - 4):
-        program.write(f"/local/domain/{1 + writer}/data/{i}", VALUE)
+    domains = min(size // state.NODES, crash.DOMAINS_MAX)
+    for i in range(1, state.NODES - 4, APART):
+        for domid in range(1 + writer, domains + 1, WRITERS):
+            program.write(f"/local/domain/{domid}/data/{i}", VALUE)
     return program
 
 
@@ -31,18 +34,14 @@ def _run(target: Target, size: int, context: Context) -> dict[str, Sample]:
     if "changing" not in target.state:
         idle = load.program(Program().idle())
         target.state["changing"] = [
-            (load.connect(target.socket, idle, loops=1), load.program(program), window)
-            for program, window in (
-                (Program().read(state.ASKED, VALUE, hist=ASKED), 1),
-                *((_changes(n), WINDOW) for n in range(WRITERS)),
-            )
+            load.connect(target.socket, idle, loops=1) for _ in range(1 + WRITERS)
         ]
         load.finish(target.alive)
-    for conn, program, window in target.state["changing"]:
-        load.restart(conn, program, window=window, loops=0)
-    found = timed(target, load, context.seconds, hist=ASKED, syscalls=context.syscalls)
-    load.drain()
-    return {"read": found}
+    reader, *writers = target.state["changing"]
+    load.restart(reader, Program().read(state.ASKED, VALUE, hist=ASKED), loops=0)
+    for number, conn in enumerate(writers):
+        load.restart(conn, _changes(number, size), window=WINDOW, loops=0)
+    return {"read": timed(target, load, context.seconds, hist=ASKED, syscalls=context.syscalls)}
 
 
 SCENARIOS = (
